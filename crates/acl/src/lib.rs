@@ -1,0 +1,1 @@
+//! Compiles a server ACL into a value and answers allow or deny.

@@ -1,0 +1,1 @@
+//! Client endpoints and sync.

@@ -1,0 +1,61 @@
+//! Content hashes, reference hashes and the event ids that follow from them.
+//!
+//! Specification: server-server API, "Calculating the content hash for an event" and "Calculating
+//! the reference hash for an event"; rooms/v3 and v4, "Event IDs".
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use ring::digest;
+use ruma::{EventId, OwnedEventId};
+use serde_json::Value;
+
+use crate::version::EventIdFormatVersion;
+use crate::{Object, RoomVersion, canonical, redact};
+
+/// SHA-256 of the canonical form without `unsigned`, `signatures` and `hashes`.
+pub fn content_hash(event: &Object) -> [u8; 32] {
+    sha256_without(event, &["unsigned", "signatures", "hashes"])
+}
+
+/// SHA-256 of the canonical form of the redacted event without `signatures` and `unsigned`.
+pub fn reference_hash(version: RoomVersion, event: &Object) -> [u8; 32] {
+    sha256_without(&redact::redact(version, event), &["signatures", "unsigned", "age_ts"])
+}
+
+/// The event id: `$` and the reference hash; `None` in versions whose events carry their id.
+pub fn event_id(version: RoomVersion, event: &Object) -> Option<OwnedEventId> {
+    let hash = || reference_hash(version, event);
+    let text = match version.rules().event_id_format {
+        EventIdFormatVersion::V2 => STANDARD_NO_PAD.encode(hash()),
+        EventIdFormatVersion::V3 => URL_SAFE_NO_PAD.encode(hash()),
+        _ => return None,
+    };
+    Some(EventId::parse(format!("${text}")).expect("a hash in base64 is an event id"))
+}
+
+/// Whether `hashes.sha256` of the event is its content hash.
+pub fn content_hash_holds(event: &Object) -> bool {
+    event
+        .get("hashes")
+        .and_then(|hashes| hashes.get("sha256"))
+        .and_then(Value::as_str)
+        .and_then(|text| STANDARD_NO_PAD.decode(text.trim_end_matches('=')).ok())
+        .is_some_and(|claimed| claimed == content_hash(event))
+}
+
+/// Sets `hashes.sha256`.
+pub fn set_content_hash(event: &mut Object) {
+    let mut hashes = Object::new();
+    hashes.insert("sha256".into(), STANDARD_NO_PAD.encode(content_hash(event)).into());
+    event.insert("hashes".into(), Value::Object(hashes));
+}
+
+fn sha256_without(event: &Object, without: &[&str]) -> [u8; 32] {
+    let kept: Object = event
+        .iter()
+        .filter(|(key, _)| !without.contains(&key.as_str()))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let digest = digest::digest(&digest::SHA256, canonical::encode(&kept).as_bytes());
+    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+}

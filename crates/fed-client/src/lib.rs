@@ -1,0 +1,1 @@
+//! Outbound federation: discovery, TLS, request signing, key fetching.

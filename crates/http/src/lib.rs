@@ -1,0 +1,1 @@
+//! Shared actix-web glue: router, ruma extractors and responders, MatrixError, limits.

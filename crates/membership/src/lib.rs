@@ -1,0 +1,1 @@
+//! Planners and handshake state machines for join, invite, leave and reject.

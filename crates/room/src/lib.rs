@@ -1,0 +1,1 @@
+//! The one write path for rooms, and the read views that sync needs.

@@ -1,0 +1,1 @@
+//! The durable queue per destination and the departure outbox.

@@ -1,0 +1,1 @@
+//! The binary exeunt: configuration, composition root, background tasks, subcommands.

@@ -1,0 +1,1 @@
+//! Several servers in one process over a fake network, for tests.

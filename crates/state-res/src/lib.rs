@@ -1,0 +1,1 @@
+//! Authorisation rules and state resolution as pure functions over events in memory.

@@ -1,0 +1,1 @@
+//! The event graph and everything else on RocksDB: typed tables, batches, snapshots.
