@@ -1,1 +1,30 @@
-//! Planners and handshake state machines for join, invite, leave and reject.
+//! Planners, handshake state machines and inbound checks for join, invite, leave and reject.
+//!
+//! Pure: nothing here does I/O, reads a clock or draws randomness. A handshake is one type per
+//! awaited message; a step consumes it and says what to send next. Of what a peer sends, only a
+//! checked [`GraphPosition`] enters an event that we sign (CVE-2026-24471).
+
+pub mod candidates;
+pub mod drafts;
+pub mod inbound;
+pub mod join;
+pub mod leave;
+pub mod plan;
+pub mod remote;
+pub mod rescission;
+pub mod template;
+
+pub use candidates::{MAX_CANDIDATES, candidates};
+pub use drafts::{MAX_REASON_BYTES, join_draft, leave_draft};
+pub use exeunt_core::PendingMembership;
+pub use inbound::{
+    InboundError, check_invite, check_send_join, check_send_knock, check_send_leave,
+};
+pub use join::{AfterMakeJoin, AfterSendJoin, Join, MakeJoin, SendJoin, Welcome};
+pub use leave::{AfterMakeLeave, AfterSendLeave, Departure, MakeLeave, SendLeave};
+pub use plan::{LeavePlan, LeaveView, Membership, plan_leave};
+pub use remote::{Attempt, Class, MakeRequest, RemoteFailure, SendApi, SendRequest, all_definite};
+pub use rescission::{Rescission, check_rescission};
+pub use template::{
+    Expected, GraphPosition, JoinPosition, TemplateError, check_join_template, check_template,
+};

@@ -1,0 +1,72 @@
+//! The events of handshakes, built field by field by us.
+
+use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
+use exeunt_core::{Draft, Object};
+
+use crate::{GraphPosition, JoinPosition, Membership};
+
+/// Longest reason of a leave; a longer one is cut, because a departure must not fail over it.
+pub const MAX_REASON_BYTES: usize = 8192;
+
+/// A leave of `user_id` at `position`.
+pub fn leave_draft(
+    position: GraphPosition,
+    room_id: OwnedRoomId,
+    user_id: OwnedUserId,
+    reason: Option<String>,
+    now_ms: u64,
+) -> Draft {
+    let mut content = Object::new();
+    if let Some(reason) = reason {
+        content.insert("reason".into(), cut(reason).into());
+    }
+    member_draft(position, room_id, user_id, Membership::Leave, content, now_ms)
+}
+
+/// A join of `user_id` at `position`; `content` holds the profile and the reason.
+pub fn join_draft(
+    position: JoinPosition,
+    room_id: OwnedRoomId,
+    user_id: OwnedUserId,
+    mut content: Object,
+    now_ms: u64,
+) -> Draft {
+    content.remove("join_authorised_via_users_server");
+    if let Some(user) = &position.authorised_via {
+        content.insert("join_authorised_via_users_server".into(), user.as_str().into());
+    }
+    member_draft(position.position, room_id, user_id, Membership::Join, content, now_ms)
+}
+
+fn member_draft(
+    position: GraphPosition,
+    room_id: OwnedRoomId,
+    user_id: OwnedUserId,
+    membership: Membership,
+    mut content: Object,
+    now_ms: u64,
+) -> Draft {
+    content.insert("membership".into(), membership.as_str().into());
+    Draft {
+        version: position.version,
+        room_id: Some(room_id),
+        state_key: Some(user_id.to_string()),
+        sender: user_id,
+        kind: "m.room.member".into(),
+        content,
+        redacts: None,
+        prev_events: position.prev_events,
+        auth_events: position.auth_events,
+        depth: position.depth,
+        origin_server_ts: now_ms,
+    }
+}
+
+fn cut(mut reason: String) -> String {
+    let mut end = reason.len().min(MAX_REASON_BYTES);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    reason.truncate(end);
+    reason
+}

@@ -1,0 +1,146 @@
+//! What a handshake asks of a peer, and how that can end.
+
+use exeunt_core::CheckedPdu;
+use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{Membership, TemplateError};
+
+/// Why a remote call failed, by whose fault it was.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RemoteFailure {
+    /// No answer: DNS, TLS, time-out, a gateway's error page with a 5xx.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// A plain refusal. `errcode` is empty where the body held no Matrix error.
+    #[error("refused with {status} {errcode}: {message}")]
+    Refused { status: u16, errcode: String, message: String },
+    /// An answer that breaks the specification.
+    #[error("misbehaved: {0}")]
+    Misbehaved(String),
+    /// An answer that is right but not for us, such as an unsupported room version.
+    #[error("incompatible: {0}")]
+    Incompatible(String),
+}
+
+impl RemoteFailure {
+    /// Whether the answer says that there is no such endpoint, as opposed to a real refusal.
+    pub fn says_no_such_endpoint(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { status: 400 | 404 | 405 | 501, errcode, .. }
+                if errcode.is_empty() || errcode == "M_UNRECOGNIZED"
+        )
+    }
+
+    /// Whether a refused make_* means that the room or the invite is gone at that server. A 403 or
+    /// 404 without a Matrix error is a proxy's word and means nothing.
+    pub fn is_definite(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { status: 403 | 404, errcode, .. }
+                if errcode == "M_FORBIDDEN" || errcode == "M_NOT_FOUND"
+        )
+    }
+}
+
+impl From<TemplateError> for RemoteFailure {
+    fn from(error: TemplateError) -> Self {
+        match error {
+            TemplateError::UnsupportedVersion(_) => Self::Incompatible(error.to_string()),
+            other => Self::Misbehaved(other.to_string()),
+        }
+    }
+}
+
+/// Whether asking the same server again can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// It knows neither the room nor the invite any more.
+    Definite,
+    Transient,
+}
+
+/// How the handshake with one candidate ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub server: OwnedServerName,
+    /// For the timeline: the step and how it went.
+    pub outcome: String,
+    pub class: Class,
+}
+
+impl Attempt {
+    pub(crate) fn of_make(server: &OwnedServerName, step: &str, failure: &RemoteFailure) -> Self {
+        let class = if failure.is_definite() { Class::Definite } else { Class::Transient };
+        Self { server: server.clone(), outcome: format!("{step}: {failure}"), class }
+    }
+
+    pub(crate) fn of_send(server: &OwnedServerName, step: &str, outcome: impl ToString) -> Self {
+        let outcome = format!("{step}: {}", outcome.to_string());
+        Self { server: server.clone(), outcome, class: Class::Transient }
+    }
+
+    pub fn is_definite(&self) -> bool {
+        self.class == Class::Definite
+    }
+}
+
+/// Whether the last attempt with every candidate was definite, so that nobody is left to tell.
+/// False without candidates: then nobody was asked.
+pub fn all_definite(candidates: &[OwnedServerName], attempts: &[Attempt]) -> bool {
+    !candidates.is_empty()
+        && candidates.iter().all(|server| {
+            attempts.iter().rfind(|a| a.server == *server).is_some_and(Attempt::is_definite)
+        })
+}
+
+/// `GET make_{membership}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MakeRequest {
+    pub server: OwnedServerName,
+    pub membership: Membership,
+    pub room_id: OwnedRoomId,
+    pub user_id: OwnedUserId,
+    /// `ver` of make_join and make_knock; empty for make_leave, which has none.
+    pub versions: Vec<&'static str>,
+}
+
+/// Which of the two versions of a send_* endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendApi {
+    V2,
+    /// Wraps its answer in `[200, …]`.
+    V1,
+}
+
+/// `PUT send_{membership}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SendRequest {
+    pub server: OwnedServerName,
+    pub membership: Membership,
+    pub api: SendApi,
+    pub room_id: OwnedRoomId,
+    pub event_id: OwnedEventId,
+    pub event: CheckedPdu,
+}
+
+impl SendRequest {
+    pub(crate) fn new(
+        server: &OwnedServerName,
+        membership: Membership,
+        api: SendApi,
+        event: &CheckedPdu,
+    ) -> Self {
+        Self {
+            server: server.clone(),
+            membership,
+            api,
+            room_id: event.room_id().to_owned(),
+            event_id: event.event_id().to_owned(),
+            event: event.clone(),
+        }
+    }
+}
