@@ -1,0 +1,218 @@
+"""A user at a keyboard: matrix-nio, with errors raised and syncs folded into a view."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+from nio import AsyncClient, AsyncClientConfig, ErrorResponse, Response, RoomPreset
+from servers import Server
+
+PASSWORD = "correct horse battery staple"
+#: What must travel between two healthy servers does so within this many seconds.
+SOON = 30.0
+REQUEST_DEADLINE = 60.0
+LONG_POLL = 1.0
+POLL_INTERVAL = 0.1
+
+
+class Refused(Exception):
+    """The server answered with an error."""
+
+    def __init__(self, status: int, errcode: str | None, message: str) -> None:
+        super().__init__(f"{status} {errcode}: {message}")
+        self.status = status
+        self.errcode = errcode
+
+
+class View:
+    """What the syncs so far have shown of each room."""
+
+    def __init__(self) -> None:
+        self.invited: set[str] = set()
+        self.joined: set[str] = set()
+        self.left: set[str] = set()
+        self.events: dict[str, dict[str, Any]] = {}
+
+    def absorb(self, rooms: Any) -> None:
+        """Takes in the `rooms` object of a sync response."""
+        sections = (
+            (rooms.invite, self.invited),
+            (rooms.join, self.joined),
+            (rooms.leave, self.left),
+        )
+        for shown, members in sections:
+            for room_id in shown:
+                for _, others in sections:
+                    others.discard(room_id)
+                members.add(room_id)
+        for shown in (rooms.join, rooms.leave):
+            for room in shown.values():
+                for event in (*room.state, *room.timeline.events):
+                    self.events[event.event_id] = event.source
+
+
+class User:
+    """One logged-in user. Every HTTP status that the server gave is in `statuses`."""
+
+    def __init__(self, server: Server, localpart: str) -> None:
+        self.server = server
+        self.id = f"@{localpart}:{server.name}"
+        self.localpart = localpart
+        self.view = View()
+        self.statuses: list[int] = []
+        self._nio = AsyncClient(
+            server.client_url,
+            self.id,
+            ssl=server.authority.client_context(),
+            config=AsyncClientConfig(
+                max_limit_exceeded=0, max_timeouts=0, request_timeout=REQUEST_DEADLINE
+            ),
+        )
+
+    @classmethod
+    async def create(cls, server: Server, localpart: str) -> User:
+        """Registers with the shared secret, logs in and syncs once."""
+        await _register_with_secret(server, localpart)
+        user = cls(server, localpart)
+        await user._ok(user._nio.login(PASSWORD))
+        await user.sync()
+        return user
+
+    @classmethod
+    async def sign_up(cls, server: Server, localpart: str) -> User:
+        """Registers as a stranger does (`m.login.dummy`) and syncs once."""
+        user = cls(server, localpart)
+        await user._ok(user._nio.register(localpart, PASSWORD))
+        await user.sync()
+        return user
+
+    async def login_again(self) -> User:
+        """A second device of the same user, which has synced once."""
+        device = User(self.server, self.localpart)
+        await device._ok(device._nio.login(PASSWORD))
+        await device.sync()
+        return device
+
+    async def close(self) -> None:
+        await self._nio.close()
+
+    async def create_room(self, version: str, *, public: bool = False) -> str:
+        preset = RoomPreset.public_chat if public else RoomPreset.private_chat
+        answer = await self._ok(self._nio.room_create(room_version=version, preset=preset))
+        return answer.room_id
+
+    async def invite(self, room_id: str, user_id: str) -> None:
+        await self._ok(self._nio.room_invite(room_id, user_id))
+
+    async def join(self, room_id: str) -> None:
+        await self._ok(self._nio.join(room_id))
+
+    async def leave(self, room_id: str) -> None:
+        """Leaves the room, rejects its invite or retracts a knock."""
+        await self._ok(self._nio.room_leave(room_id))
+
+    async def kick(self, room_id: str, user_id: str) -> None:
+        await self._ok(self._nio.room_kick(room_id, user_id))
+
+    async def ban(self, room_id: str, user_id: str) -> None:
+        await self._ok(self._nio.room_ban(room_id, user_id))
+
+    async def say(self, room_id: str, text: str) -> str:
+        content = {"msgtype": "m.text", "body": text}
+        answer = await self._ok(self._nio.room_send(room_id, "m.room.message", content))
+        return answer.event_id
+
+    async def event(self, room_id: str, event_id: str) -> dict[str, Any]:
+        answer = await self._ok(self._nio.room_get_event(room_id, event_id))
+        return answer.event.source
+
+    async def membership(self, room_id: str, user_id: str) -> str | None:
+        """The membership of `user_id` as this user's server sees it; None when there is none."""
+        try:
+            answer = await self._ok(
+                self._nio.room_get_state_event(room_id, "m.room.member", user_id)
+            )
+        except Refused as refused:
+            if refused.status == 404:
+                return None
+            raise
+        return answer.content["membership"]
+
+    async def sync(self, long_poll: float = 0.0) -> None:
+        answer = await self._ok(self._nio.sync(timeout=int(long_poll * 1000)))
+        self.view.absorb(answer.rooms)
+
+    async def wait_for(
+        self, predicate: Callable[[View], bool], what: str, deadline: float = SOON
+    ) -> None:
+        """Syncs until the view satisfies `predicate`."""
+        end = time.monotonic() + deadline
+        while not predicate(self.view):
+            if time.monotonic() > end:
+                raise AssertionError(f"{self.id} did not see {what} within {deadline:.0f} s")
+            await self.sync(LONG_POLL)
+
+    async def wait_for_invite(self, room_id: str) -> None:
+        await self.wait_for(lambda view: room_id in view.invited, f"the invite to {room_id}")
+
+    async def wait_for_leave(self, room_id: str) -> None:
+        await self.wait_for(lambda view: room_id in view.left, f"{room_id} under leave")
+        assert room_id not in self.view.invited
+
+    async def wait_for_event(self, event_id: str) -> None:
+        await self.wait_for(lambda view: event_id in view.events, f"the event {event_id}")
+
+    async def wait_for_membership(
+        self, room_id: str, user_id: str, expected: str, deadline: float = SOON
+    ) -> None:
+        async def is_expected() -> bool:
+            return await self.membership(room_id, user_id) == expected
+
+        await eventually(is_expected, f"{user_id} to be under {expected} in {room_id}", deadline)
+
+    async def _ok(self, call: Awaitable[Response]) -> Any:
+        answer = await call
+        status = answer.transport_response.status
+        self.statuses.append(status)
+        if isinstance(answer, ErrorResponse):
+            raise Refused(status, answer.status_code, answer.message)
+        return answer
+
+
+async def eventually(
+    condition: Callable[[], Awaitable[bool]], what: str, deadline: float = SOON
+) -> None:
+    """Polls until `condition` holds."""
+    end = time.monotonic() + deadline
+    while not await condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {deadline:.0f} s in vain for {what}")
+        await asyncio.sleep(POLL_INTERVAL)
+
+
+async def _register_with_secret(server: Server, localpart: str) -> None:
+    url = f"{server.client_url}/_synapse/admin/v1/register"
+    connector = aiohttp.TCPConnector(ssl=server.authority.client_context())
+    timeout = aiohttp.ClientTimeout(total=REQUEST_DEADLINE)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        async with session.get(url) as answer:
+            nonce = (await answer.json())["nonce"]
+        signed = "\0".join((nonce, localpart, PASSWORD, "notadmin")).encode()
+        mac = hmac.new(server.secret.encode(), signed, hashlib.sha1).hexdigest()
+        body = {
+            "nonce": nonce,
+            "username": localpart,
+            "password": PASSWORD,
+            "admin": False,
+            "mac": mac,
+            "inhibit_login": True,
+        }
+        async with session.post(url, json=body) as answer:
+            if answer.status != 200:
+                raise Refused(answer.status, None, await answer.text())

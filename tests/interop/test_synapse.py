@@ -1,0 +1,197 @@
+"""Our server and Synapse, each as the inviter and as the invitee."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import pytest
+import pytest_asyncio
+from client import User
+from servers import Server, Synapse
+from stage import SELFTEST, UNDER_TEST, Stage
+
+ROOM_VERSIONS = ("6", "10", "11", "12")
+#: How long a client may wait for its 200 when the inviter's server cannot be reached.
+AT_ONCE = 5.0
+#: A rejection reaches an inviter that is back within this many seconds.
+BACK_WITHIN = 60.0
+
+DIRECTIONS = [(Synapse.kind, UNDER_TEST)]
+if not SELFTEST:
+    DIRECTIONS.append((UNDER_TEST, Synapse.kind))
+
+
+@dataclass
+class Pair:
+    """The server that invites and the one whose user is invited."""
+
+    inviter: Server
+    invitee: Server
+
+
+@pytest_asyncio.fixture(
+    scope="module",
+    params=DIRECTIONS,
+    ids=[f"{inviter}-invites-{invitee}" for inviter, invitee in DIRECTIONS],
+)
+async def pair(stage: Stage, request: pytest.FixtureRequest) -> Pair:
+    inviter, invitee = request.param
+    return Pair(await stage.add(inviter), await stage.add(invitee))
+
+
+@dataclass
+class Invited:
+    """Alice has invited Bob, and Bob has seen it."""
+
+    alice: User
+    bob: User
+    room: str
+
+    async def again(self) -> None:
+        await self.alice.invite(self.room, self.bob.id)
+        await self.bob.wait_for_invite(self.room)
+
+
+async def invited(stage: Stage, pair: Pair, version: str = "11") -> Invited:
+    alice = await stage.user(pair.inviter, "alice")
+    bob = await stage.user(pair.invitee, "bob")
+    case = Invited(alice, bob, await alice.create_room(version))
+    await case.again()
+    return case
+
+
+async def reject_while_unreachable(case: Invited) -> None:
+    """Bob rejects; he is answered at once where that is promised, and out in any case."""
+    started = time.monotonic()
+    await case.bob.leave(case.room)
+    if case.bob.server.answers_at_once:
+        assert time.monotonic() - started < AT_ONCE
+    await case.bob.wait_for_leave(case.room)
+    assert 401 not in case.bob.statuses
+
+
+async def departure_arrives(case: Invited) -> None:
+    if not case.bob.server.keeps_departures:
+        pytest.skip(f"{case.bob.server.kind} does not retry a rejection; the rest was checked")
+    await case.alice.wait_for_membership(case.room, case.bob.id, "leave", BACK_WITHIN)
+
+
+@pytest.mark.parametrize("version", ROOM_VERSIONS)
+async def test_reject(stage: Stage, pair: Pair, version: str) -> None:
+    case = await invited(stage, pair, version)
+    for _ in range(2):
+        await case.bob.leave(case.room)
+        await case.bob.wait_for_leave(case.room)
+        await case.alice.wait_for_membership(case.room, case.bob.id, "leave")
+        await case.again()
+
+
+@pytest.mark.parametrize("version", ROOM_VERSIONS)
+async def test_join_talk_leave(stage: Stage, pair: Pair, version: str) -> None:
+    case = await invited(stage, pair, version)
+    await case.bob.join(case.room)
+    await case.alice.wait_for_membership(case.room, case.bob.id, "join")
+
+    for n in range(3):
+        await case.bob.wait_for_event(await case.alice.say(case.room, f"hello bob {n}"))
+        await case.alice.wait_for_event(await case.bob.say(case.room, f"hello alice {n}"))
+
+    await case.bob.leave(case.room)
+    await case.bob.wait_for_leave(case.room)
+    await case.alice.wait_for_membership(case.room, case.bob.id, "leave")
+
+
+@pytest.mark.parametrize("version", ROOM_VERSIONS)
+async def test_kick_of_invited_user(stage: Stage, pair: Pair, version: str) -> None:
+    case = await invited(stage, pair, version)
+    await case.alice.kick(case.room, case.bob.id)
+    await case.bob.wait_for(lambda view: case.room not in view.invited, "the invite gone")
+
+
+async def test_ban_of_joined_user(stage: Stage, pair: Pair) -> None:
+    case = await invited(stage, pair)
+    await case.bob.join(case.room)
+    await case.alice.wait_for_membership(case.room, case.bob.id, "join")
+    await case.alice.ban(case.room, case.bob.id)
+    await case.bob.wait_for_leave(case.room)
+
+
+async def test_reject_reaches_third_server(stage: Stage, pair: Pair) -> None:
+    """A resident that takes the leave passes it on to everyone in the room."""
+    third = await stage.add(Synapse.kind)
+    case = await invited(stage, pair)
+    carol = await stage.user(third, "carol")
+    await case.alice.invite(case.room, carol.id)
+    await carol.wait_for_invite(case.room)
+    await carol.join(case.room)
+    await carol.wait_for_membership(case.room, case.bob.id, "invite")
+
+    await case.bob.leave(case.room)
+
+    await carol.wait_for_membership(case.room, case.bob.id, "leave")
+
+
+async def test_reject_while_inviter_is_stopped(stage: Stage, pair: Pair) -> None:
+    case = await invited(stage, pair)
+    await pair.inviter.stop()
+    await reject_while_unreachable(case)
+    await pair.inviter.start()
+    await departure_arrives(case)
+
+
+async def test_reject_survives_kill_of_invitee(stage: Stage, pair: Pair) -> None:
+    """The departure is durable once the client has its 200."""
+    case = await invited(stage, pair)
+    await pair.inviter.stop()
+    await reject_while_unreachable(case)
+    await pair.invitee.kill9()
+    await asyncio.gather(pair.invitee.start(), pair.inviter.start())
+    device = await case.bob.login_again()
+    stage.keep(device)
+    assert case.room not in device.view.invited
+    await departure_arrives(case)
+
+
+@pytest.mark.parametrize("fault", ("cut", "black_hole", "reset"))
+async def test_reject_while_inviter_is_unreachable(
+    stage: Stage, pair: Pair, fault: str
+) -> None:
+    """One direction only: the invitee cannot reach the inviter."""
+    case = await invited(stage, pair)
+    await getattr(pair.inviter.link, fault)()
+    await reject_while_unreachable(case)
+    await pair.inviter.link.restore()
+    await departure_arrives(case)
+
+
+async def test_reject_while_inviter_is_frozen(stage: Stage, pair: Pair) -> None:
+    case = await invited(stage, pair)
+    pair.inviter.pause()
+    await reject_while_unreachable(case)
+    pair.inviter.resume()
+    await departure_arrives(case)
+
+
+async def test_reject_over_slow_link(stage: Stage, pair: Pair) -> None:
+    case = await invited(stage, pair)
+    pair.inviter.link.delay(0.3)
+    await case.bob.leave(case.room)
+    await case.bob.wait_for_leave(case.room)
+    await case.alice.wait_for_membership(case.room, case.bob.id, "leave", BACK_WITHIN)
+
+
+async def test_messages_catch_up_after_cut(stage: Stage, pair: Pair) -> None:
+    """What was said while the link was down arrives when it is back."""
+    case = await invited(stage, pair)
+    await case.bob.join(case.room)
+    await case.alice.wait_for_membership(case.room, case.bob.id, "join")
+    await pair.invitee.link.cut()
+    missed = [await case.alice.say(case.room, f"into the void {n}") for n in range(3)]
+    await pair.invitee.link.restore()
+    said = await case.alice.say(case.room, "are you there?")
+    for event_id in (*missed, said):
+        await case.bob.wait_for(
+            lambda view, wanted=event_id: wanted in view.events, "the message", BACK_WITHIN
+        )
