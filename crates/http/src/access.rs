@@ -33,15 +33,33 @@ pub fn access_token(head: &RequestHead) -> Option<&str> {
 pub fn x_matrix(head: &RequestHead) -> Result<XMatrix, MatrixError> {
     let mut failure = None;
     for value in head.headers.get_all(AUTHORIZATION) {
+        let bare = || XMatrix::parse(quote(value.to_str().ok()?)?).ok();
         match XMatrix::try_from(value) {
             Ok(credentials) => return Ok(credentials),
-            Err(error) => failure = Some(error),
+            Err(error) => match bare() {
+                Some(credentials) => return Ok(credentials),
+                None => failure = Some(error),
+            },
         }
     }
     Err(MatrixError::unauthorized(match failure {
         Some(error) => format!("Malformed Authorization header: {error}"),
         None => "Missing Authorization header".to_owned(),
     }))
+}
+
+/// Old servers send values with colons outside quotes, which the spec asks us to accept and the
+/// grammar of HTTP forbids. No value of ours has a comma.
+fn quote(value: &str) -> Option<String> {
+    let (scheme, parameters) = value.trim().split_once(' ')?;
+    let quoted: Option<Vec<String>> = parameters
+        .split(',')
+        .map(|parameter| {
+            let (name, value) = parameter.split_once('=')?;
+            Some(format!("{}=\"{}\"", name.trim(), value.trim().trim_matches('"')))
+        })
+        .collect();
+    Some(format!("{scheme} {}", quoted?.join(",")))
 }
 
 #[cfg(test)]
@@ -102,7 +120,9 @@ mod tests {
     /// The spec asks receivers to accept colons without quotes, as old servers send them.
     #[test]
     fn x_matrix_with_unquoted_colons() {
-        let old = "X-Matrix origin=a.example:8448,key=ed25519:1,sig=YWJj";
-        assert_eq!(x_matrix(&head(&[old], "")).unwrap().origin, "a.example:8448");
+        let bare = "X-Matrix origin=a.example:8448, key=\"ed25519:1\",sig=YWJj";
+        assert_eq!(x_matrix(&head(&[bare], "")).unwrap().origin, "a.example:8448");
+        let doubled = "X-Matrix origin=a.example:8448,origin=b.example,key=ed25519:1,sig=YWJj";
+        assert_eq!(x_matrix(&head(&[doubled], "")).unwrap_err().status, 401);
     }
 }

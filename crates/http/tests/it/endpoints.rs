@@ -1,13 +1,11 @@
 //! What clients see of the router, the decoder and the errors.
 
-mod common;
-
+use crate::common::{SMALL, service};
 use actix_web::{
     App,
-    http::{Method, StatusCode, header},
+    http::{Method, header},
     test::{self, TestRequest},
 };
-use common::{SMALL, service};
 use serde_json::{Value, json};
 
 struct Answer {
@@ -194,13 +192,12 @@ async fn federation_has_no_cors_and_reads_ruma_requests() {
     let answer = send(leave.set_payload("{}")).await;
     assert_eq!((answer.status, answer.body), (200, json!({})));
     assert!(!answer.headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
-    assert_eq!(StatusCode::from_u16(answer.status).unwrap(), StatusCode::OK);
 }
 
 #[test]
 #[should_panic(expected = "two handlers for GET /_matrix/client/versions")]
 fn an_endpoint_has_one_handler() {
-    let _ = service().mount(exeunt_http::Routes::new(common::Api).public_raw(
+    let _ = service().mount(exeunt_http::Routes::new(crate::common::Api).public_raw(
         exeunt_http::Method::GET,
         "/_matrix/client/versions",
         async |_, _| Err(exeunt_http::MatrixError::unrecognized()),

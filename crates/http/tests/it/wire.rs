@@ -1,7 +1,5 @@
 //! Requests as bytes on a socket, where a client library would tidy them up.
 
-mod common;
-
 use actix_web::{App, HttpServer, rt};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -10,7 +8,7 @@ use tokio::{
 
 /// Sends bytes to a server of our own and reads until it hangs up.
 async fn exchange(bytes: &str) -> String {
-    let service = common::service();
+    let service = crate::common::service();
     let server = HttpServer::new(move || App::new().configure(|config| service.configure(config)))
         .workers(1)
         .disable_signals()

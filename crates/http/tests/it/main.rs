@@ -1,0 +1,6 @@
+//! The crate from outside, as clients and as the API crates see it.
+
+mod common;
+mod endpoints;
+mod hang_up;
+mod wire;
