@@ -1,0 +1,174 @@
+//! ruma-state-res behind our types.
+
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use exeunt_core::{Pdu, RoomVersion, StateKey, StateMap};
+use ruma::events::{StateEventType, TimelineEventType};
+use ruma::{EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt, UserId};
+use ruma_state_res::utils::event_id_set::EventIdSet;
+use serde_json::value::{RawValue, to_raw_value};
+
+/// An event as ruma wants to see it.
+#[derive(Clone)]
+pub struct Event {
+    pdu: Pdu,
+    id: OwnedEventId,
+    kind: TimelineEventType,
+    content: Box<RawValue>,
+    redacts: Option<OwnedEventId>,
+    rejected: bool,
+}
+
+impl Event {
+    pub fn new(pdu: &Pdu, rejected: bool) -> Self {
+        Self {
+            pdu: pdu.clone(),
+            id: pdu.event_id().to_owned(),
+            kind: pdu.kind().into(),
+            content: to_raw_value(pdu.content()).expect("an object"),
+            redacts: pdu.redacts(),
+            rejected,
+        }
+    }
+}
+
+impl ruma_state_res::Event for Event {
+    type Id = OwnedEventId;
+
+    fn event_id(&self) -> &OwnedEventId {
+        &self.id
+    }
+
+    fn room_id(&self) -> Option<&RoomId> {
+        self.pdu.object().contains_key("room_id").then(|| self.pdu.room_id())
+    }
+
+    fn sender(&self) -> &UserId {
+        self.pdu.sender()
+    }
+
+    fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
+        MilliSecondsSinceUnixEpoch(UInt::new(self.pdu.origin_server_ts()).expect("in range"))
+    }
+
+    fn event_type(&self) -> &TimelineEventType {
+        &self.kind
+    }
+
+    fn content(&self) -> &RawValue {
+        &self.content
+    }
+
+    fn state_key(&self) -> Option<&str> {
+        self.pdu.state_key()
+    }
+
+    fn prev_events(&self) -> Box<dyn DoubleEndedIterator<Item = &OwnedEventId> + '_> {
+        Box::new(self.pdu.prev_events().iter())
+    }
+
+    fn auth_events(&self) -> Box<dyn DoubleEndedIterator<Item = &OwnedEventId> + '_> {
+        Box::new(self.pdu.auth_events().iter())
+    }
+
+    fn redacts(&self) -> Option<&OwnedEventId> {
+        self.redacts.as_ref()
+    }
+
+    fn rejected(&self) -> bool {
+        self.rejected
+    }
+}
+
+/// Whether ruma allows the event by this state, and why not.
+pub fn check(pdu: &Pdu, state: &StateMap<Pdu>) -> Result<(), String> {
+    let rules = &pdu.version().rules().authorization;
+    ruma_state_res::check_state_dependent_auth_rules(
+        rules,
+        Event::new(pdu, false),
+        |kind: &StateEventType, key: &str| {
+            state.get(&StateKey::new(kind.to_string(), key)).map(|pdu| Event::new(pdu, false))
+        },
+    )
+}
+
+/// Whether ruma allows the event by its auth events.
+pub fn check_auth_events(
+    pdu: &Pdu,
+    fetch: impl Fn(&EventId) -> Option<(Pdu, bool)>,
+) -> Result<(), String> {
+    let rules = &pdu.version().rules().authorization;
+    ruma_state_res::check_state_independent_auth_rules(rules, Event::new(pdu, false), |id| {
+        fetch(id).map(|(pdu, rejected)| Event::new(&pdu, rejected))
+    })
+}
+
+/// ruma's resolution. Auth chains include the events of the states themselves, as in Synapse.
+pub fn resolve(
+    version: RoomVersion,
+    sets: &[StateMap<OwnedEventId>],
+    events: &BTreeMap<OwnedEventId, (Pdu, bool)>,
+) -> StateMap<OwnedEventId> {
+    let rules = version.rules();
+    let prepared: BTreeMap<OwnedEventId, Event> = events
+        .iter()
+        .map(|(id, (pdu, rejected))| (id.clone(), Event::new(pdu, *rejected)))
+        .collect();
+    let maps: Vec<ruma_state_res::StateMap<OwnedEventId>> = sets
+        .iter()
+        .map(|set| {
+            set.iter()
+                .map(|(k, id)| ((k.kind.as_str().into(), k.key.clone()), id.clone()))
+                .collect()
+        })
+        .collect();
+    let chains = sets
+        .iter()
+        .map(|set| {
+            set.values().flat_map(|id| chain(id, events)).collect::<EventIdSet<OwnedEventId>>()
+        })
+        .collect();
+    let resolved = ruma_state_res::resolve(
+        &rules.authorization,
+        rules.state_res.v2_rules().expect("not version 1"),
+        maps.iter(),
+        chains,
+        |id| prepared.get(id).cloned(),
+        |conflicted| {
+            let ends: BTreeSet<OwnedEventId> = conflicted.values().flatten().cloned().collect();
+            Some(subgraph(&ends, events).into_iter().collect())
+        },
+    )
+    .expect("ruma resolves");
+    resolved
+        .into_iter()
+        .map(|((kind, key), id)| (StateKey::new(kind.to_string(), key), id))
+        .collect()
+}
+
+fn chain(
+    from: &OwnedEventId,
+    events: &BTreeMap<OwnedEventId, (Pdu, bool)>,
+) -> BTreeSet<OwnedEventId> {
+    let mut seen = BTreeSet::new();
+    let mut stack = vec![from.clone()];
+    while let Some(id) = stack.pop() {
+        if seen.insert(id.clone()) {
+            stack.extend(events[&id].0.auth_events().iter().cloned());
+        }
+    }
+    seen
+}
+
+/// The conflicted state subgraph by its definition: what lies between two of the ends.
+fn subgraph(
+    ends: &BTreeSet<OwnedEventId>,
+    events: &BTreeMap<OwnedEventId, (Pdu, bool)>,
+) -> BTreeSet<OwnedEventId> {
+    let below: BTreeSet<OwnedEventId> = ends.iter().flat_map(|id| chain(id, events)).collect();
+    below
+        .into_iter()
+        .filter(|id| chain(id, events).iter().any(|lower| ends.contains::<EventId>(lower.borrow())))
+        .collect()
+}
