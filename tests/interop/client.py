@@ -58,14 +58,18 @@ class View:
 
 
 class User:
-    """One logged-in user. Every HTTP status that the server gave is in `statuses`."""
+    """One logged-in user.
+
+    Clients drop their session on a 401 and on the errcode M_UNKNOWN_TOKEN, whatever its
+    status; `told_to_log_out` says whether the server ever answered either.
+    """
 
     def __init__(self, server: Server, localpart: str) -> None:
         self.server = server
         self.id = f"@{localpart}:{server.name}"
         self.localpart = localpart
         self.view = View()
-        self.statuses: list[int] = []
+        self.told_to_log_out = False
         self._nio = AsyncClient(
             server.client_url,
             self.id,
@@ -179,8 +183,8 @@ class User:
     async def _ok(self, call: Awaitable[Response]) -> Any:
         answer = await call
         status = answer.transport_response.status
-        self.statuses.append(status)
         if isinstance(answer, ErrorResponse):
+            self.told_to_log_out |= status == 401 or answer.status_code == "M_UNKNOWN_TOKEN"
             raise Refused(status, answer.status_code, answer.message)
         return answer
 

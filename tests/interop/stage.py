@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+import socket
 from pathlib import Path
 
 from ca import Authority
@@ -28,19 +29,24 @@ class Stage:
         self.authority = authority
         self.servers: list[Server] = []
         self._users: list[User] = []
-        self._holders = []
+        self._holders: list[socket.socket] = []
 
-    async def add(self, kind: str) -> Server:
+    def reserve(self) -> int:
+        """A port that is nobody else's while the stage stands."""
         holder = reserve_port()
         self._holders.append(holder)
-        link = Link(port_of(holder))
+        return port_of(holder)
+
+    async def add(self, kind: str) -> Server:
+        bind = self.reserve()
+        link = Link(bind)
         await link.open()
         folder = self.folder / f"{len(self.servers)}-{kind}"
         server = KINDS[kind](
             folder,
             self.authority,
             name=f"localhost:{link.port}",
-            bind=port_of(holder),
+            bind=bind,
             secret=secrets.token_urlsafe(16),
             link=link,
         )
