@@ -9,7 +9,7 @@ mod client;
 pub mod discovery;
 mod dns;
 mod error;
-mod keys;
+pub mod keys;
 mod routes;
 mod tls;
 mod well_known;
