@@ -3,14 +3,12 @@
 //! Specification: server-server API, "Calculating the content hash for an event" and "Calculating
 //! the reference hash for an event"; rooms/v3 and v4, "Event IDs".
 
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use ring::digest;
 use ruma::{EventId, OwnedEventId};
 use serde_json::Value;
 
 use crate::version::EventIdFormatVersion;
-use crate::{Object, RoomVersion, canonical, redact};
+use crate::{Object, RoomVersion, canonical, encoding, redact};
 
 /// SHA-256 of the canonical form without `unsigned`, `signatures` and `hashes`.
 pub fn content_hash(event: &Object) -> [u8; 32] {
@@ -26,8 +24,8 @@ pub fn reference_hash(version: RoomVersion, event: &Object) -> [u8; 32] {
 pub fn event_id(version: RoomVersion, event: &Object) -> Option<OwnedEventId> {
     let hash = || reference_hash(version, event);
     let text = match version.rules().event_id_format {
-        EventIdFormatVersion::V2 => STANDARD_NO_PAD.encode(hash()),
-        EventIdFormatVersion::V3 => URL_SAFE_NO_PAD.encode(hash()),
+        EventIdFormatVersion::V2 => encoding::to_base64(&hash()),
+        EventIdFormatVersion::V3 => encoding::to_base64_url(&hash()),
         _ => return None,
     };
     Some(EventId::parse(format!("${text}")).expect("a hash in base64 is an event id"))
@@ -39,14 +37,14 @@ pub fn content_hash_holds(event: &Object) -> bool {
         .get("hashes")
         .and_then(|hashes| hashes.get("sha256"))
         .and_then(Value::as_str)
-        .and_then(|text| STANDARD_NO_PAD.decode(text.trim_end_matches('=')).ok())
+        .and_then(encoding::from_base64)
         .is_some_and(|claimed| claimed == content_hash(event))
 }
 
 /// Sets `hashes.sha256`.
 pub fn set_content_hash(event: &mut Object) {
     let mut hashes = Object::new();
-    hashes.insert("sha256".into(), STANDARD_NO_PAD.encode(content_hash(event)).into());
+    hashes.insert("sha256".into(), encoding::to_base64(&content_hash(event)).into());
     event.insert("hashes".into(), Value::Object(hashes));
 }
 

@@ -4,14 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use ruma::{OwnedServerName, ServerName};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::{Object, canonical};
+use crate::{Object, canonical, encoding};
 
 /// This server's name and signing key. Signs only objects that this process built; see
 /// [`Draft::sign`](crate::Draft::sign) and [`CheckedPdu::cosign_invite`](crate::CheckedPdu).
@@ -54,7 +52,7 @@ impl Signer {
 
     /// The public half, in unpadded base64.
     pub fn public(&self) -> String {
-        STANDARD_NO_PAD.encode(self.pair.public_key().as_ref())
+        encoding::to_base64(self.pair.public_key().as_ref())
     }
 
     /// Adds our signature to an object, leaving `unsigned` and other signatures as they are.
@@ -67,7 +65,7 @@ impl Signer {
     }
 
     pub(crate) fn signature_of(&self, object: &Object) -> String {
-        STANDARD_NO_PAD.encode(self.pair.sign(signed_bytes(object).as_bytes()).as_ref())
+        encoding::to_base64(self.pair.sign(signed_bytes(object).as_bytes()).as_ref())
     }
 
     pub(crate) fn add_signature(&self, object: &mut Object, signature: String) {
@@ -100,17 +98,17 @@ pub struct VerifyKey([u8; 32]);
 impl VerifyKey {
     /// Parses unpadded (or padded) base64.
     pub fn from_base64(text: &str) -> Result<Self, KeyError> {
-        let bytes = STANDARD_NO_PAD.decode(text.trim_end_matches('=')).ok();
+        let bytes = encoding::from_base64(text);
         bytes.and_then(|b| b.try_into().ok()).map(Self).ok_or(KeyError::Public)
     }
 
     pub fn to_base64(&self) -> String {
-        STANDARD_NO_PAD.encode(self.0)
+        encoding::to_base64(&self.0)
     }
 
     /// Whether `signature` (base64) is this key's over `object`.
     pub fn verifies(&self, object: &Object, signature: &str) -> bool {
-        let Ok(signature) = STANDARD_NO_PAD.decode(signature.trim_end_matches('=')) else {
+        let Some(signature) = encoding::from_base64(signature) else {
             return false;
         };
         UnparsedPublicKey::new(&ED25519, &self.0)
@@ -153,8 +151,7 @@ impl KeyRing {
     pub fn signed_by(&self, object: &Object, server: &ServerName, at: Option<u64>) -> bool {
         signatures_of(object, server).any(|(key_id, signature)| {
             self.get(server, key_id).is_some_and(|known| {
-                at.is_none_or(|at| at <= known.valid_until)
-                    && known.key.verifies(object, signature)
+                at.is_none_or(|at| at <= known.valid_until) && known.key.verifies(object, signature)
             })
         })
     }

@@ -7,18 +7,23 @@
 
 pub mod canonical;
 pub mod draft;
+pub mod encoding;
 pub mod hash;
 pub mod key;
 pub mod pdu;
+pub mod pending;
 pub mod redact;
+pub mod request;
 pub mod state;
-pub mod version;
 pub mod verify;
+pub mod version;
 pub mod wire;
 
 pub use draft::Draft;
 pub use key::{KeyRing, Signer, VerifyKey};
 pub use pdu::{FormatError, Pdu};
+pub use pending::PendingMembership;
+pub use request::request_object;
 pub use ruma;
 pub use state::{StateKey, StateMap};
 pub use verify::{CheckedPdu, SignatureError};

@@ -4,9 +4,7 @@
 
 use std::{fmt, sync::Arc};
 
-use ruma::{
-    EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId,
-};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -81,14 +79,18 @@ impl Pdu {
             None => None,
             Some(_) => Some(text(&object, "state_key")?.to_owned()),
         };
-        let sender = UserId::parse(text(&object, "sender")?)
-            .map_err(|_| FormatError::Field("sender"))?;
+        let sender =
+            UserId::parse(text(&object, "sender")?).map_err(|_| FormatError::Field("sender"))?;
         let event_id = match hash::event_id(version, &object) {
             Some(id) => id,
+            // Its server must sign (rooms/v1), so it must name one.
             None => EventId::parse(text(&object, "event_id")?)
-                .map_err(|_| FormatError::Field("event_id"))?,
+                .ok()
+                .filter(|id| id.server_name().is_some())
+                .ok_or(FormatError::Field("event_id"))?,
         };
-        let founds_room = kind == "m.room.create" && !rules.event_format.require_room_create_room_id;
+        let founds_room =
+            kind == "m.room.create" && !rules.event_format.require_room_create_room_id;
         let room_id = if founds_room {
             if object.contains_key("room_id") {
                 return Err(FormatError::Field("room_id"));
@@ -101,6 +103,9 @@ impl Pdu {
             if !object.get(field).is_some_and(Value::is_object) {
                 return Err(FormatError::Field(field));
             }
+        }
+        if rules.signatures.check_join_authorised_via_users_server && kind == "m.room.member" {
+            check_authoriser(&object["content"])?;
         }
         let prev_events = references(version, &object, "prev_events")?;
         let auth_events = references(version, &object, "auth_events")?;
@@ -258,6 +263,19 @@ impl fmt::Debug for Pdu {
     }
 }
 
+/// The authorising user of a join must be a user id: their server's signature is demanded, and an
+/// id that names no server must not read as no demand (rooms/v8).
+fn check_authoriser(content: &Value) -> Result<(), FormatError> {
+    const FIELD: &str = "join_authorised_via_users_server";
+    match content.get(FIELD) {
+        Some(user) if content.get("membership").and_then(Value::as_str) == Some("join") => {
+            let user = user.as_str().and_then(|user| <&UserId>::try_from(user).ok());
+            user.map(|_| ()).ok_or(FormatError::Field(FIELD))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn text<'a>(object: &'a Object, field: &'static str) -> Result<&'a str, FormatError> {
     let text = object.get(field).and_then(Value::as_str).ok_or(FormatError::Field(field))?;
     if text.len() > MAX_ID_BYTES {
@@ -282,8 +300,7 @@ fn references(
     field: &'static str,
 ) -> Result<Vec<OwnedEventId>, FormatError> {
     let bad = || FormatError::Field(field);
-    let as_pairs =
-        version.rules().events_reference_format == EventsReferenceFormatVersion::V1;
+    let as_pairs = version.rules().events_reference_format == EventsReferenceFormatVersion::V1;
     let entries = object.get(field).and_then(Value::as_array).ok_or_else(bad)?;
     entries
         .iter()

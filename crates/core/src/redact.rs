@@ -7,8 +7,18 @@ use serde_json::Value;
 use crate::{Object, RoomVersion};
 
 const ALWAYS_KEPT: [&str; 12] = [
-    "event_id", "type", "room_id", "sender", "state_key", "content", "hashes", "signatures",
-    "depth", "prev_events", "auth_events", "origin_server_ts",
+    "event_id",
+    "type",
+    "room_id",
+    "sender",
+    "state_key",
+    "content",
+    "hashes",
+    "signatures",
+    "depth",
+    "prev_events",
+    "auth_events",
+    "origin_server_ts",
 ];
 const KEPT_BEFORE_V11: [&str; 3] = ["origin", "membership", "prev_state"];
 
@@ -51,10 +61,10 @@ pub fn redact_content(version: RoomVersion, kind: &str, content: &Object) -> Obj
             }
             if rules.keep_room_member_third_party_invite_signed
                 && let Some(invite) = content.get("third_party_invite").and_then(Value::as_object)
-                && let Some(signed) = invite.get("signed")
             {
-                let mut invite = Object::new();
-                invite.insert("signed".into(), signed.clone());
+                // Also an empty object stays: event ids depend on it.
+                let signed = invite.get("signed").map(|signed| ("signed".into(), signed.clone()));
+                let invite = signed.into_iter().collect();
                 kept.insert("third_party_invite".into(), Value::Object(invite));
             }
             kept
@@ -65,7 +75,13 @@ pub fn redact_content(version: RoomVersion, kind: &str, content: &Object) -> Obj
         "m.room.join_rules" => keep(&["join_rule"]),
         "m.room.power_levels" => {
             let mut kept = keep(&[
-                "ban", "events", "events_default", "kick", "redact", "state_default", "users",
+                "ban",
+                "events",
+                "events_default",
+                "kick",
+                "redact",
+                "state_default",
+                "users",
                 "users_default",
             ]);
             if rules.keep_room_power_levels_invite {

@@ -59,11 +59,7 @@ impl Pdu {
                 return Err(SignatureError { server });
             }
         }
-        Ok(CheckedPdu(if hash::content_hash_holds(self.object()) {
-            self
-        } else {
-            self.redacted()
-        }))
+        Ok(CheckedPdu(if hash::content_hash_holds(self.object()) { self } else { self.redacted() }))
     }
 }
 
@@ -107,10 +103,29 @@ impl CheckedPdu {
         let authoriser = self.content_str("join_authorised_via_users_server")?;
         let authoriser = <&UserId>::try_from(authoriser).ok()?;
         let joins = self.membership() == Some("join") && self.target() == Some(self.sender());
-        if !joins || authoriser.server_name() != signer.server() {
+        let restricted = self.version().rules().signatures.check_join_authorised_via_users_server;
+        if !restricted || !joins || authoriser.server_name() != signer.server() {
             return None;
         }
         self.add_signature(signer)
+    }
+
+    /// The event with the signatures of `server` that `copy` carries; nothing else of the copy is
+    /// taken. `None` if the copy is of another event or has no such signatures.
+    pub fn with_signatures_of(&self, copy: &Pdu, server: &ServerName) -> Option<CheckedPdu> {
+        if copy.event_id() != self.event_id() {
+            return None;
+        }
+        let signatures = copy.object().get("signatures")?.get(server.as_str())?.clone();
+        let mut object = self.object().clone();
+        object.get_mut("signatures")?.as_object_mut()?.insert(server.to_string(), signatures);
+        Pdu::from_object(self.version(), object).ok().map(CheckedPdu)
+    }
+
+    /// Whether a signature of `server` on the event holds.
+    pub fn signed_by(&self, server: &ServerName, keys: &KeyRing) -> bool {
+        let at = self.version().rules().enforce_key_validity.then(|| self.origin_server_ts());
+        keys.signed_by(&redact::redact(self.version(), self.object()), server, at)
     }
 
     fn add_signature(&self, signer: &Signer) -> Option<CheckedPdu> {
