@@ -160,3 +160,6 @@ impl<D: Dns> Dns for CachedDns<D> {
         self.through(&self.services, name, self.inner.services(name)).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! What can go wrong, by whose fault.
 
 use std::error::Error as StdError;
+use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -15,7 +16,7 @@ pub(crate) const MAX_TEXT: usize = 500;
 #[derive(Debug, Error)]
 pub enum SetupError {
     #[error("federation.extra_ca: cannot read {path}: {error}")]
-    CaUnreadable { path: PathBuf, error: std::io::Error },
+    CaUnreadable { path: PathBuf, error: io::Error },
     #[error("federation.extra_ca: {path} is not a PEM file of certificates: {reason}")]
     CaInvalid { path: PathBuf, reason: String },
     #[error("no root certificates: install the system's CA bundle or set federation.extra_ca")]
@@ -60,20 +61,33 @@ impl RequestError {
         if error.is_timeout() {
             return Self::Unreachable("no connection or no answer in time".into());
         }
-        if error.is_decode() {
+        if error.is_decode() && is_corrupt(error) {
             return Self::Misbehaved(format!("the answer cannot be unpacked: {}", root(error)));
         }
         Self::Unreachable(tls::explain(error).unwrap_or_else(|| root(error)))
     }
 }
 
+/// An error and what it wraps, outermost first. `io::Error` hides its content from `source()`.
+pub(crate) fn layers<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        let hidden = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        hidden.map(|hidden| hidden as &(dyn StdError + 'static)).or_else(|| error.source())
+    })
+}
+
 /// The innermost reason of an error, without the layers that wrap it.
-pub(crate) fn root(error: &(dyn StdError + 'static)) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    clean(&last.to_string())
+fn root(error: &(dyn StdError + 'static)) -> String {
+    clean(&layers(error).last().unwrap_or(error).to_string())
+}
+
+/// Whether a body could not be unpacked. The HTTP client calls it the same as a broken connection.
+fn is_corrupt(error: &(dyn StdError + 'static)) -> bool {
+    let kinds = layers(error).filter_map(|e| e.downcast_ref::<io::Error>()).map(io::Error::kind);
+    let bad = |kind| matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput);
+    tls::explain(error).is_none() && kinds.into_iter().any(bad)
 }
 
 /// Text of a remote server, fit for logs and error bodies.

@@ -11,6 +11,9 @@ mod dns;
 mod error;
 pub mod keys;
 mod routes;
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;
 mod tls;
 mod well_known;
 

@@ -11,7 +11,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tracing::warn;
 
-use crate::error::{SetupError, clean};
+use crate::error::{SetupError, clean, layers};
 
 /// The system's roots, and those of the file `federation.extra_ca`.
 pub(crate) fn client_config(extra_ca: Option<&Path>) -> Result<ClientConfig, SetupError> {
@@ -55,7 +55,7 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), SetupError> {
 
 /// What is wrong with a TLS connection and what mends it; none if the error is not about TLS.
 pub(crate) fn explain(error: &(dyn StdError + 'static)) -> Option<String> {
-    let error = find(error)?;
+    let error = layers(error).find_map(|layer| layer.downcast_ref::<rustls::Error>())?;
     let rustls::Error::InvalidCertificate(reason) = error else {
         return Some(format!("TLS failed: {}", clean(&error.to_string())));
     };
@@ -89,20 +89,4 @@ pub(crate) fn explain(error: &(dyn StdError + 'static)) -> Option<String> {
              certificate, not a CA, with the name as subject alternative name"
         )),
     })
-}
-
-/// The TLS error inside of the layers; `io::Error` hides what it wraps from `source()`.
-fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        let hidden = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        next = match hidden {
-            Some(hidden) => Some(hidden),
-            None => error.source(),
-        };
-    }
-    None
 }

@@ -186,3 +186,6 @@ fn time_to_live(headers: &HeaderMap, now: u64) -> u64 {
     });
     age.or(expires).unwrap_or(DEFAULT_TTL_MS).clamp(MIN_TTL_MS, MAX_TTL_MS)
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,9 @@ fn get(path: &str) -> Request<'_> {
 }
 
 /// What a request to a server that answers so comes to.
-async fn outcome(handler: impl Fn() -> Reply + Send + Sync + 'static) -> Result<Value, RequestError> {
+async fn outcome(
+    handler: impl Fn() -> Reply + Send + Sync + 'static,
+) -> Result<Value, RequestError> {
     let (_server, client) = pair(move |_| handler()).await;
     client.request(get("/_matrix/x")).await
 }
@@ -104,7 +106,10 @@ async fn a_refused_connection_is_unreachable() {
     let server = TestServer { address: listener.local_addr().unwrap(), ..server };
     drop(listener);
     let error = client("remote.test", &server, &ca).request(get("/_matrix/x")).await;
-    assert!(matches!(&error, Err(RequestError::Unreachable(t)) if t.contains("refused")), "{error:?}");
+    assert!(
+        matches!(&error, Err(RequestError::Unreachable(t)) if t.contains("refused")),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -143,8 +148,7 @@ async fn long_bodies_are_cut_off() {
     gzip.write_all(&vec![b' '; 20_000_000]).unwrap();
     let bomb = gzip.finish().unwrap();
     assert!(bomb.len() < 30_000);
-    let (server, client) =
-        pair(move |_| reply(200, "content-encoding: gzip\r\n", &bomb)).await;
+    let (server, client) = pair(move |_| reply(200, "content-encoding: gzip\r\n", &bomb)).await;
     let limited = Request { max_bytes: Some(100_000), ..get("/_matrix/x") };
     assert_eq!(misbehaved(client.request(limited).await), "longer than 100000 bytes");
     assert!(server.seen()[0].headers["accept-encoding"].contains("gzip"));
@@ -160,7 +164,8 @@ async fn a_gzip_body_is_unpacked_and_a_broken_one_misbehaves() {
     let good = pack(r#"{"b":[1,2]}"#);
     let answer = outcome(move || reply(200, "content-encoding: gzip\r\n", &good)).await;
     assert_eq!(answer.unwrap(), json!({"b": [1, 2]}));
-    let text = misbehaved(outcome(|| reply(200, "content-encoding: gzip\r\n", "{}{}{}{}{}{}")).await);
+    let text =
+        misbehaved(outcome(|| reply(200, "content-encoding: gzip\r\n", "{}{}{}{}{}{}")).await);
     assert!(text.contains("cannot be unpacked"), "{text}");
 }
 
