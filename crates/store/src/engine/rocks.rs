@@ -1,0 +1,152 @@
+//! RocksDB: one keyspace, every write synced.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, ErrorKind, IteratorMode,
+    LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+};
+
+use super::{Changes, Engine, Rows, Snapshot};
+use crate::StoreError;
+
+const BLOCK_CACHE_BYTES: usize = 16 << 20;
+const MEMTABLE_BYTES: usize = 8 << 20;
+/// All memtables together, those being written out too.
+const MEMTABLES_BYTES: usize = 16 << 20;
+/// Bounds what a start has to replay.
+const LOG_BYTES: u64 = 32 << 20;
+const OPEN_FILES: i32 = 512;
+const BLOOM_BITS: f64 = 10.0;
+
+/// A RocksDB database.
+pub struct RocksEngine {
+    db: DB,
+}
+
+impl RocksEngine {
+    /// Opens the database in a directory, and creates both if they are not there.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        if path.exists() && !path.is_dir() {
+            return Err(StoreError::NotADirectory { path: path.to_owned() });
+        }
+        fs::create_dir_all(path)
+            .map_err(|e| StoreError::Io(format!("cannot create {}: {e}", path.display())))?;
+        refuse_headless(path)?;
+        let db = DB::open(&options(), path).map_err(|e| open_error(path, &e))?;
+        Ok(Self { db })
+    }
+}
+
+fn options() -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_bloom_filter(BLOOM_BITS, false);
+    blocks.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_block_based_table_factory(&blocks);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_write_buffer_size(MEMTABLE_BYTES);
+    options.set_db_write_buffer_size(MEMTABLES_BYTES);
+    options.set_max_total_wal_size(LOG_BYTES);
+    options.set_max_open_files(OPEN_FILES);
+    options.set_max_background_jobs(2);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(1 << 20);
+    options.set_log_level(LogLevel::Warn);
+    // A write that power loss tore was never acknowledged: start without it. A log that was synced
+    // and is gone is an error.
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_track_and_verify_wals_in_manifest(true);
+    options
+}
+
+/// RocksDB would take a directory that lost its `CURRENT` file for a new one, and clear it.
+fn refuse_headless(path: &Path) -> Result<(), StoreError> {
+    if path.join("CURRENT").exists() {
+        return Ok(());
+    }
+    let unreadable = |e: std::io::Error| StoreError::Io(format!("{}: {e}", path.display()));
+    for entry in fs::read_dir(path).map_err(unreadable)? {
+        let name = PathBuf::from(entry.map_err(unreadable)?.file_name());
+        if name.extension().is_some_and(|kind| kind == "sst" || kind == "log") {
+            return Err(StoreError::Damaged {
+                path: path.to_owned(),
+                problem: format!("{} is there, CURRENT is not", name.display()),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn open_error(path: &Path, error: &rocksdb::Error) -> StoreError {
+    let text = error.to_string();
+    let path = path.to_owned();
+    match error.kind() {
+        ErrorKind::IOError if text.contains("/LOCK: ") && text.contains("lock") => {
+            StoreError::Locked { path }
+        }
+        ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotFound => {
+            StoreError::Damaged { path, problem: text }
+        }
+        // A file that the manifest names and that is gone.
+        ErrorKind::IOError if text.contains("No such file") => {
+            StoreError::Damaged { path, problem: text }
+        }
+        _ => io(error),
+    }
+}
+
+fn io(error: &rocksdb::Error) -> StoreError {
+    StoreError::Io(error.to_string())
+}
+
+impl Engine for RocksEngine {
+    fn snapshot(&self) -> Box<dyn Snapshot + '_> {
+        Box::new(RocksSnapshot { snapshot: self.db.snapshot() })
+    }
+
+    fn write(&self, changes: &Changes) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.put(key, value),
+                None => batch.delete(key),
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        self.db.write_opt(batch, &options).map_err(|e| io(&e))
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.db.flush().map_err(|e| io(&e))
+    }
+}
+
+struct RocksSnapshot<'a> {
+    snapshot: rocksdb::Snapshot<'a>,
+}
+
+impl Snapshot for RocksSnapshot<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.snapshot.get(key).map_err(|e| io(&e))
+    }
+
+    fn range(&self, start: &[u8], end: Option<&[u8]>, reverse: bool) -> Rows<'_> {
+        if end.is_some_and(|end| end <= start) {
+            return Box::new(std::iter::empty());
+        }
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(start);
+        if let Some(end) = end {
+            options.set_iterate_upper_bound(end);
+        }
+        let mode = if reverse { IteratorMode::End } else { IteratorMode::Start };
+        Box::new(self.snapshot.iterator_opt(mode, options).map(|row| row.map_err(|e| io(&e))))
+    }
+}

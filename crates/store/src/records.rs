@@ -1,0 +1,234 @@
+//! Row types of the tables: plain data, serialised as they stand.
+
+use exeunt_core::Object;
+use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+pub use crate::snapshot::Root;
+
+/// The judgement on an event. It is stored and never re-derived.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is", content = "why")]
+pub enum Verdict {
+    Accepted,
+    /// Allowed by its own history, not by the current state: kept, not shown.
+    SoftFailed(String),
+    /// Refused by the authorisation rules. Never in state, never an extremity.
+    Rejected(String),
+}
+
+impl Verdict {
+    pub fn is_accepted(&self) -> bool {
+        *self == Verdict::Accepted
+    }
+
+    pub fn is_rejected(&self) -> bool {
+        matches!(self, Verdict::Rejected(_))
+    }
+}
+
+/// An event and what we know of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// Canonical JSON of the federation form; of a redacted event, what redaction left.
+    pub json: Box<RawValue>,
+    pub room_id: OwnedRoomId,
+    pub room_version: String,
+    pub verdict: Verdict,
+    /// State before and after the event; `None` for an outlier, whose place is not known.
+    pub states: Option<States>,
+    /// Order in the room's timeline, if it is shown there.
+    pub order: Option<i64>,
+    /// The redaction that took the content.
+    pub redacted_because: Option<OwnedEventId>,
+    /// The server that sent it to us; `None` for our own.
+    pub received_from: Option<OwnedServerName>,
+}
+
+/// Roots of the state trees around an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct States {
+    pub before: Root,
+    pub after: Root,
+}
+
+/// Head of a room.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RoomRecord {
+    pub version: String,
+    pub create_event: OwnedEventId,
+    /// Forward extremities: accepted events that no accepted event follows.
+    pub extremities: Vec<OwnedEventId>,
+    /// Current state: the extremities' states, resolved.
+    pub state: Root,
+    /// Largest depth among the extremities.
+    pub depth: u64,
+    /// Lowest order of the timeline so far.
+    pub first_order: i64,
+    /// Stream position of the last shown event or state change.
+    pub position: u64,
+}
+
+/// What a room is to a local user.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MembershipRecord {
+    pub membership: String,
+    /// The member event: in `Events`, or of a pending membership in `Pending`, or `local_event`.
+    pub event_id: OwnedEventId,
+    pub sender: OwnedUserId,
+    /// Stream position of the change.
+    pub position: u64,
+    /// The member event itself where no graph holds it: a leave of a room that we do not reside
+    /// in (an out-of-band leave), in federation form.
+    pub local_event: Option<Object>,
+    /// Whether the user has forgotten the room.
+    pub forgotten: bool,
+}
+
+/// A departure (rejection, leave or knock retraction) that has yet to reach the room.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DepartureRecord {
+    pub pending: exeunt_core::PendingMembership,
+    pub reason: Option<String>,
+    /// Milliseconds since the epoch.
+    pub departed_at: u64,
+    pub attempts: u32,
+    /// Not before this time (ms), unless a candidate shows life.
+    pub retry_at: u64,
+    /// What the servers said last time.
+    pub last: Vec<AttemptRecord>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    pub server: OwnedServerName,
+    pub outcome: String,
+}
+
+/// One membership change as this server saw it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MembershipLogRecord {
+    pub membership: String,
+    pub event_id: OwnedEventId,
+    pub sender: OwnedUserId,
+    /// How it came: `local`, `handshake`, `transaction`, `resolution`, `out-of-band`.
+    pub via: String,
+    pub received_from: Option<OwnedServerName>,
+    /// Milliseconds since the epoch.
+    pub at: u64,
+}
+
+/// One use of the signing key on an event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SignatureRecord {
+    /// `event`, `departure`, `join`, `invite` (co-signed).
+    pub purpose: String,
+    pub event_id: OwnedEventId,
+    /// The server that the handshake ran with.
+    pub peer: Option<OwnedServerName>,
+    /// Milliseconds since the epoch.
+    pub at: u64,
+}
+
+/// One thing that a server has yet to get.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutboxItem {
+    Pdu(OwnedEventId),
+    Edu(Object),
+}
+
+/// Delivery to a server.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DestinationRecord {
+    /// The transaction under way: its id and the last outbox position in it. Sent again as it was
+    /// after a restart.
+    pub in_flight: Option<InFlight>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Milliseconds since the epoch.
+    pub retry_at: u64,
+    pub failing_since: Option<u64>,
+    pub last_error: Option<String>,
+    pub last_success: Option<u64>,
+}
+
+/// The schedule of a departure that has been tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DepartureRetryRecord {
+    /// Which departure of (user, room): a later one starts afresh.
+    pub departed_at: u64,
+    pub attempts: u32,
+    pub tried_at: u64,
+    pub retry_at: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InFlight {
+    pub txn_id: String,
+    /// Outbox positions in the transaction.
+    pub positions: Vec<u64>,
+}
+
+/// The answer to a transaction, by event id: an empty text for success.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TransactionRecord {
+    pub answer: Object,
+    /// Milliseconds since the epoch.
+    pub at: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerKeyRecord {
+    /// Public key in base64.
+    pub key: String,
+    /// Milliseconds since the epoch: valid until, or expired at.
+    pub valid_until: u64,
+    /// Whether the server lists it as a current key.
+    pub current: bool,
+    pub fetched_at: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AliasRecord {
+    pub room_id: OwnedRoomId,
+    pub creator: OwnedUserId,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AccountRecord {
+    /// Argon2 hash in PHC form; `None` for an account without a password.
+    pub password: Option<String>,
+    pub admin: bool,
+    pub deactivated: bool,
+    /// Milliseconds since the epoch.
+    pub created_at: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceRecord {
+    pub display_name: Option<String>,
+    /// Hash of the device's access token.
+    pub token: Option<[u8; 32]>,
+    pub created_at: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    pub user_id: OwnedUserId,
+    pub device_id: OwnedDeviceId,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProfileRecord {
+    pub displayname: Option<String>,
+    pub avatar_url: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AccountDataRecord {
+    pub content: Object,
+    /// Stream position of the change.
+    pub position: u64,
+}

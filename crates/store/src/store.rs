@@ -1,0 +1,162 @@
+//! The store: opens an engine, hands out readers, commits batches.
+
+use std::panic;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::commit::Committer;
+use crate::engine::Engine;
+use crate::engine::memory::{Faults, MemoryEngine, Mounted};
+use crate::engine::rocks::RocksEngine;
+use crate::reader::POSITION;
+use crate::table::row_key;
+use crate::tables::Meta;
+use crate::{Batch, Reader, StoreError};
+
+/// Version of the tables' layout. A store with a newer one is not opened.
+pub const SCHEMA: u64 = 1;
+
+/// Key of the schema version in `Meta`.
+const SCHEMA_KEY: &str = "schema";
+
+/// The store. Clones share it; the last one closes it.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    // Before the engine, so that it is dropped first: it writes what waits.
+    committer: Committer,
+    engine: Arc<dyn Engine>,
+    position: watch::Receiver<u64>,
+    blocking: bool,
+}
+
+impl Store {
+    /// Opens the RocksDB database in a directory, and creates both if they are not there.
+    pub fn open(path: &Path) -> Result<Store, StoreError> {
+        let store = Self::on_engine(Arc::new(RocksEngine::open(path)?), true);
+        store.map_err(|error| match error {
+            StoreError::Corrupt { table, key } => StoreError::Damaged {
+                path: path.to_owned(),
+                problem: format!("unreadable row in table {table}: {key}"),
+            },
+            error => error,
+        })
+    }
+
+    /// A store in memory, which is deterministic: reads and commits run in their caller's turn.
+    pub fn memory() -> Store {
+        // The memory engine cannot fail, and it is empty.
+        Self::on_engine(Arc::new(MemoryEngine::default()), false)
+            .expect("an empty memory engine opens")
+    }
+
+    /// A store in memory whose disk fails on request.
+    pub fn memory_with_faults() -> (Store, Faults) {
+        let (engine, faults) = Mounted::new();
+        (Self::on_memory(engine).expect("an empty memory engine opens"), faults)
+    }
+
+    pub(crate) fn on_memory(engine: Mounted) -> Result<Store, StoreError> {
+        Self::on_engine(Arc::new(engine), false)
+    }
+
+    /// `blocking`: the engine's calls take time, so they leave the async threads.
+    pub(crate) fn on_engine(engine: Arc<dyn Engine>, blocking: bool) -> Result<Store, StoreError> {
+        let position = check_schema(&*engine)?;
+        let committer = if blocking {
+            Committer::spawn(engine.clone(), position)
+                .map_err(|e| StoreError::Io(format!("cannot start the committer: {e}")))?
+        } else {
+            Committer::inline(engine.clone(), position)
+        };
+        let position = committer.position();
+        Ok(Store { inner: Arc::new(Inner { committer, engine, position, blocking }) })
+    }
+
+    /// Runs a function on one consistent snapshot, on the blocking pool.
+    pub async fn read<R, E>(
+        &self,
+        f: impl FnOnce(&Reader) -> Result<R, E> + Send + 'static,
+    ) -> Result<R, E>
+    where
+        E: From<StoreError> + Send + 'static,
+        R: Send + 'static,
+    {
+        if !self.inner.blocking {
+            tokio::task::yield_now().await;
+            return f(&self.reader());
+        }
+        let store = self.clone();
+        match tokio::task::spawn_blocking(move || f(&store.reader())).await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => panic::resume_unwind(panic),
+                // The runtime is going down.
+                Err(_) => Err(StoreError::Closed.into()),
+            },
+        }
+    }
+
+    /// A snapshot, for blocking contexts and tests.
+    pub fn reader(&self) -> Reader<'_> {
+        let at_least = *self.inner.position.borrow();
+        Reader::new(self.inner.engine.snapshot(), at_least)
+    }
+
+    /// Atomic and durable (synced) when it returns; batches of many callers share one sync. Returns
+    /// the batch's stream position; of an empty batch, which writes nothing, the last one. A batch
+    /// whose caller stops waiting may be committed all the same.
+    pub async fn commit(&self, batch: Batch) -> Result<u64, StoreError> {
+        if !self.inner.blocking {
+            tokio::task::yield_now().await;
+        }
+        self.inner.committer.commit(batch, !self.inner.blocking).await
+    }
+
+    /// Last committed stream position, to wait on.
+    pub fn position(&self) -> watch::Receiver<u64> {
+        let mut position = self.inner.position.clone();
+        position.mark_unchanged();
+        position
+    }
+
+    /// Writes what waits, flushes and stops: later commits fail with [`StoreError::Closed`]. Blocks.
+    pub fn close(&self) {
+        self.inner.committer.close();
+        if let Err(error) = self.inner.engine.flush() {
+            // Nothing is lost: what was committed is in the log.
+            tracing::warn!(%error, "flushing at close failed");
+        }
+    }
+}
+
+/// Checks the schema version, or writes it into an empty database. Returns the stream position.
+fn check_schema(engine: &dyn Engine) -> Result<u64, StoreError> {
+    let schema = SCHEMA_KEY.to_owned();
+    let snapshot = engine.snapshot();
+    let empty = snapshot.range(&[], None, false).next().transpose()?.is_none();
+    let reader = Reader::new(snapshot, 0);
+    match reader.get::<Meta>(&schema)? {
+        Some(found) if found > SCHEMA => Err(StoreError::NewerSchema { found, known: SCHEMA }),
+        Some(_) => {
+            // A position that cannot be read must not start again from 0.
+            let position = reader.get::<Meta>(&POSITION.to_owned())?;
+            Ok(position.unwrap_or(0))
+        }
+        None if empty => {
+            let mut batch = Batch::default();
+            batch.put::<Meta>(&schema, &SCHEMA);
+            engine.write(&batch.settle(0)?)?;
+            Ok(0)
+        }
+        None => Err(StoreError::Corrupt {
+            table: "Meta",
+            key: row_key::<Meta>(&schema).escape_ascii().to_string(),
+        }),
+    }
+}

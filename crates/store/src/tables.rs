@@ -1,0 +1,77 @@
+//! Every table, in one list: prefix byte, name, key, value. A prefix is never reused.
+
+use exeunt_core::PendingMembership;
+use ruma::{
+    OwnedDeviceId, OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId,
+};
+
+use crate::records::*;
+use crate::snapshot::Node;
+
+tables! {
+    /// Single values of the store itself: schema version, stream position, counters.
+    0x01 Meta: String => u64,
+
+    /// Every event we hold, outliers and rejected ones too.
+    0x10 Events: OwnedEventId => EventRecord,
+    /// Forward edges: (room, event, one that names it in `prev_events`).
+    0x11 Children: (OwnedRoomId, OwnedEventId, OwnedEventId) => (),
+    /// The room as clients see it: shown events in order. Backfilled history has orders below 0.
+    0x12 Timeline: (OwnedRoomId, i64) => OwnedEventId,
+    /// Head of a room that we reside in, or once did.
+    0x13 Rooms: OwnedRoomId => RoomRecord,
+    /// Current state of a room from a stream position on.
+    0x14 RoomStates: (OwnedRoomId, u64) => Root,
+    /// Nodes of the persistent state trees.
+    0x15 StateNodes: [u8; 16] => Node,
+    /// How many users of a server are joined to a room.
+    0x16 JoinedServers: (OwnedRoomId, OwnedServerName) => u64,
+
+    /// Membership of local users, of rooms that we reside in and of rooms that we do not.
+    0x20 Memberships: (OwnedUserId, OwnedRoomId) => MembershipRecord,
+    /// The same by room: the local users that a room concerns.
+    0x21 LocalMembers: (OwnedRoomId, OwnedUserId) => String,
+    /// Invites and knocks to rooms that we do not reside in.
+    0x22 Pending: (OwnedUserId, OwnedRoomId) => PendingMembership,
+    /// Departures that no server has taken yet.
+    0x23 Departures: (OwnedUserId, OwnedRoomId) => DepartureRecord,
+    /// Every membership change of (room, user), by stream position: who signed, how it came.
+    0x24 MembershipLog: (OwnedRoomId, OwnedUserId, u64) => MembershipLogRecord,
+    /// Every event and object that we signed, by stream position.
+    0x25 SigningJournal: u64 => SignatureRecord,
+    /// Withdrawals that came before their invite: (user, room) => the invite's event id.
+    0x26 EarlyRescissions: (OwnedUserId, OwnedRoomId) => OwnedEventId,
+
+    /// What waits for a server, by stream position.
+    0x30 Outbox: (OwnedServerName, u64) => OutboxItem,
+    /// State of delivery to a server.
+    0x31 Destinations: OwnedServerName => DestinationRecord,
+    /// Answers to transactions that other servers sent: replays get the same.
+    0x32 Transactions: (OwnedServerName, String) => TransactionRecord,
+    /// Keys of other servers.
+    0x33 ServerKeys: (OwnedServerName, String) => ServerKeyRecord,
+    /// When a departure is tried again: the sender's own row, so that it never writes `Departures`.
+    0x34 DepartureRetries: (OwnedUserId, OwnedRoomId) => DepartureRetryRecord,
+
+    /// Room aliases of this server.
+    0x40 Aliases: OwnedRoomAliasId => AliasRecord,
+    /// The same by room.
+    0x41 RoomAliases: (OwnedRoomId, OwnedRoomAliasId) => (),
+    /// Events by the transaction id of the device that sent them.
+    0x42 ClientTransactions: (OwnedUserId, OwnedDeviceId, String) => OwnedEventId,
+    /// Sender's side of the same: the device and transaction id of an event.
+    0x43 EventTransactions: OwnedEventId => (OwnedDeviceId, String),
+
+    /// Local accounts.
+    0x50 Accounts: OwnedUserId => AccountRecord,
+    /// Devices of local users.
+    0x51 Devices: (OwnedUserId, OwnedDeviceId) => DeviceRecord,
+    /// Access tokens by their SHA-256.
+    0x52 Tokens: [u8; 32] => TokenRecord,
+    /// Profiles of local users.
+    0x53 Profiles: OwnedUserId => ProfileRecord,
+    /// Stored filters: (user, filter id).
+    0x54 Filters: (OwnedUserId, u64) => exeunt_core::Object,
+    /// Account data: (user, room id or empty, type).
+    0x55 AccountData: (OwnedUserId, String, String) => AccountDataRecord,
+}
