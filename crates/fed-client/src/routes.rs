@@ -178,3 +178,6 @@ async fn look_up(
     let (addresses, _) = found?;
     Ok(Box::new(addresses.into_iter()))
 }
+
+#[cfg(test)]
+mod tests;
