@@ -199,15 +199,8 @@ impl SendJoin {
         let Some(authoriser) = &self.authorised_via else {
             return Some(self.event.pdu().clone());
         };
-        let copy = copy?.as_object()?.clone();
-        let copy = Pdu::from_object(self.event.version(), copy).ok()?;
-        if copy.event_id() != self.event.event_id() {
-            return None;
-        }
-        let server = authoriser.server_name().as_str();
-        let signatures = copy.object().get("signatures")?.get(server)?.clone();
-        let mut object = self.event.object().clone();
-        object.get_mut("signatures")?.as_object_mut()?.insert(server.into(), signatures);
-        Pdu::from_object(self.event.version(), object).ok()
+        let copy = Pdu::from_object(self.event.version(), copy?.as_object()?.clone()).ok()?;
+        let cosigned = self.event.with_signatures_of(&copy, authoriser.server_name())?;
+        Some(cosigned.into_pdu())
     }
 }
