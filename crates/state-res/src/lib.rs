@@ -9,7 +9,7 @@ pub mod lookup;
 pub mod resolve;
 
 pub use auth::{
-    AuthError, AuthEvent, Level, MalformedLevel, PowerLevels, auth_types, check_auth,
+    AuthError, AuthEvent, Level, MalformedLevel, Membership, PowerLevels, auth_types, check_auth,
     check_auth_events, check_create,
 };
 pub use exeunt_core::RoomVersion;

@@ -3,7 +3,7 @@
 //! `EXEUNT_GRAPHS` sets how many rooms are made, `EXEUNT_SEED` where the seeds start. A failure
 //! names its seed.
 //!
-//! Where ruma and we differ on purpose (see `tests/rules.rs`), the rooms steer clear: power levels
+//! Where ruma and we differ on purpose (see `check_unlike_ruma`), the rooms steer clear: power levels
 //! always have all fields, and nobody joins where there is no join rule.
 
 mod support;

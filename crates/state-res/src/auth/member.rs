@@ -153,7 +153,9 @@ impl Check<'_> {
     /// The join rule in force. A room without one is joined by invite only, as in Synapse.
     fn join_rule(&self) -> Result<String, AuthError> {
         let event = self.lookup(StateKey::single("m.room.join_rules"))?;
-        let rule = event.as_ref().and_then(|event| event.content_str("join_rule"));
-        Ok(rule.unwrap_or("invite").to_owned())
+        match event.as_ref().and_then(|event| event.content().get("join_rule")) {
+            None => Ok("invite".to_owned()),
+            Some(rule) => rule.as_str().map(str::to_owned).ok_or(AuthError::JoinRule),
+        }
     }
 }

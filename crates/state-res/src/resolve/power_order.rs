@@ -58,7 +58,8 @@ pub(super) fn sorted_power_events(
 /// Smallest first: greater power, then earlier, then smaller id.
 type Rank = Reverse<(Reverse<Level>, u64, OwnedEventId)>;
 
-/// Kahn's algorithm, always taking the smallest event that rests on nothing left.
+/// Kahn's algorithm, always taking the smallest event that rests on nothing left. Events that rest
+/// on themselves, which hashes rule out and room version 2 cannot, are left out.
 fn kahn(
     mut rests_on: BTreeMap<OwnedEventId, Ids>,
     events: &mut Events<'_>,

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod oracle;
+pub mod room;
 
 use exeunt_core::{Object, Pdu, RoomVersion, hash};
 use ruma::OwnedEventId;
