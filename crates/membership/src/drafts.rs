@@ -18,7 +18,7 @@ pub fn leave_draft(
 ) -> Draft {
     let mut content = Object::new();
     if let Some(reason) = reason {
-        content.insert("reason".into(), cut(reason).into());
+        content.insert("reason".into(), cut(reason, MAX_REASON_BYTES).into());
     }
     member_draft(position, room_id, user_id, Membership::Leave, content, now_ms)
 }
@@ -62,11 +62,12 @@ fn member_draft(
     }
 }
 
-fn cut(mut reason: String) -> String {
-    let mut end = reason.len().min(MAX_REASON_BYTES);
-    while !reason.is_char_boundary(end) {
+/// The text, or as much of its beginning as fits into `max` bytes.
+pub(crate) fn cut(mut text: String, max: usize) -> String {
+    let mut end = text.len().min(max);
+    while !text.is_char_boundary(end) {
         end -= 1;
     }
-    reason.truncate(end);
-    reason
+    text.truncate(end);
+    text
 }

@@ -23,7 +23,10 @@ pub use inbound::{
 pub use join::{AfterMakeJoin, AfterSendJoin, Join, MakeJoin, SendJoin, Welcome};
 pub use leave::{AfterMakeLeave, AfterSendLeave, Departure, MakeLeave, SendLeave};
 pub use plan::{LeavePlan, LeaveView, Membership, plan_leave};
-pub use remote::{Attempt, Class, MakeRequest, RemoteFailure, SendApi, SendRequest, all_definite};
+pub use remote::{
+    Attempt, Class, MAX_OUTCOME_BYTES, MakeRequest, RemoteFailure, SendApi, SendRequest,
+    all_definite,
+};
 pub use rescission::{Rescission, check_rescission};
 pub use template::{
     Expected, GraphPosition, JoinPosition, TemplateError, check_join_template, check_template,

@@ -1,11 +1,17 @@
 //! What a handshake asks of a peer, and how that can end.
 
+use std::fmt::Display;
+
 use exeunt_core::CheckedPdu;
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::drafts::cut;
 use crate::{Membership, TemplateError};
+
+/// Longest outcome that is recorded: peers write their own messages into it.
+pub const MAX_OUTCOME_BYTES: usize = 512;
 
 /// Why a remote call failed, by whose fault it was.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -75,11 +81,12 @@ pub struct Attempt {
 impl Attempt {
     pub(crate) fn of_make(server: &OwnedServerName, step: &str, failure: &RemoteFailure) -> Self {
         let class = if failure.is_definite() { Class::Definite } else { Class::Transient };
-        Self { server: server.clone(), outcome: format!("{step}: {failure}"), class }
+        let outcome = cut(format!("{step}: {failure}"), MAX_OUTCOME_BYTES);
+        Self { server: server.clone(), outcome, class }
     }
 
-    pub(crate) fn of_send(server: &OwnedServerName, step: &str, outcome: impl ToString) -> Self {
-        let outcome = format!("{step}: {}", outcome.to_string());
+    pub(crate) fn of_send(server: &OwnedServerName, step: &str, outcome: impl Display) -> Self {
+        let outcome = cut(format!("{step}: {outcome}"), MAX_OUTCOME_BYTES);
         Self { server: server.clone(), outcome, class: Class::Transient }
     }
 

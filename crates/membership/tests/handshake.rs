@@ -5,8 +5,9 @@ mod common;
 use common::*;
 use exeunt_core::{CheckedPdu, Object};
 use exeunt_membership::{
-    AfterMakeJoin, AfterMakeLeave, AfterSendJoin, AfterSendLeave, Class, Departure, Join, MakeJoin,
-    MakeLeave, Membership, RemoteFailure, SendApi, SendJoin, SendLeave, SendRequest,
+    AfterMakeJoin, AfterMakeLeave, AfterSendJoin, AfterSendLeave, Class, Departure, Join,
+    MAX_OUTCOME_BYTES, MakeJoin, MakeLeave, Membership, RemoteFailure, SendApi, SendJoin,
+    SendLeave, SendRequest,
 };
 use serde_json::{Value, json};
 
@@ -101,6 +102,18 @@ fn a_wrong_template_is_the_peers_fault_and_nothing_is_signed() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn a_peers_message_is_recorded_only_so_far() {
+    let message = "é".repeat(100_000);
+    let failure = RemoteFailure::Refused { status: 403, errcode: "M_FORBIDDEN".into(), message };
+    let make = make_leave().on_answer(Err(failure.clone()), &signer(OURS), NOW);
+    let AfterMakeLeave::NextCandidate(attempt, _) = make else { panic!("{make:?}") };
+    assert!((MAX_OUTCOME_BYTES - 1..=MAX_OUTCOME_BYTES).contains(&attempt.outcome.len()));
+    let send = send_leave().0.on_answer(Err(failure));
+    let AfterSendLeave::Refused(attempt, _) = send else { panic!("{send:?}") };
+    assert!((MAX_OUTCOME_BYTES - 1..=MAX_OUTCOME_BYTES).contains(&attempt.outcome.len()));
 }
 
 #[test]
