@@ -1,1 +1,47 @@
 //! The durable queue per destination and the departure outbox.
+//!
+//! `exeunt-room` writes rows in the batch of the event they belong to; this crate reads them and is
+//! only woken. A row goes when its server has taken it. Nothing here knows rooms or HTTP: sending is
+//! a port ([`Transport`]), trying a departure is a port ([`DepartureRunner`]).
+
+mod backoff;
+mod departures;
+mod destination;
+mod sender;
+mod transaction;
+mod transport;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+pub use backoff::Backoff;
+pub use departures::{
+    DepartureOptions, DepartureOutcome, DepartureRunner, Departures, GIVE_UP_AFTER_MS,
+    MAX_DEPARTURES_AT_ONCE,
+};
+pub use sender::{MAX_SENDING, Options, Sender};
+pub use transaction::{MAX_EDUS, MAX_PDUS};
+pub use transport::{SendError, TransactionAnswer, Transport};
+
+/// Milliseconds since the epoch.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+/// A random number from 0 to 1.
+pub type Jitter = Arc<dyn Fn() -> f64 + Send + Sync>;
+/// Becomes true when everything is to stop. What is under way is dropped: it is durable.
+pub type Shutdown = watch::Receiver<bool>;
+
+/// Runs `work` until it ends or the server stops.
+async fn until_shutdown(mut shutdown: Shutdown, work: impl Future<Output = ()>) {
+    let stop = async {
+        if shutdown.wait_for(|stop| *stop).await.is_err() {
+            // Nobody is left to say it.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stop => {}
+        () = work => {}
+    }
+}

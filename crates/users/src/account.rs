@@ -1,0 +1,181 @@
+//! Accounts: registering, proving who one is, going.
+
+use exeunt_core::ruma::{DeviceId, OwnedUserId, UserId};
+use exeunt_store::Batch;
+use exeunt_store::records::{AccountRecord, ProfileRecord};
+use exeunt_store::tables::{Accounts, Profiles};
+
+use crate::error::bounded;
+use crate::profile::MAX_DISPLAYNAME;
+use crate::{Login, Users, UsersError, name, random};
+
+const NAME_LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// What an account starts with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NewAccount<'a> {
+    /// `None`: the server makes one up.
+    pub localpart: Option<&'a str>,
+    /// `None`: nobody can log in with a password.
+    pub password: Option<&'a str>,
+    pub admin: bool,
+    pub displayname: Option<&'a str>,
+}
+
+/// What there is to know of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountInfo {
+    pub admin: bool,
+    pub deactivated: bool,
+    pub has_password: bool,
+    /// Milliseconds since the epoch.
+    pub created_at: u64,
+}
+
+impl Users {
+    /// Creates an account. Whether the caller may is settled before, see [`crate::Uia`].
+    pub async fn register(&self, new: NewAccount<'_>) -> Result<OwnedUserId, UsersError> {
+        let user = match new.localpart {
+            Some(localpart) => name::new_user_id(localpart, self.server_name())?,
+            None => {
+                let localpart = random::letters::<12>(&self.inner.rng, NAME_LETTERS)?;
+                name::new_user_id(&localpart, self.server_name())?
+            }
+        };
+        if let Some(displayname) = new.displayname {
+            bounded("displayname", displayname, MAX_DISPLAYNAME)?;
+        }
+        if self.account_record(&user).await?.is_some() {
+            return Err(UsersError::UserInUse(user));
+        }
+        let password = match new.password {
+            Some(password) => Some(self.inner.passwords.hash(password).await?),
+            None => None,
+        };
+
+        let _guard = self.lock(&user).await;
+        if self.account_record(&user).await?.is_some() {
+            return Err(UsersError::UserInUse(user));
+        }
+        let account = AccountRecord {
+            password,
+            admin: new.admin,
+            deactivated: false,
+            created_at: self.now(),
+        };
+        let profile = ProfileRecord {
+            displayname: new.displayname.map(str::to_owned),
+            ..ProfileRecord::default()
+        };
+        let mut batch = Batch::default();
+        batch.put::<Accounts>(&user, &account);
+        batch.put::<Profiles>(&user, &profile);
+        self.inner.store.commit(batch).await?;
+        Ok(user)
+    }
+
+    /// Whether a name could be registered now (`/register/available`).
+    pub async fn check_available(&self, localpart: &str) -> Result<OwnedUserId, UsersError> {
+        let user = name::new_user_id(localpart, self.server_name())?;
+        match self.account_record(&user).await? {
+            Some(_) => Err(UsersError::UserInUse(user)),
+            None => Ok(user),
+        }
+    }
+
+    /// Logs in by password. `user` is a full user id or a localpart.
+    pub async fn login_password(
+        &self,
+        user: &str,
+        password: &str,
+        device_id: Option<&DeviceId>,
+        display_name: Option<&str>,
+    ) -> Result<Login, UsersError> {
+        let user = self.verify_password(user, password).await?;
+        self.login(&user, device_id, display_name).await
+    }
+
+    /// The user whose password this is. Costs the same whether or not the user exists.
+    pub async fn verify_password(
+        &self,
+        user: &str,
+        password: &str,
+    ) -> Result<OwnedUserId, UsersError> {
+        let user = name::login_name(user, self.server_name());
+        let account = match &user {
+            Some(user) => self.account_record(user).await?,
+            None => None,
+        };
+        let deactivated = account.as_ref().is_some_and(|account| account.deactivated);
+        let stored = account.and_then(|account| account.password);
+        let right = self.inner.passwords.verify(password, stored).await?;
+        match user {
+            Some(_) if deactivated => Err(UsersError::Deactivated),
+            Some(user) if right => Ok(user),
+            _ => Err(UsersError::WrongPassword),
+        }
+    }
+
+    /// Sets a new password; with `logout_but`, all other devices go: `Some(None)` takes every one.
+    pub async fn change_password(
+        &self,
+        user: &UserId,
+        password: &str,
+        logout_but: Option<Option<&DeviceId>>,
+    ) -> Result<(), UsersError> {
+        let hash = self.inner.passwords.hash(password).await?;
+        let _guard = self.lock(user).await;
+        let mut account = self.active_account(user).await?;
+        account.password = Some(hash);
+        let mut batch = Batch::default();
+        batch.put::<Accounts>(&user.to_owned(), &account);
+        if let Some(keep) = logout_but {
+            self.drop_devices(user, keep, &mut batch).await?;
+        }
+        self.inner.store.commit(batch).await?;
+        if let Some(keep) = logout_but {
+            self.forget_sessions(user, |session| Some(&*session.device_id) != keep);
+        }
+        Ok(())
+    }
+
+    /// Closes an account for good: no password, devices, tokens or profile. The id stays taken.
+    pub async fn deactivate(&self, user: &UserId) -> Result<(), UsersError> {
+        let _guard = self.lock(user).await;
+        let mut account = self.account_record(user).await?.ok_or(UsersError::UnknownUser)?;
+        account.deactivated = true;
+        account.password = None;
+        let mut batch = Batch::default();
+        batch.put::<Accounts>(&user.to_owned(), &account);
+        batch.delete::<Profiles>(&user.to_owned());
+        self.drop_devices(user, None, &mut batch).await?;
+        self.inner.store.commit(batch).await?;
+        self.forget_sessions(user, |_| true);
+        Ok(())
+    }
+
+    /// Whether there is an account that has not been deactivated.
+    pub async fn exists(&self, user: &UserId) -> Result<bool, UsersError> {
+        Ok(self.account_record(user).await?.is_some_and(|account| !account.deactivated))
+    }
+
+    pub async fn account(&self, user: &UserId) -> Result<Option<AccountInfo>, UsersError> {
+        let record = self.account_record(user).await?;
+        Ok(record.map(|record| AccountInfo {
+            admin: record.admin,
+            deactivated: record.deactivated,
+            has_password: record.password.is_some(),
+            created_at: record.created_at,
+        }))
+    }
+
+    pub(crate) async fn active_account(&self, user: &UserId) -> Result<AccountRecord, UsersError> {
+        let account = self.account_record(user).await?.ok_or(UsersError::UnknownUser)?;
+        if account.deactivated { Err(UsersError::Deactivated) } else { Ok(account) }
+    }
+
+    async fn account_record(&self, user: &UserId) -> Result<Option<AccountRecord>, UsersError> {
+        let key = user.to_owned();
+        Ok(self.inner.store.read(move |r| r.get::<Accounts>(&key)).await?)
+    }
+}

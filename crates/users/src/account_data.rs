@@ -1,0 +1,85 @@
+//! Account data of local users, global and by room.
+
+use exeunt_core::ruma::{OwnedRoomId, RoomId, UserId};
+use exeunt_core::{Object, canonical};
+use exeunt_store::Batch;
+use exeunt_store::records::AccountDataRecord;
+use exeunt_store::tables::AccountData as Table;
+
+use crate::error::bounded;
+use crate::{Users, UsersError};
+
+/// Largest content, encoded.
+pub const MAX_ACCOUNT_DATA: usize = 256 * 1024;
+/// Longest type in bytes.
+const MAX_TYPE: usize = 255;
+
+/// One piece of account data.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccountData {
+    /// `None`: global.
+    pub room_id: Option<OwnedRoomId>,
+    pub kind: String,
+    pub content: Object,
+    /// Stream position of the change.
+    pub position: u64,
+}
+
+impl Users {
+    /// Stores account data and returns the stream position of the change.
+    pub async fn put_account_data(
+        &self,
+        user: &UserId,
+        room: Option<&RoomId>,
+        kind: &str,
+        content: Object,
+    ) -> Result<u64, UsersError> {
+        bounded("account data type", kind, MAX_TYPE)?;
+        bounded("account data", &canonical::encode(&content), MAX_ACCOUNT_DATA)?;
+        let key = key(user, room, kind);
+        let mut batch = Batch::default();
+        batch.at_position(move |position, batch| {
+            batch.put::<Table>(&key, &AccountDataRecord { content, position });
+        });
+        Ok(self.inner.store.commit(batch).await?)
+    }
+
+    pub async fn account_data(
+        &self,
+        user: &UserId,
+        room: Option<&RoomId>,
+        kind: &str,
+    ) -> Result<Option<Object>, UsersError> {
+        let key = key(user, room, kind);
+        let record = self.inner.store.read(move |r| r.get::<Table>(&key)).await?;
+        Ok(record.map(|record| record.content))
+    }
+
+    /// What changed after stream position `since` and not after `until`, global data first.
+    pub async fn account_data_since(
+        &self,
+        user: &UserId,
+        since: u64,
+        until: u64,
+    ) -> Result<Vec<AccountData>, UsersError> {
+        let user = user.to_owned();
+        let rows = self.inner.store.read(move |r| r.scan::<Table>(user).collect()).await?;
+        let changed = rows.into_iter().filter(|(_, r)| r.position > since && r.position <= until);
+        Ok(changed
+            .map(|((_, room, kind), record)| AccountData {
+                room_id: RoomId::parse(room).ok(),
+                kind,
+                content: record.content,
+                position: record.position,
+            })
+            .collect())
+    }
+}
+
+fn key(
+    user: &UserId,
+    room: Option<&RoomId>,
+    kind: &str,
+) -> (exeunt_core::ruma::OwnedUserId, String, String) {
+    (user.to_owned(), room.map(ToString::to_string).unwrap_or_default(), kind.to_owned())
+}
