@@ -60,8 +60,8 @@ class View:
 class User:
     """One logged-in user.
 
-    Clients drop their session on a 401 and on the errcode M_UNKNOWN_TOKEN, whatever its
-    status; `told_to_log_out` says whether the server ever answered either.
+    Clients drop their session on a 401, and some on the errcode M_UNKNOWN_TOKEN or on
+    `soft_logout`, whatever the status; `told_to_log_out` says whether any of it was answered.
     """
 
     def __init__(self, server: Server, localpart: str) -> None:
@@ -184,7 +184,9 @@ class User:
         answer = await call
         status = answer.transport_response.status
         if isinstance(answer, ErrorResponse):
-            self.told_to_log_out |= status == 401 or answer.status_code == "M_UNKNOWN_TOKEN"
+            self.told_to_log_out |= (
+                status == 401 or answer.status_code == "M_UNKNOWN_TOKEN" or answer.soft_logout
+            )
             raise Refused(status, answer.status_code, answer.message)
         return answer
 

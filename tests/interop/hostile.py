@@ -32,6 +32,7 @@ from signedjson.key import (
 from signedjson.sign import SignatureVerifyException, sign_json, verify_signed_json
 from signedjson.types import VerifyKey
 from unpaddedbase64 import decode_base64
+from yarl import URL
 
 REQUEST_DEADLINE = 30.0
 LARGEST_REQUEST = 16 * 1024 * 1024
@@ -88,7 +89,6 @@ class Room:
 
     version: str
     id: str
-    creator: str
     state: list[Json]
     invite: Json
 
@@ -300,7 +300,7 @@ class Hostile:
         invite = add(
             "m.room.member", user, {"membership": "invite"}, [create, member, levels, rules]
         )
-        return Room(version, room_id, self.user, graph[:-1], invite)
+        return Room(version, room_id, graph[:-1], invite)
 
     def _signed_keys(self) -> Json:
         key = get_verify_key(self._key)
@@ -495,6 +495,6 @@ def _now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def _encoded_url(server: str, path: str) -> Any:
+def _encoded_url(server: str, path: str) -> URL:
     """The URL as it is signed: aiohttp must not re-encode the path."""
-    return aiohttp.client.URL(f"https://{server}{path}", encoded=True)
+    return URL(f"https://{server}{path}", encoded=True)

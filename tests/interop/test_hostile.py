@@ -191,12 +191,12 @@ async def test_departure_reaches_peer_that_recovers(
 @pytest.mark.parametrize(
     "answer",
     (
-        pytest.param("401-unknown-token", marks=synapse_fails("it keeps the errcode")),
+        pytest.param("401-unknown-token", marks=synapse_fails("it passes soft_logout on")),
         "401-unauthorized",
     ),
 )
 @pytest.mark.parametrize("endpoint", ("make_join", "send_join_v2"))
-async def test_join_never_passes_a_401_on(
+async def test_failed_join_logs_nobody_out(
     hostile: Hostile, bob: User, endpoint: str, answer: str
 ) -> None:
     hostile.script[endpoint] = ANSWERS[answer]
