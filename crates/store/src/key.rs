@@ -155,9 +155,26 @@ impl<const N: usize> Key for [u8; N] {
     }
 }
 
+/// One part of a key: no tuple.
+pub trait Part: Key {}
+
+/// A beginning of the key `K`: nothing, its first parts, or all of it.
+pub trait Prefix<K: Key>: Key {}
+
+impl<K: Key> Prefix<K> for () {}
+impl<A: Part> Prefix<A> for A {}
+
+macro_rules! parts {
+    ($($part:ty),*) => { $(impl Part for $part {})* };
+}
+
+parts!(String, OwnedDeviceId, OwnedRoomId, OwnedEventId, OwnedUserId, OwnedServerName);
+parts!(OwnedRoomAliasId, u64, i64);
+impl<const N: usize> Part for [u8; N] {}
+
 macro_rules! tuple_keys {
-    ($(($($part:ident $index:tt),*);)*) => {$(
-        impl<$($part: Key),*> Key for ($($part,)*) {
+    ($(($($part:ident $index:tt),*): $($prefix:ty),*;)*) => {$(
+        impl<$($part: Part),*> Key for ($($part,)*) {
             fn write(&self, out: &mut Vec<u8>) {
                 $(self.$index.write(out);)*
             }
@@ -166,13 +183,19 @@ macro_rules! tuple_keys {
                 Ok(($($part::read(input)?,)*))
             }
         }
+
+        tuple_keys!(@prefixes ($($part),*) $($prefix),*);
     )*};
+    (@prefixes $parts:tt $($prefix:ty),*) => { $(tuple_keys!(@prefix $parts $prefix);)* };
+    (@prefix ($($part:ident),*) $prefix:ty) => {
+        impl<$($part: Part),*> Prefix<($($part,)*)> for $prefix {}
+    };
 }
 
 tuple_keys! {
-    (A 0, B 1);
-    (A 0, B 1, C 2);
-    (A 0, B 1, C 2, D 3);
+    (A 0, B 1): A, (A, B);
+    (A 0, B 1, C 2): A, (A, B), (A, B, C);
+    (A 0, B 1, C 2, D 3): A, (A, B), (A, B, C), (A, B, C, D);
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub mod verify;
 pub use batch::Batch;
 pub use engine::memory::{Fault, Faults};
 pub use error::StoreError;
-pub use key::{CodecError, Key};
+pub use key::{CodecError, Key, Part, Prefix};
 pub use reader::{Reader, Scan};
 pub use snapshot::{Root, StateChange};
 pub use store::{SCHEMA, Store};

@@ -3,9 +3,10 @@
 use std::marker::PhantomData;
 
 use crate::engine::{self, Row};
+use crate::key::Prefix;
 use crate::table::{corrupt, decode_key, decode_value, row_key};
 use crate::tables::Meta;
-use crate::{Key, StoreError, Table};
+use crate::{StoreError, Table};
 
 /// Key of the last committed stream position in `Meta`.
 pub(crate) const POSITION: &str = "position";
@@ -47,7 +48,7 @@ impl<'s> Reader<'s> {
     }
 
     /// Rows whose key begins with `prefix`: `()` for all, or the first parts of the key.
-    pub fn scan<T: Table>(&self, prefix: impl Key) -> Scan<'_, T> {
+    pub fn scan<T: Table>(&self, prefix: impl Prefix<T::Key>) -> Scan<'_, T> {
         let start = row_key::<T>(&prefix);
         let end = engine::after_prefix(&start);
         let (reverse, limit) = (false, usize::MAX);
@@ -77,7 +78,7 @@ pub struct Scan<'r, T> {
 
 impl<'r, T: Table> Scan<'r, T> {
     /// Only rows after this key, and after every key that it is a prefix of.
-    pub fn after(self, key: impl Key) -> Self {
+    pub fn after(self, key: impl Prefix<T::Key>) -> Self {
         match engine::after_prefix(&row_key::<T>(&key)) {
             Some(start) => self.starting(start),
             None => self.limit(0),
@@ -85,13 +86,13 @@ impl<'r, T: Table> Scan<'r, T> {
     }
 
     /// Only this key and rows after it.
-    pub fn from(self, key: impl Key) -> Self {
+    pub fn from(self, key: impl Prefix<T::Key>) -> Self {
         let start = row_key::<T>(&key);
         self.starting(start)
     }
 
     /// Only rows before this key.
-    pub fn before(mut self, key: impl Key) -> Self {
+    pub fn before(mut self, key: impl Prefix<T::Key>) -> Self {
         let end = row_key::<T>(&key);
         if self.end.as_ref().is_none_or(|known| end < *known) {
             self.end = Some(end);

@@ -382,3 +382,6 @@ fn compare(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

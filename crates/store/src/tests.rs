@@ -119,8 +119,8 @@ async fn scans() {
         assert_eq!(orders(scan().from((room(), -1)).before((room(), 7))), [-1, 0, 2]);
         assert_eq!(orders(scan().before((room(), 2)).rev().limit(2)), [0, -1]);
         assert_eq!(orders(scan().after((room(), 0)).rev()), [7, 2]);
-        assert_eq!(orders(scan().after(room())), []);
-        assert_eq!(orders(scan().limit(0)), []);
+        assert_eq!(orders(scan().after(room())), [0; 0]);
+        assert_eq!(orders(scan().limit(0)), [0; 0]);
         assert_eq!(orders(reader.scan::<Timeline>(())), [-3, -1, 0, 2, 7, 1]);
         assert_eq!(scan().rev().first(), Ok(Some(((room(), 7), event(7)))));
         assert_eq!(scan().limit(1).collect(), Ok(vec![((room(), -3), event(3))]));
