@@ -59,9 +59,19 @@ impl<'s> Reader<'s> {
         self.broken.clone().map_or(Ok(()), Err)
     }
 
+    /// Whether the row is there. Its value is not looked at.
+    pub fn contains<T: Table>(&self, key: &T::Key) -> Result<bool, StoreError> {
+        self.check()?;
+        Ok(self.snapshot.get(&row_key::<T>(key))?.is_some())
+    }
+
     /// Rows as they are, for the verifier.
-    pub(crate) fn raw(&self, start: &[u8], end: Option<&[u8]>) -> engine::Rows<'_> {
-        self.snapshot.range(start, end, false)
+    pub(crate) fn raw<T: Table>(&self) -> engine::Rows<'_> {
+        self.raw_prefix(T::PREFIX)
+    }
+
+    pub(crate) fn raw_prefix(&self, prefix: u8) -> engine::Rows<'_> {
+        self.snapshot.range(&[prefix], engine::after_prefix(&[prefix]).as_deref(), false)
     }
 }
 

@@ -5,6 +5,7 @@
 //! writes one path, and the difference of two states costs what differs.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use exeunt_core::{StateKey, StateMap};
 use ring::digest::{Context, SHA256};
@@ -35,9 +36,15 @@ impl Root {
     }
 }
 
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
 impl Serialize for Root {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&format!("{:032x}", u128::from_be_bytes(self.0)))
+        serializer.collect_str(self)
     }
 }
 
@@ -197,7 +204,7 @@ fn digit(path: &Path, depth: usize) -> usize {
 }
 
 impl Node {
-    fn id(&self) -> NodeId {
+    pub(crate) fn id(&self) -> NodeId {
         let mut context = Context::new(&SHA256);
         match self {
             Node::Leaf(entries) => {
@@ -242,10 +249,9 @@ pub(crate) fn node(
         Some(node) => Some(node),
         None => reader.get::<StateNodes>(&root.0)?,
     };
-    known.filter(|_| depth <= MAX_DEPTH).ok_or_else(|| StoreError::Corrupt {
-        table: StateNodes::NAME,
-        key: format!("{:032x}", u128::from_be_bytes(root.0)),
-    })
+    known
+        .filter(|_| depth <= MAX_DEPTH)
+        .ok_or_else(|| StoreError::Corrupt { table: StateNodes::NAME, key: root.to_string() })
 }
 
 fn collect(

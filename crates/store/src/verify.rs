@@ -1,8 +1,11 @@
 //! Walks the whole store and says what does not hold.
 
+mod references;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 
-use crate::engine::after_prefix;
 use crate::table::{decode_key, decode_value, display_key};
 use crate::{Reader, Store, StoreError, Table, TableVisitor, tables};
 
@@ -40,12 +43,14 @@ impl Report {
     }
 }
 
-/// Verifies everything, in one snapshot. Takes time in proportion to the store.
+/// Verifies everything, in one snapshot: rows decode, no prefix is unknown, what rows refer to is
+/// there, state trees are whole, no position is ahead of the counter. Takes time in proportion to the store.
 pub fn verify(store: &Store) -> Result<Report, StoreError> {
     let reader = store.reader();
     let mut report = Report::default();
     tables::visit_all(&mut Rows { reader: &reader, report: &mut report })?;
     unknown_tables(&reader, &mut report)?;
+    references::check(&reader, &mut report)?;
     Ok(report)
 }
 
@@ -59,7 +64,7 @@ impl TableVisitor for Rows<'_> {
     type Error = StoreError;
 
     fn visit<T: Table>(&mut self) -> Result<(), StoreError> {
-        for row in self.reader.raw(&[T::PREFIX], after_prefix(&[T::PREFIX]).as_deref()) {
+        for row in self.reader.raw::<T>() {
             let (key, value) = row?;
             self.report.rows += 1;
             if let Err(problem) = decode_key::<T>(&key) {
@@ -77,8 +82,7 @@ impl TableVisitor for Rows<'_> {
 fn unknown_tables(reader: &Reader, report: &mut Report) -> Result<(), StoreError> {
     let known: BTreeSet<u8> = tables::ALL.iter().map(|(prefix, _)| *prefix).collect();
     for prefix in (0..=u8::MAX).filter(|prefix| !known.contains(prefix)) {
-        let end = after_prefix(&[prefix]);
-        if let Some(row) = reader.raw(&[prefix], end.as_deref()).next() {
+        if let Some(row) = reader.raw_prefix(prefix).next() {
             let (key, _) = row?;
             report.add("", display_key(&key), format!("no table has the prefix {prefix:#04x}"));
         }
