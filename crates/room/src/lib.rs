@@ -1,1 +1,154 @@
-//! The one write path for rooms, and the read views that sync needs.
+//! Rooms: the one write path (gather, decide, commit, notify) and, apart from it, the read views.
+//!
+//! - *Gather*: one snapshot of the store, read into plain values ([`graph`]).
+//! - *Decide*: pure functions of `exeunt-state-res` and `exeunt-membership`; the outcome is a
+//!   [`place::Placement`].
+//! - *Commit*: one batch, durable before anyone is told ([`place`]).
+//! - *Notify*: clients that sync ([`notify`]), and the sender ([`Wake`]).
+//!
+//! One writer per room: committing takes the room's [`locks::RoomGuard`]. No guard is held across
+//! the network: it is released, the call is made, it is taken again, and everything is read again.
+
+pub mod error;
+pub mod graph;
+pub mod keys;
+pub mod locks;
+pub mod notify;
+pub mod remote;
+
+mod append;
+mod change;
+pub mod create;
+mod ingest;
+pub mod invite;
+mod join;
+pub mod leave;
+mod moderation;
+mod outliers;
+mod place;
+
+use std::{sync::Arc, time::Duration};
+
+use exeunt_core::{RoomVersion, Signer};
+use exeunt_store::Store;
+use ruma::{OwnedServerName, ServerName};
+
+pub use append::Intent;
+pub use create::{NewRoom, Preset};
+pub use error::RoomError;
+pub use keys::KeyCache;
+pub use remote::{Call, Remote, RemoteError, ServerKeys};
+
+/// Milliseconds since the epoch.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// Told after a commit that rows wait in the outboxes. The rows are durable by then.
+pub trait Wake: Send + Sync + 'static {
+    fn wake(&self, destinations: &[OwnedServerName]);
+    fn departure_queued(&self);
+}
+
+/// The limits and defaults of the rooms service.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub default_version: RoomVersion,
+    /// How long a leave may wait for other servers before the client has its answer.
+    pub leave_deadline: Duration,
+    /// How long one request of a handshake may take.
+    pub handshake_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            default_version: RoomVersion::latest(),
+            leave_deadline: Duration::from_secs(2),
+            handshake_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// The rooms of this server. Cheap to clone.
+#[derive(Clone)]
+pub struct Rooms {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    signer: Arc<Signer>,
+    remote: Arc<dyn Remote>,
+    wake: Arc<dyn Wake>,
+    clock: Clock,
+    options: Options,
+    locks: locks::RoomLocks,
+    notifier: notify::Notifier,
+    keys: KeyCache,
+}
+
+impl Rooms {
+    pub fn new(
+        store: Store,
+        signer: Arc<Signer>,
+        remote: Arc<dyn Remote>,
+        wake: Arc<dyn Wake>,
+        clock: Clock,
+        options: Options,
+    ) -> Self {
+        let keys = KeyCache::new(store.clone(), signer.clone(), remote.clone(), clock.clone());
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                signer,
+                remote,
+                wake,
+                clock,
+                options,
+                locks: locks::RoomLocks::default(),
+                notifier: notify::Notifier::default(),
+                keys,
+            }),
+        }
+    }
+
+    /// The name of this server.
+    pub fn server_name(&self) -> &ServerName {
+        self.inner.signer.server()
+    }
+
+    pub fn keys(&self) -> &KeyCache {
+        &self.inner.keys
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
+    pub(crate) fn signer(&self) -> &Signer {
+        &self.inner.signer
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        (self.inner.clock)()
+    }
+
+    pub(crate) async fn call(
+        &self,
+        server: &ServerName,
+        call: Call<'_>,
+    ) -> Result<serde_json::Value, RemoteError> {
+        self.inner.remote.call(server, call).await
+    }
+}
+
+/// A `Wake` for tests and tools in which nothing is sent.
+pub struct NoWake;
+
+impl Wake for NoWake {
+    fn wake(&self, _: &[OwnedServerName]) {}
+    fn departure_queued(&self) {}
+}

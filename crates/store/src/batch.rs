@@ -53,7 +53,6 @@ impl Batch {
     }
 
     /// What the batch makes of a row: `None` if it does not touch it, `Some(None)` if it deletes it.
-    #[expect(clippy::type_complexity, reason = "untouched, deleted or put")]
     pub(crate) fn pending<T: Table>(
         &self,
         key: &T::Key,

@@ -31,5 +31,5 @@ pub use key::{CodecError, Key, Part, Prefix};
 pub use reader::{Reader, Scan};
 pub use snapshot::{Root, StateChange};
 pub use store::{SCHEMA, Store};
-pub use table::{Table, TableVisitor};
+pub use table::{RowOf, Table, TableVisitor};
 pub use verify::verify;

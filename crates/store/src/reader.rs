@@ -6,7 +6,7 @@ use crate::engine::{self, Row};
 use crate::key::Prefix;
 use crate::table::{corrupt, decode_key, decode_value, row_key};
 use crate::tables::Meta;
-use crate::{StoreError, Table};
+use crate::{RowOf, StoreError, Table};
 
 /// Key of the last committed stream position in `Meta`.
 pub(crate) const POSITION: &str = "position";
@@ -122,12 +122,12 @@ impl<'r, T: Table> Scan<'r, T> {
         self
     }
 
-    pub fn collect(self) -> Result<Vec<(T::Key, T::Value)>, StoreError> {
+    pub fn collect(self) -> Result<Vec<RowOf<T>>, StoreError> {
         self.iter().collect()
     }
 
     /// The first row in the scan's direction.
-    pub fn first(self) -> Result<Option<(T::Key, T::Value)>, StoreError> {
+    pub fn first(self) -> Result<Option<RowOf<T>>, StoreError> {
         self.iter().next().transpose()
     }
 
@@ -137,7 +137,7 @@ impl<'r, T: Table> Scan<'r, T> {
     }
 
     /// Row by row.
-    pub fn iter(self) -> impl Iterator<Item = Result<(T::Key, T::Value), StoreError>> + 'r {
+    pub fn iter(self) -> impl Iterator<Item = Result<RowOf<T>, StoreError>> + 'r {
         self.rows().map(|row| {
             let (key, value) = row?;
             match decode_value::<T>(&value) {

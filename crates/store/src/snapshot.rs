@@ -67,7 +67,7 @@ pub enum Node {
     Leaf(Vec<(String, String, OwnedEventId)>),
     /// The number of entries below, and the children by the path's next hex digit.
     #[serde(rename = "b")]
-    Branch(usize, [Option<Root>; 16]),
+    Branch(usize, Box<[Option<Root>; 16]>),
 }
 
 /// One difference between two states.
@@ -291,7 +291,7 @@ fn build(entries: Entries, depth: usize, batch: &mut Batch) -> Option<Root> {
         parts[digit(&path, depth)].insert(path, entry);
     }
     let children = parts.map(|part| build(part, depth + 1, batch));
-    Some(Node::Branch(count, children).write(batch))
+    Some(Node::Branch(count, Box::new(children)).write(batch))
 }
 
 /// The tree with the changes made, and by how many entries it has grown.
@@ -329,7 +329,7 @@ fn update(
     }
     let count = count.saturating_add_signed(growth);
     if count > MAX_LEAF {
-        return Ok((Some(Node::Branch(count, children).write(batch)), growth));
+        return Ok((Some(Node::Branch(count, Box::new(children)).write(batch)), growth));
     }
     let mut map = StateMap::new();
     for child in children.into_iter().flatten() {

@@ -12,6 +12,9 @@ pub trait Table: 'static {
     type Value: Serialize + DeserializeOwned;
 }
 
+/// A row of a table: key and value.
+pub type RowOf<T> = (<T as Table>::Key, <T as Table>::Value);
+
 /// Something to do for every table of a list.
 pub trait TableVisitor {
     type Error;

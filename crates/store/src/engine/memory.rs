@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Changes, Engine, Row, Rows, Snapshot};
+use super::{Changes, Engine, Rows, Snapshot};
 use crate::{Store, StoreError};
 
 type Tree = BTreeMap<Box<[u8]>, Box<[u8]>>;
@@ -164,9 +164,7 @@ impl Snapshot for MemorySnapshot {
         }
         let bounds = (Bound::Included(start), end.map_or(Bound::Unbounded, Bound::Excluded));
         let rows = self.0.range::<[u8], _>(bounds);
-        let row = |(key, value): (&Box<[u8]>, &Box<[u8]>)| -> Result<Row, StoreError> {
-            Ok((key.clone(), value.clone()))
-        };
-        if reverse { Box::new(rows.rev().map(row)) } else { Box::new(rows.map(row)) }
+        let rows = rows.map(|(key, value)| Ok((key.clone(), value.clone())));
+        if reverse { Box::new(rows.rev()) } else { Box::new(rows) }
     }
 }

@@ -108,7 +108,10 @@ fn one_change_writes_one_path() {
     commit(&store, batch);
     let before = store.reader().scan::<StateNodes>(()).keys().unwrap().len();
     let mut again = Batch::default();
-    assert_eq!(apply(&store.reader(), root, &[change.clone()], &mut again).unwrap(), changed);
+    assert_eq!(
+        apply(&store.reader(), root, std::slice::from_ref(&change), &mut again).unwrap(),
+        changed
+    );
     commit(&store, again);
     assert_eq!(store.reader().scan::<StateNodes>(()).keys().unwrap().len(), before);
 

@@ -1,0 +1,158 @@
+//! Events of our own users: built on the room's head, signed, placed.
+
+use exeunt_core::{CheckedPdu, Draft, Object};
+use exeunt_state_res::auth_types;
+use exeunt_store::tables;
+use ruma::{OwnedDeviceId, OwnedEventId, OwnedUserId, RoomId};
+
+use crate::{
+    RoomError, Rooms,
+    graph::Graph,
+    locks::RoomGuard,
+    place::{Source, next_position},
+};
+
+/// What a local user wants to put into a room.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    pub sender: OwnedUserId,
+    pub kind: String,
+    pub state_key: Option<String>,
+    pub content: Object,
+    pub redacts: Option<OwnedEventId>,
+    /// The client's transaction: the same device and id get the same event again.
+    pub transaction: Option<(OwnedDeviceId, String)>,
+}
+
+impl Intent {
+    /// A message event.
+    pub fn message(sender: OwnedUserId, kind: impl Into<String>, content: Object) -> Self {
+        let kind = kind.into();
+        Self { sender, kind, state_key: None, content, redacts: None, transaction: None }
+    }
+
+    /// A state event.
+    pub fn state(
+        sender: OwnedUserId,
+        kind: impl Into<String>,
+        state_key: impl Into<String>,
+        content: Object,
+    ) -> Self {
+        let state_key = Some(state_key.into());
+        Self { state_key, ..Self::message(sender, kind, content) }
+    }
+}
+
+impl Rooms {
+    /// Builds, signs and places an event. Returns its id; of a transaction seen before, or a state
+    /// event that is in force already, the id of the event that is there.
+    pub async fn append(
+        &self,
+        room_id: &RoomId,
+        intent: Intent,
+    ) -> Result<OwnedEventId, RoomError> {
+        let guard = self.inner.locks.lock(room_id).await;
+        self.append_locked(&guard, intent).await
+    }
+
+    pub(crate) async fn append_locked(
+        &self,
+        guard: &RoomGuard,
+        intent: Intent,
+    ) -> Result<OwnedEventId, RoomError> {
+        let event = match self.draft(guard, intent.clone()).await? {
+            Drafted::Exists(event_id) => return Ok(event_id),
+            Drafted::New(draft) => draft.sign(self.signer())?,
+        };
+        let event_id = event.event_id().to_owned();
+        let source = Source::Local { transaction: intent.transaction, purpose: "event" };
+        self.place(guard, event, source, None).await?;
+        Ok(event_id)
+    }
+
+    /// Builds and signs an event on the room's head without placing it.
+    pub(crate) async fn build(
+        &self,
+        guard: &RoomGuard,
+        intent: Intent,
+    ) -> Result<CheckedPdu, RoomError> {
+        let (room_id, now) = (guard.room_id().to_owned(), self.now());
+        let draft = self
+            .inner
+            .store
+            .read(move |reader| draft_on_head(&Graph::of(reader, &room_id)?, intent, now))
+            .await?;
+        Ok(draft.sign(self.signer())?)
+    }
+
+    async fn draft(&self, guard: &RoomGuard, intent: Intent) -> Result<Drafted, RoomError> {
+        let (room_id, ours, now) =
+            (guard.room_id().to_owned(), self.server_name().to_owned(), self.now());
+        self.inner
+            .store
+            .read(move |reader| {
+                let graph = Graph::of(reader, &room_id)?;
+                if !crate::graph::is_joined(reader, &room_id, &ours)? {
+                    return Err(RoomError::Forbidden("You are not in the room".into()));
+                }
+                if let Some(event_id) = existing(&graph, &intent)? {
+                    return Ok(Drafted::Exists(event_id));
+                }
+                Ok(Drafted::New(draft_on_head(&graph, intent, now)?))
+            })
+            .await
+    }
+}
+
+enum Drafted {
+    Exists(OwnedEventId),
+    New(Draft),
+}
+
+/// The event that the intent asks for, if it is there: by transaction, or as state in force.
+fn existing(graph: &Graph<'_>, intent: &Intent) -> Result<Option<OwnedEventId>, RoomError> {
+    if let Some((device, txn_id)) = &intent.transaction {
+        let key = (intent.sender.clone(), device.clone(), txn_id.clone());
+        if let Some(event_id) = graph.reader.get::<tables::ClientTransactions>(&key)? {
+            return Ok(Some(event_id));
+        }
+    }
+    let Some(state_key) = &intent.state_key else { return Ok(None) };
+    let in_force = graph.current(&intent.kind, state_key)?;
+    Ok(in_force
+        .filter(|event| event.sender() == intent.sender && *event.content() == intent.content)
+        .map(|event| event.event_id().to_owned()))
+}
+
+/// The draft of an event that follows the room's head.
+pub(crate) fn draft_on_head(
+    graph: &Graph<'_>,
+    intent: Intent,
+    now: u64,
+) -> Result<Draft, RoomError> {
+    let (prev_events, depth) = next_position(graph);
+    let auth_events = auth_event_ids(graph, &intent)?;
+    Ok(Draft {
+        version: graph.version,
+        room_id: Some(graph.room_id.clone()),
+        sender: intent.sender,
+        kind: intent.kind,
+        state_key: intent.state_key,
+        content: intent.content,
+        redacts: intent.redacts,
+        prev_events,
+        auth_events,
+        depth,
+        origin_server_ts: now,
+    })
+}
+
+/// The auth events of an event on the head: one per state key that the rules ask for.
+fn auth_event_ids(graph: &Graph<'_>, intent: &Intent) -> Result<Vec<OwnedEventId>, RoomError> {
+    let Intent { sender, kind, state_key, content, .. } = intent;
+    auth_types(graph.version, kind, sender, state_key.as_deref(), content)
+        .iter()
+        .filter_map(|key| graph.state_event(graph.room.state, key).transpose())
+        .map(|event| Ok(event?.event_id().to_owned()))
+        .collect()
+}

@@ -1,0 +1,345 @@
+//! What is written with an event: its row and edges, the room's head, memberships, outbox rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use exeunt_core::{CheckedPdu, Pdu};
+use exeunt_store::{
+    Batch, Reader,
+    records::{
+        EventRecord, MembershipLogRecord, MembershipRecord, OutboxItem, Root, SignatureRecord,
+        States, Verdict,
+    },
+    tables,
+};
+use ruma::{EventId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
+use serde_json::value::RawValue;
+
+use crate::{
+    RoomError,
+    graph::{Graph, Known, missing_in_store},
+    place::Source,
+};
+
+/// An event on its way into the graph, and all that follows from it.
+pub(crate) struct Change<'a> {
+    pub graph: &'a Graph<'a>,
+    pub ours: &'a ServerName,
+    pub event: &'a CheckedPdu,
+    pub source: &'a Source,
+    pub now: u64,
+}
+
+/// Whom a change concerns.
+#[derive(Default)]
+pub(crate) struct Effects {
+    /// Local users to whom it is news.
+    pub users: BTreeSet<OwnedUserId>,
+    /// Servers whose outbox got a row.
+    pub destinations: Vec<OwnedServerName>,
+}
+
+impl Change<'_> {
+    /// The event itself, its edges, its place in the timeline, what was signed.
+    pub fn write_event(&self, verdict: &Verdict, states: States) -> Result<(), RoomError> {
+        let event_id = self.event.event_id().to_owned();
+        let room_id = self.graph.room_id.clone();
+        let record = event_record(self.event, verdict.clone(), Some(states), self.source.from());
+        self.graph.add(self.event, record.clone());
+        if verdict.is_accepted() {
+            self.apply_redaction()?;
+        }
+        let mut batch = self.graph.batch();
+        for prev in self.event.prev_events() {
+            let edge = (room_id.clone(), prev.clone(), event_id.clone());
+            batch.put::<tables::Children>(&edge, &());
+        }
+        if let Source::Local { transaction, purpose } = self.source {
+            journal(&mut batch, purpose, &event_id, None, self.now);
+            if let Some((device, txn_id)) = transaction {
+                let key = (self.event.sender().to_owned(), device.clone(), txn_id.clone());
+                batch.put::<tables::ClientTransactions>(&key, &event_id);
+                let back = (device.clone(), txn_id.clone());
+                batch.put::<tables::EventTransactions>(&event_id, &back);
+            }
+        }
+        if verdict.is_accepted() {
+            batch.at_position(move |position, batch| {
+                let order = position as i64;
+                batch.put::<tables::Timeline>(&(room_id, order), &event_id);
+                let record = EventRecord { order: Some(order), ..record };
+                batch.put::<tables::Events>(&event_id, &record);
+            });
+        }
+        Ok(())
+    }
+
+    /// A redaction that is allowed takes the content of its target, if we have it (rooms/v3,
+    /// "Handling redactions").
+    fn apply_redaction(&self) -> Result<(), RoomError> {
+        let Some(target) = self.event.redacts() else { return Ok(()) };
+        let Some(Known { pdu, record }) = self.graph.event(&target)? else { return Ok(()) };
+        let levels = self.graph.power_levels(self.graph.room.state)?;
+        let same_server = pdu.origin() == self.event.origin();
+        // A malformed level (before room version 10) is no entitlement.
+        let entitled = match (levels.user(self.event.sender()), levels.redact()) {
+            (Ok(level), Ok(needed)) => level >= needed,
+            _ => false,
+        };
+        if !same_server && !entitled {
+            return Ok(());
+        }
+        let redacted = pdu.redacted();
+        let record = EventRecord {
+            json: raw_json(&redacted),
+            redacted_because: Some(self.event.event_id().to_owned()),
+            ..(*record).clone()
+        };
+        self.graph.add(&redacted, record);
+        Ok(())
+    }
+
+    /// Extremities, current state and all that hangs on it, for an accepted event.
+    pub fn advance_head(&self, after: Root) -> Result<Effects, RoomError> {
+        let graph = self.graph;
+        let mut effects = Effects { destinations: self.write_outbox()?, ..Effects::default() };
+        let mut room = graph.room.clone();
+        room.extremities.retain(|id| !self.event.prev_events().contains(id));
+        let mut roots = Vec::new();
+        for id in &room.extremities {
+            let states = graph.event_here(id)?.record.states;
+            roots.push(states.ok_or_else(|| missing_in_store(id))?.after);
+        }
+        if !self.has_placed_child()? {
+            room.extremities.push(self.event.event_id().to_owned());
+            room.depth = room.depth.max(self.event.depth());
+            roots.push(after);
+        }
+        let state = graph.resolve(roots)?;
+        if state != room.state {
+            let cause = Some((self.event, self.source));
+            move_state(graph, self.ours, state, cause, self.now, &mut effects.users)?;
+            room.state = state;
+        }
+        effects.users.extend(local_users(graph.reader, &graph.room_id)?);
+        write_head(&mut graph.batch(), &graph.room_id, room);
+        Ok(effects)
+    }
+
+    /// Whether an event that follows this one is placed already, so that this one fills a gap.
+    fn has_placed_child(&self) -> Result<bool, RoomError> {
+        let prefix = (self.graph.room_id.clone(), self.event.event_id().to_owned());
+        for ((_, _, child), ()) in self.graph.reader.scan::<tables::Children>(prefix).collect()? {
+            if let Some(known) = self.graph.event(&child)?
+                && known.record.states.is_some()
+                && known.record.verdict.is_accepted()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Rows for the servers that must get the event: those in the room before it, and for a
+    /// withdrawn invite the invited user's server (rows RS1, RS7).
+    fn write_outbox(&self) -> Result<Vec<OwnedServerName>, RoomError> {
+        let from = match self.source {
+            Source::Federation { .. } => return Ok(Vec::new()),
+            Source::Handshake { from } => Some(from),
+            Source::Local { .. } => None,
+        };
+        let mut servers: BTreeSet<_> = self.graph.joined_servers()?.into_iter().collect();
+        if let (Some(target), Some("leave" | "ban")) =
+            (self.event.target(), self.event.membership())
+            && target != self.event.sender()
+            && matches!(self.graph.membership(target)?.as_deref(), Some("invite" | "knock"))
+        {
+            servers.insert(target.server_name().to_owned());
+        }
+        servers.retain(|server| server != self.ours && Some(server) != from);
+        let servers: Vec<_> = servers.into_iter().collect();
+        let (rows, id) = (servers.clone(), self.event.event_id().to_owned());
+        self.graph.batch().at_position(move |position, batch| {
+            for server in rows {
+                batch.put::<tables::Outbox>(&(server, position), &OutboxItem::Pdu(id.clone()));
+            }
+        });
+        Ok(servers)
+    }
+}
+
+/// Moves the room's current state: memberships and joined servers follow the difference of the two
+/// states, whatever caused it. `cause` is the event being placed, if it is one; without one, as
+/// when a room's whole state comes in, only local users' changes are logged.
+pub(crate) fn move_state(
+    graph: &Graph<'_>,
+    ours: &ServerName,
+    new: Root,
+    cause: Option<(&CheckedPdu, &Source)>,
+    now: u64,
+    users: &mut BTreeSet<OwnedUserId>,
+) -> Result<(), RoomError> {
+    let load = |id: &Option<_>| -> Result<Option<Pdu>, RoomError> {
+        id.as_deref().map(|id| Ok(graph.event_here(id)?.pdu)).transpose()
+    };
+    let mut joined: BTreeMap<OwnedServerName, i64> = BTreeMap::new();
+    for change in graph.diff(graph.room.state, new)? {
+        if change.key.kind != "m.room.member" {
+            continue;
+        }
+        let Ok(user) = <&UserId>::try_from(change.key.key.as_str()) else { continue };
+        let (was, is) = (load(&change.before)?, load(&change.after)?);
+        *joined.entry(user.server_name().to_owned()).or_default() +=
+            i64::from(is_join(&is)) - i64::from(is_join(&was));
+        if user.server_name() == ours {
+            users.insert(user.to_owned());
+        }
+        let Some(event) = is else { continue };
+        if user.server_name() == ours {
+            put_membership(&mut graph.batch(), user, &graph.room_id, membership_record(&event));
+        }
+        if cause.is_some() || user.server_name() == ours {
+            log_membership(graph, user, &event, cause, now);
+        }
+    }
+    for (server, delta) in joined.into_iter().filter(|(_, delta)| *delta != 0) {
+        graph.add_joined(server, delta)?;
+    }
+    let room_id = graph.room_id.clone();
+    graph.batch().at_position(move |position, batch| {
+        batch.put::<tables::RoomStates>(&(room_id, position), &new);
+    });
+    Ok(())
+}
+
+fn is_join(event: &Option<Pdu>) -> bool {
+    event.as_ref().is_some_and(|event| event.membership() == Some("join"))
+}
+
+/// Puts the room's head, stamped with the position of its batch.
+pub(crate) fn write_head(
+    batch: &mut Batch,
+    room_id: &RoomId,
+    mut room: exeunt_store::records::RoomRecord,
+) {
+    let room_id = room_id.to_owned();
+    batch.at_position(move |position, batch| {
+        room.position = position;
+        batch.put::<tables::Rooms>(&room_id, &room);
+    });
+}
+
+/// The membership row that a member event makes.
+pub(crate) fn membership_record(event: &Pdu) -> MembershipRecord {
+    MembershipRecord {
+        membership: event.membership().unwrap_or_default().to_owned(),
+        event_id: event.event_id().to_owned(),
+        sender: event.sender().to_owned(),
+        position: 0,
+        local_event: None,
+        forgotten: false,
+    }
+}
+
+/// Puts a local user's membership row, stamped with the position of its batch, and its index by
+/// room. A pending invite ends here; a departure under way ends with anything but a leave.
+pub(crate) fn put_membership(
+    batch: &mut Batch,
+    user: &UserId,
+    room_id: &RoomId,
+    mut record: MembershipRecord,
+) {
+    let (user, room_id) = (user.to_owned(), room_id.to_owned());
+    let key = (user.clone(), room_id.clone());
+    batch.put::<tables::LocalMembers>(&(room_id, user), &record.membership);
+    batch.delete::<tables::Pending>(&key);
+    if record.membership != "leave" {
+        batch.delete::<tables::Departures>(&key);
+    }
+    batch.at_position(move |position, batch| {
+        record.position = position;
+        batch.put::<tables::Memberships>(&key, &record);
+    });
+}
+
+fn log_membership(
+    graph: &Graph<'_>,
+    user: &UserId,
+    event: &Pdu,
+    cause: Option<(&CheckedPdu, &Source)>,
+    now: u64,
+) {
+    let direct = cause.filter(|(placed, _)| placed.event_id() == event.event_id());
+    let record = MembershipLogRecord {
+        membership: event.membership().unwrap_or_default().to_owned(),
+        event_id: event.event_id().to_owned(),
+        sender: event.sender().to_owned(),
+        via: direct.map_or("resolution", |(_, source)| source.via()).to_owned(),
+        received_from: direct.and_then(|(_, source)| source.from().cloned()),
+        at: now,
+    };
+    put_log(&mut graph.batch(), &graph.room_id, user, record);
+}
+
+/// Adds a line to the membership timeline of a user in a room.
+pub(crate) fn put_log(
+    batch: &mut Batch,
+    room_id: &RoomId,
+    user: &UserId,
+    record: MembershipLogRecord,
+) {
+    let (room_id, user) = (room_id.to_owned(), user.to_owned());
+    batch.at_position(move |position, batch| {
+        batch.put::<tables::MembershipLog>(&(room_id, user, position), &record);
+    });
+}
+
+/// Notes a use of the signing key on an event.
+pub(crate) fn journal(
+    batch: &mut Batch,
+    purpose: &str,
+    event_id: &EventId,
+    peer: Option<&ServerName>,
+    now: u64,
+) {
+    let record = SignatureRecord {
+        purpose: purpose.into(),
+        event_id: event_id.to_owned(),
+        peer: peer.map(ToOwned::to_owned),
+        at: now,
+    };
+    batch.at_position(move |position, batch| {
+        batch.put::<tables::SigningJournal>(&position, &record);
+    });
+}
+
+/// The local users that a room concerns: those joined or invited.
+pub(crate) fn local_users(
+    reader: &Reader,
+    room_id: &RoomId,
+) -> Result<Vec<OwnedUserId>, RoomError> {
+    let rows = reader.scan::<tables::LocalMembers>(room_id.to_owned()).collect()?;
+    let present = |membership: &str| matches!(membership, "join" | "invite" | "knock");
+    Ok(rows.into_iter().filter(|(_, m)| present(m)).map(|((_, user), _)| user).collect())
+}
+
+pub(crate) fn event_record(
+    event: &Pdu,
+    verdict: Verdict,
+    states: Option<States>,
+    received_from: Option<&OwnedServerName>,
+) -> EventRecord {
+    EventRecord {
+        json: raw_json(event),
+        room_id: event.room_id().to_owned(),
+        room_version: event.version().as_str().into(),
+        verdict,
+        states,
+        order: None,
+        redacted_because: None,
+        received_from: received_from.cloned(),
+    }
+}
+
+fn raw_json(event: &Pdu) -> Box<RawValue> {
+    RawValue::from_string(event.canonical_json()).expect("canonical JSON is JSON")
+}

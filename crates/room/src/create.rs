@@ -1,0 +1,240 @@
+//! Creating a room: its first events, in the order that the specification gives.
+//!
+//! Specification: client-server API, "POST /createRoom".
+
+use exeunt_core::{Draft, Object, RoomVersion};
+use exeunt_store::{
+    Batch,
+    records::{AliasRecord, RoomRecord, Root},
+    tables,
+};
+use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId};
+use serde_json::{Value, json};
+
+use crate::{
+    Intent, RoomError, Rooms,
+    graph::Graph,
+    place::{Source, decide},
+};
+
+/// Join rule, history visibility and guest access of a new room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preset {
+    Private,
+    TrustedPrivate,
+    Public,
+}
+
+/// What a new room shall be.
+#[derive(Debug, Clone)]
+pub struct NewRoom {
+    pub creator: OwnedUserId,
+    pub version: RoomVersion,
+    pub preset: Preset,
+    /// Profile for the creator's member event.
+    pub profile: Object,
+    pub name: Option<String>,
+    pub topic: Option<String>,
+    pub alias: Option<OwnedRoomAliasId>,
+    pub invite: Vec<OwnedUserId>,
+    pub is_direct: bool,
+    /// Type, state key, content.
+    pub initial_state: Vec<(String, String, Object)>,
+    pub creation_content: Object,
+    pub power_level_override: Object,
+}
+
+impl Rooms {
+    /// Creates a room. An alias that is taken fails it before anything is made; an invite that
+    /// another server refuses does not.
+    pub async fn create_room(&self, room: NewRoom) -> Result<OwnedRoomId, RoomError> {
+        if let Some(alias) = &room.alias {
+            self.check_alias_free(alias).await?;
+        }
+        let room_id = self.found(&room).await?;
+        let creator = &room.creator;
+        let mut join = room.profile.clone();
+        join.insert("membership".into(), "join".into());
+        self.append(
+            &room_id,
+            Intent::state(creator.clone(), "m.room.member", creator.as_str(), join),
+        )
+        .await?;
+        for (kind, state_key, content) in state_of(&room) {
+            self.append(&room_id, Intent::state(creator.clone(), kind, state_key, content)).await?;
+        }
+        if let Some(alias) = &room.alias {
+            self.put_alias(alias, &room_id, creator).await?;
+        }
+        for user in &room.invite {
+            let mut content = Object::new();
+            if room.is_direct {
+                content.insert("is_direct".into(), true.into());
+            }
+            if let Err(error) = self.invite(creator, user, &room_id, content).await {
+                tracing::info!(%room_id, %user, %error, "an invite of a new room failed");
+            }
+        }
+        Ok(room_id)
+    }
+
+    /// Makes the create event and the room's head.
+    async fn found(&self, room: &NewRoom) -> Result<OwnedRoomId, RoomError> {
+        let version = room.version;
+        let room_id =
+            (!version.room_id_is_create_hash()).then(|| RoomId::new_v1(self.server_name()));
+        let draft = Draft {
+            version,
+            room_id,
+            sender: room.creator.clone(),
+            kind: "m.room.create".into(),
+            state_key: Some(String::new()),
+            content: creation_content(room),
+            redacts: None,
+            prev_events: Vec::new(),
+            auth_events: Vec::new(),
+            depth: 1,
+            origin_server_ts: self.now(),
+        };
+        let create = draft.sign(self.signer())?;
+        let room_id = create.room_id().to_owned();
+        let guard = self.inner.locks.lock(&room_id).await;
+        let head = RoomRecord {
+            version: version.as_str().into(),
+            create_event: create.event_id().to_owned(),
+            extremities: Vec::new(),
+            state: Root::EMPTY,
+            depth: 0,
+            first_order: 0,
+            position: 0,
+        };
+        let (ours, now, id) = (self.server_name().to_owned(), self.now(), room_id.clone());
+        let placement = self
+            .inner
+            .store
+            .read(move |reader| {
+                let source = Source::Local { transaction: None, purpose: "event" };
+                decide(Graph::with_head(reader, id, head)?, &ours, &create, &source, None, now)
+            })
+            .await?;
+        self.commit(&guard, placement).await?;
+        Ok(room_id)
+    }
+
+    async fn check_alias_free(&self, alias: &OwnedRoomAliasId) -> Result<(), RoomError> {
+        let alias = alias.clone();
+        let taken =
+            self.inner.store.read(move |reader| reader.get::<tables::Aliases>(&alias)).await?;
+        if taken.is_some() { Err(RoomError::AliasTaken) } else { Ok(()) }
+    }
+
+    pub(crate) async fn put_alias(
+        &self,
+        alias: &OwnedRoomAliasId,
+        room_id: &RoomId,
+        creator: &OwnedUserId,
+    ) -> Result<(), RoomError> {
+        let mut batch = Batch::default();
+        let record = AliasRecord { room_id: room_id.to_owned(), creator: creator.clone() };
+        batch.put::<tables::Aliases>(alias, &record);
+        batch.put::<tables::RoomAliases>(&(room_id.to_owned(), alias.clone()), &());
+        self.inner.store.commit(batch).await?;
+        Ok(())
+    }
+}
+
+fn creation_content(room: &NewRoom) -> Object {
+    let rules = &room.version.rules().authorization;
+    let mut content = room.creation_content.clone();
+    content.insert("room_version".into(), room.version.as_str().into());
+    if rules.use_room_create_sender {
+        content.remove("creator");
+    } else {
+        content.insert("creator".into(), room.creator.as_str().into());
+    }
+    if rules.additional_room_creators && room.preset == Preset::TrustedPrivate {
+        let named = content.get("additional_creators").and_then(Value::as_array);
+        let mut creators: Vec<Value> = named.cloned().unwrap_or_default();
+        for user in &room.invite {
+            let user = Value::from(user.as_str());
+            if !creators.contains(&user) {
+                creators.push(user);
+            }
+        }
+        content.insert("additional_creators".into(), creators.into());
+    }
+    content
+}
+
+/// State after create and the creator's join: power levels, alias, preset, initial state, name
+/// and topic. What `initial_state` gives replaces the preset's.
+fn state_of(room: &NewRoom) -> Vec<(String, String, Object)> {
+    let object = |value: Value| value.as_object().cloned().unwrap_or_default();
+    let (join_rule, guests) = match room.preset {
+        Preset::Public => ("public", "forbidden"),
+        Preset::Private | Preset::TrustedPrivate => ("invite", "can_join"),
+    };
+    let mut state = vec![("m.room.power_levels", object(power_levels(room)))];
+    if let Some(alias) = &room.alias {
+        state.push(("m.room.canonical_alias", object(json!({ "alias": alias }))));
+    }
+    let preset = [
+        ("m.room.join_rules", json!({ "join_rule": join_rule })),
+        ("m.room.history_visibility", json!({ "history_visibility": "shared" })),
+        ("m.room.guest_access", json!({ "guest_access": guests })),
+    ];
+    for (kind, content) in preset {
+        let given = room.initial_state.iter().any(|(k, key, _)| k == kind && key.is_empty());
+        if !given {
+            state.push((kind, object(content)));
+        }
+    }
+    let mut state: Vec<_> =
+        state.into_iter().map(|(kind, content)| (kind.into(), String::new(), content)).collect();
+    state.extend(room.initial_state.iter().cloned());
+    if let Some(name) = &room.name {
+        state.push(("m.room.name".into(), String::new(), object(json!({ "name": name }))));
+    }
+    if let Some(topic) = &room.topic {
+        state.push(("m.room.topic".into(), String::new(), object(json!({ "topic": topic }))));
+    }
+    state
+}
+
+/// The levels of a new room. Where creators have infinite power (room version 12) they are not
+/// listed, and a tombstone needs more than a moderator can have.
+fn power_levels(room: &NewRoom) -> Value {
+    let privileged = room.version.rules().authorization.explicitly_privilege_room_creators;
+    let mut users = Object::new();
+    if !privileged {
+        users.insert(room.creator.to_string(), 100.into());
+        if room.preset == Preset::TrustedPrivate {
+            users.extend(room.invite.iter().map(|user| (user.to_string(), 100.into())));
+        }
+    }
+    let invite = if room.preset == Preset::Public { 50 } else { 0 };
+    let mut levels = json!({
+        "users": users,
+        "users_default": 0,
+        "events": {
+            "m.room.name": 50,
+            "m.room.avatar": 50,
+            "m.room.canonical_alias": 50,
+            "m.room.power_levels": 100,
+            "m.room.history_visibility": 100,
+            "m.room.encryption": 100,
+            "m.room.server_acl": 100,
+            "m.room.tombstone": if privileged { 150 } else { 100 },
+        },
+        "events_default": 0,
+        "state_default": 50,
+        "ban": 50,
+        "kick": 50,
+        "redact": 50,
+        "invite": invite,
+    });
+    for (key, value) in &room.power_level_override {
+        levels[key] = value.clone();
+    }
+    levels
+}

@@ -1,0 +1,65 @@
+//! Why a room operation failed, a variant per cause. The API crates turn them into errcodes.
+
+use exeunt_core::FormatError;
+use exeunt_membership::{Attempt, InboundError};
+use exeunt_state_res::{AuthError, LookupError, ResolveError};
+use exeunt_store::StoreError;
+use ruma::{OwnedEventId, OwnedServerName};
+use thiserror::Error;
+
+use crate::remote::RemoteError;
+
+#[derive(Debug, Error)]
+pub enum RoomError {
+    /// The room, or what was asked of it, is not known here.
+    #[error("{0}")]
+    NotFound(String),
+    /// The authorisation rules refuse the event.
+    #[error("{0}")]
+    Auth(#[from] AuthError),
+    /// Not allowed, for a reason outside the authorisation rules.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The request is well-formed and makes no sense here.
+    #[error("{0}")]
+    InvalidParam(String),
+    #[error("unsupported room version {0:?}")]
+    UnsupportedVersion(String),
+    /// The event cannot be built or read.
+    #[error("{0}")]
+    Format(#[from] FormatError),
+    /// An event that another server wants placed does not fit the path it came by.
+    #[error("{0}")]
+    Inbound(#[from] InboundError),
+    #[error("no valid signature by {0}")]
+    Signature(OwnedServerName),
+    /// The event needs events that we do not have.
+    #[error("{} events are missing, {} among them", .0.len(), .0[0])]
+    Missing(Vec<OwnedEventId>),
+    /// Another server did not do its part.
+    #[error("{server}: {error}")]
+    Remote { server: OwnedServerName, error: RemoteError },
+    /// Every server that was asked refused or failed.
+    #[error("{}", describe(.0))]
+    NoServer(Vec<Attempt>),
+    #[error("the alias is taken")]
+    AliasTaken,
+    #[error("{0}")]
+    Resolve(#[from] ResolveError),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}
+
+impl From<LookupError> for RoomError {
+    fn from(error: LookupError) -> Self {
+        ResolveError::from(error).into()
+    }
+}
+
+fn describe(attempts: &[Attempt]) -> String {
+    if attempts.is_empty() {
+        return "no server is known that could help".into();
+    }
+    let each: Vec<_> = attempts.iter().map(|a| format!("{}: {}", a.server, a.outcome)).collect();
+    format!("no server could help ({})", each.join("; "))
+}

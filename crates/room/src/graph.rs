@@ -1,0 +1,279 @@
+//! Reads of the event graph: everything that a decision needs, from one snapshot.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use exeunt_acl::ServerAcl;
+use exeunt_core::{Pdu, RoomVersion, StateKey, StateMap};
+use exeunt_state_res::{EventSource, LookupError, PowerLevels, StateLookup};
+use exeunt_store::{
+    Batch, Reader, StoreError,
+    records::{EventRecord, RoomRecord, Root},
+    snapshot::{self, StateChange},
+    tables,
+};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
+
+use crate::RoomError;
+
+/// Most events that one [`Graph`] keeps parsed; a decision rarely needs more than a few dozen.
+const MAX_CACHED: usize = 10_000;
+
+/// A room's graph in one snapshot of the store, and the batch that a decision writes upon it.
+/// State trees and events of the batch can be read like the others.
+pub struct Graph<'a> {
+    pub reader: &'a Reader<'a>,
+    pub room_id: OwnedRoomId,
+    pub version: RoomVersion,
+    pub room: RoomRecord,
+    batch: RefCell<Batch>,
+    stored: RefCell<BTreeMap<OwnedEventId, Option<Known>>>,
+    added: RefCell<BTreeMap<OwnedEventId, Known>>,
+    joined: RefCell<BTreeMap<OwnedServerName, u64>>,
+}
+
+/// An event with its record.
+#[derive(Clone)]
+pub struct Known {
+    pub pdu: Pdu,
+    pub record: Rc<EventRecord>,
+}
+
+impl<'a> Graph<'a> {
+    /// The graph of a room, `None` if this server never had it.
+    pub fn open(reader: &'a Reader<'a>, room_id: &RoomId) -> Result<Option<Self>, RoomError> {
+        let room_id = room_id.to_owned();
+        let Some(room) = reader.get::<tables::Rooms>(&room_id)? else { return Ok(None) };
+        Self::with_head(reader, room_id, room).map(Some)
+    }
+
+    /// The graph of a room that we know; `NotFound` otherwise.
+    pub fn of(reader: &'a Reader<'a>, room_id: &RoomId) -> Result<Self, RoomError> {
+        Self::open(reader, room_id)?.ok_or_else(|| RoomError::NotFound("Unknown room".into()))
+    }
+
+    /// The graph of a room whose head is given: one that is being created or joined.
+    pub fn with_head(
+        reader: &'a Reader<'a>,
+        room_id: OwnedRoomId,
+        room: RoomRecord,
+    ) -> Result<Self, RoomError> {
+        let version =
+            RoomVersion::parse(&room.version).map_err(|e| RoomError::UnsupportedVersion(e.0))?;
+        Ok(Self {
+            reader,
+            room_id,
+            version,
+            room,
+            batch: RefCell::default(),
+            stored: RefCell::default(),
+            added: RefCell::default(),
+            joined: RefCell::default(),
+        })
+    }
+
+    /// What has been written so far.
+    pub fn batch(&self) -> RefMut<'_, Batch> {
+        self.batch.borrow_mut()
+    }
+
+    /// The batch, to be committed.
+    pub fn into_batch(self) -> Batch {
+        self.batch.into_inner()
+    }
+
+    /// Writes an event without a place in the timeline, and makes it readable here.
+    pub fn add(&self, pdu: &Pdu, record: EventRecord) {
+        let id = pdu.event_id().to_owned();
+        self.batch().put::<tables::Events>(&id, &record);
+        self.added.borrow_mut().insert(id, Known { pdu: pdu.clone(), record: record.into() });
+    }
+
+    /// An event of this room, outliers and rejected ones too.
+    pub fn event(&self, id: &EventId) -> Result<Option<Known>, RoomError> {
+        if let Some(known) = self.added.borrow().get(id) {
+            return Ok(Some(known.clone()));
+        }
+        if let Some(known) = self.stored.borrow().get(id) {
+            return Ok(known.clone());
+        }
+        let known =
+            load_event(self.reader, id)?.filter(|known| known.pdu.room_id() == self.room_id);
+        let mut stored = self.stored.borrow_mut();
+        if stored.len() >= MAX_CACHED {
+            stored.clear();
+        }
+        stored.insert(id.to_owned(), known.clone());
+        Ok(known)
+    }
+
+    /// An event that the graph refers to, so that its absence is damage.
+    pub fn event_here(&self, id: &EventId) -> Result<Known, RoomError> {
+        self.event(id)?.ok_or_else(|| missing_in_store(id))
+    }
+
+    /// The create event.
+    pub fn create(&self) -> Result<Pdu, RoomError> {
+        Ok(self.event_here(&self.room.create_event)?.pdu)
+    }
+
+    /// The state event at a key, in the state with that root.
+    pub fn state_event(&self, root: Root, key: &StateKey) -> Result<Option<Pdu>, RoomError> {
+        let id = snapshot::get((self.reader, &*self.batch.borrow()), root, key)?;
+        id.map(|id| Ok(self.event_here(&id)?.pdu)).transpose()
+    }
+
+    /// The state event at a key in current state.
+    pub fn current(&self, kind: &str, key: &str) -> Result<Option<Pdu>, RoomError> {
+        self.state_event(self.room.state, &StateKey::new(kind, key))
+    }
+
+    /// Current membership of a user, `None` if the user was never there.
+    pub fn membership(&self, user: &UserId) -> Result<Option<String>, RoomError> {
+        let event = self.current("m.room.member", user.as_str())?;
+        Ok(event.and_then(|e| e.membership().map(str::to_owned)))
+    }
+
+    /// All ids of the state with that root.
+    pub fn state_ids(&self, root: Root) -> Result<StateMap<OwnedEventId>, RoomError> {
+        Ok(snapshot::load((self.reader, &*self.batch.borrow()), root)?)
+    }
+
+    /// The state with one entry changed.
+    pub fn apply(&self, root: Root, key: StateKey, id: &EventId) -> Result<Root, RoomError> {
+        let change = [(key, Some(id.to_owned()))];
+        Ok(snapshot::apply(self.reader, root, &change, &mut self.batch())?)
+    }
+
+    /// The entries in which two states differ.
+    pub fn diff(&self, old: Root, new: Root) -> Result<Vec<StateChange>, RoomError> {
+        Ok(snapshot::diff((self.reader, &*self.batch.borrow()), old, new)?)
+    }
+
+    /// Writes a state, and gives its root.
+    pub fn root_of(&self, map: &StateMap<OwnedEventId>) -> Root {
+        snapshot::from_map(map, &mut self.batch())
+    }
+
+    /// Resolves states given by their roots.
+    pub fn resolve(&self, mut roots: Vec<Root>) -> Result<Root, RoomError> {
+        roots.sort_unstable();
+        roots.dedup();
+        if let [root] = roots[..] {
+            return Ok(root);
+        }
+        let sets = roots.iter().map(|root| self.state_ids(*root)).collect::<Result<Vec<_>, _>>()?;
+        let resolved = exeunt_state_res::resolve(self.version, &sets, self)?;
+        Ok(self.root_of(&resolved))
+    }
+
+    /// Servers with joined users, from current state.
+    pub fn joined_servers(&self) -> Result<Vec<OwnedServerName>, RoomError> {
+        joined_servers(self.reader, &self.room_id)
+    }
+
+    /// Counts users of a server who joined (or, below 0, left).
+    pub fn add_joined(&self, server: OwnedServerName, delta: i64) -> Result<(), RoomError> {
+        let key = (self.room_id.clone(), server.clone());
+        let mut joined = self.joined.borrow_mut();
+        let count = match joined.get(&server) {
+            Some(count) => *count,
+            None => self.reader.get::<tables::JoinedServers>(&key)?.unwrap_or(0),
+        };
+        let count = count.saturating_add_signed(delta);
+        joined.insert(server, count);
+        match count {
+            0 => self.batch().delete::<tables::JoinedServers>(&key),
+            count => self.batch().put::<tables::JoinedServers>(&key, &count),
+        }
+        Ok(())
+    }
+
+    /// Whether current state's server ACL lets the server in.
+    pub fn acl_allows(&self, server: &ServerName) -> Result<bool, RoomError> {
+        Ok(match self.current("m.room.server_acl", "")? {
+            Some(event) => ServerAcl::compile(event.content()).allows(server),
+            None => true,
+        })
+    }
+
+    /// Power levels in the state with that root.
+    pub fn power_levels(&self, root: Root) -> Result<PowerLevels, RoomError> {
+        let event = self.state_event(root, &StateKey::single("m.room.power_levels"))?;
+        Ok(PowerLevels::from_state(self.version, &self.create()?, event.as_ref()))
+    }
+
+    /// A view of the state with that root for the authorisation rules.
+    pub fn lookup(&self, root: Root) -> StateAt<'_> {
+        StateAt { graph: self, root }
+    }
+}
+
+/// State at a root, as the authorisation rules read it.
+pub struct StateAt<'g> {
+    graph: &'g Graph<'g>,
+    root: Root,
+}
+
+impl StateLookup for StateAt<'_> {
+    fn get(&self, key: &StateKey) -> Result<Option<Pdu>, LookupError> {
+        self.graph.state_event(self.root, key).map_err(lookup_error)
+    }
+}
+
+impl EventSource for Graph<'_> {
+    fn event(&self, id: &EventId) -> Result<Option<Pdu>, LookupError> {
+        Ok(Graph::event(self, id).map_err(lookup_error)?.map(|known| known.pdu))
+    }
+
+    fn rejected(&self, id: &EventId) -> Result<bool, LookupError> {
+        let known = Graph::event(self, id).map_err(lookup_error)?;
+        Ok(known.is_some_and(|known| known.record.verdict.is_rejected()))
+    }
+}
+
+fn lookup_error(error: RoomError) -> LookupError {
+    LookupError::new(error)
+}
+
+/// Reads an event of any room.
+pub fn load_event(reader: &Reader, id: &EventId) -> Result<Option<Known>, RoomError> {
+    let Some(record) = reader.get::<tables::Events>(&id.to_owned())? else { return Ok(None) };
+    let pdu = parse_record(id, &record)?;
+    Ok(Some(Known { pdu, record: record.into() }))
+}
+
+/// The event of a record. What does not parse any more is damage, not absence.
+pub fn parse_record(id: &EventId, record: &EventRecord) -> Result<Pdu, RoomError> {
+    let damaged =
+        |problem: String| StoreError::Corrupt { table: "Events", key: format!("{id}: {problem}") };
+    let version = RoomVersion::parse(&record.room_version).map_err(|e| damaged(e.to_string()))?;
+    let pdu =
+        Pdu::parse(version, record.json.get().as_bytes()).map_err(|e| damaged(e.to_string()))?;
+    Ok(pdu)
+}
+
+/// Servers with users joined to the room.
+pub fn joined_servers(
+    reader: &Reader,
+    room_id: &RoomId,
+) -> Result<Vec<OwnedServerName>, RoomError> {
+    let rows = reader.scan::<tables::JoinedServers>(room_id.to_owned()).collect()?;
+    Ok(rows.into_iter().map(|((_, server), _)| server).collect())
+}
+
+/// Whether users of `server` are joined to the room.
+pub fn is_joined(
+    reader: &Reader,
+    room_id: &RoomId,
+    server: &ServerName,
+) -> Result<bool, RoomError> {
+    let key = (room_id.to_owned(), server.to_owned());
+    Ok(reader.get::<tables::JoinedServers>(&key)?.is_some())
+}
+
+/// Damage: an event that the store refers to is not there.
+pub fn missing_in_store(id: &EventId) -> RoomError {
+    StoreError::Corrupt { table: "Events", key: format!("{id}: referred to, but not there") }.into()
+}

@@ -1,0 +1,108 @@
+//! Inviting: local users through the graph, users of other servers with their server's signature.
+//!
+//! Specification: server-server API, "Inviting to a room"; spec-map rows IN and 4.5.
+
+use exeunt_core::{CheckedPdu, Object, Pdu};
+use ruma::{RoomId, UserId};
+use serde_json::Value;
+
+use crate::{
+    Call, Intent, RemoteError, RoomError, Rooms,
+    graph::Graph,
+    place::{Source, check},
+};
+
+/// State that an invited user may see before joining (client-server API, "Stripped state").
+const INVITE_STATE: [&str; 7] = [
+    "m.room.create",
+    "m.room.join_rules",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.canonical_alias",
+    "m.room.encryption",
+];
+
+impl Rooms {
+    /// Invites a user. `content` holds the reason, `is_direct` and the like. An invite to a user
+    /// of another server is placed only after that server has signed it.
+    pub async fn invite(
+        &self,
+        sender: &UserId,
+        target: &UserId,
+        room_id: &RoomId,
+        mut content: Object,
+    ) -> Result<(), RoomError> {
+        content.insert("membership".into(), "invite".into());
+        let intent = Intent::state(sender.to_owned(), "m.room.member", target.as_str(), content);
+        if target.server_name() == self.server_name() {
+            self.append(room_id, intent).await?;
+            return Ok(());
+        }
+        let guard = self.inner.locks.lock(room_id).await;
+        let event = self.build(&guard, intent).await?;
+        let state = self.check_and_describe(room_id, &event).await?;
+        drop(guard);
+        let signed = self.ask_to_sign(target, &event, &state).await?;
+        let guard = self.inner.locks.lock(room_id).await;
+        let source = Source::Local { transaction: None, purpose: "event" };
+        self.place(&guard, signed, source, None).await?;
+        Ok(())
+    }
+
+    /// Checks that the rules allow the invite, and gathers the state that goes with it.
+    async fn check_and_describe(
+        &self,
+        room_id: &RoomId,
+        event: &CheckedPdu,
+    ) -> Result<Vec<Value>, RoomError> {
+        let (room_id, event, ours) =
+            (room_id.to_owned(), event.clone(), self.server_name().to_owned());
+        self.inner
+            .store
+            .read(move |reader| {
+                let graph = Graph::of(reader, &room_id)?;
+                if !crate::graph::is_joined(reader, &room_id, &ours)? {
+                    return Err(RoomError::Forbidden("You are not in the room".into()));
+                }
+                check(&graph, &event)?;
+                let state = invite_state(&graph, event.sender())?;
+                Ok(state.iter().map(exeunt_core::wire::federation).collect())
+            })
+            .await
+    }
+
+    /// Has the target's server sign the invite. It may add its signature and nothing else.
+    async fn ask_to_sign(
+        &self,
+        target: &UserId,
+        event: &CheckedPdu,
+        room_state: &[Value],
+    ) -> Result<CheckedPdu, RoomError> {
+        let server = target.server_name();
+        let remote = |error| RoomError::Remote { server: server.to_owned(), error };
+        let answer = self.call(server, Call::Invite { event, room_state }).await.map_err(remote)?;
+        let misbehaved = |what: &str| remote(RemoteError::Misbehaved(what.into()));
+        let signed = answer
+            .get("event")
+            .and_then(Value::as_object)
+            .and_then(|copy| Pdu::from_object(event.version(), copy.clone()).ok())
+            .and_then(|copy| event.with_signatures_of(&copy, server))
+            .ok_or_else(|| misbehaved("the answer is not the invite with a signature"))?;
+        if !self.keys().is_signed_by(&signed, server).await? {
+            return Err(misbehaved("its signature on the invite does not hold"));
+        }
+        Ok(signed)
+    }
+}
+
+/// The state that an invited (or knocking) user sees: the events of [`INVITE_STATE`] and the
+/// inviter's membership.
+pub fn invite_state(graph: &Graph<'_>, sender: &UserId) -> Result<Vec<Pdu>, RoomError> {
+    let mut state = Vec::new();
+    for kind in INVITE_STATE {
+        state.extend(graph.current(kind, "")?);
+    }
+    state.extend(graph.current("m.room.member", sender.as_str())?);
+    Ok(state)
+}

@@ -1,0 +1,247 @@
+//! Placing an event in the graph: judge it, and commit everything that follows from it.
+//!
+//! Every event takes this way: our own, those of handshakes, those of transactions. One batch
+//! holds the event, its edges, the state trees, memberships, outbox rows and the stream position.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use exeunt_core::{CheckedPdu, Pdu, StateKey};
+use exeunt_state_res::{AuthError, AuthEvent, check_auth, check_auth_events, check_create};
+use exeunt_store::{
+    Batch,
+    records::{Root, States, Verdict},
+};
+use ruma::{OwnedDeviceId, OwnedEventId, OwnedServerName, OwnedUserId, ServerName};
+
+use crate::{
+    RoomError, Rooms,
+    change::{Change, Effects},
+    graph::{Graph, Known},
+    locks::RoomGuard,
+};
+
+/// Most `prev_events` of an event that we build.
+const MAX_OWN_PREV_EVENTS: usize = 10;
+
+/// How an event came to be placed.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// We built it: sent to every other server in the room. A refusal is an error.
+    Local { transaction: Option<(OwnedDeviceId, String)>, purpose: &'static str },
+    /// Another server handed it to us in a join, leave or invite: relayed to every other server
+    /// but that one. A refusal is an error.
+    Handshake { from: OwnedServerName },
+    /// A transaction or a request for missing events brought it. The verdict is stored.
+    Federation { from: OwnedServerName },
+}
+
+impl Source {
+    pub(crate) fn from(&self) -> Option<&OwnedServerName> {
+        match self {
+            Source::Local { .. } => None,
+            Source::Handshake { from } | Source::Federation { from } => Some(from),
+        }
+    }
+
+    pub(crate) fn via(&self) -> &'static str {
+        match self {
+            Source::Local { .. } => "local",
+            Source::Handshake { .. } => "handshake",
+            Source::Federation { .. } => "transaction",
+        }
+    }
+}
+
+/// The outcome of a decision: what is written, and who must hear of it.
+pub struct Placement {
+    pub batch: Batch,
+    pub verdict: Verdict,
+    /// Local users to whom this is news.
+    pub users: BTreeSet<OwnedUserId>,
+    /// Servers whose outbox got a row.
+    pub destinations: Vec<OwnedServerName>,
+}
+
+impl Placement {
+    /// A batch that is no news to anyone.
+    pub fn only(batch: Batch) -> Self {
+        let (users, destinations) = Default::default();
+        Self { batch, verdict: Verdict::Accepted, users, destinations }
+    }
+}
+
+impl Rooms {
+    /// Decides on `event` and commits the outcome. `state_before` stands in for prev events whose
+    /// state is not known. Under [`Source::Local`] and [`Source::Handshake`] an event that is not
+    /// accepted is an error, and nothing is written.
+    pub(crate) async fn place(
+        &self,
+        guard: &RoomGuard,
+        event: CheckedPdu,
+        source: Source,
+        state_before: Option<Root>,
+    ) -> Result<Verdict, RoomError> {
+        let room_id = guard.room_id().to_owned();
+        let ours = self.server_name().to_owned();
+        let now = self.now();
+        let placement = self
+            .inner
+            .store
+            .read(move |reader| {
+                let graph = Graph::of(reader, &room_id)?;
+                decide(graph, &ours, &event, &source, state_before, now)
+            })
+            .await?;
+        self.commit(guard, placement).await
+    }
+
+    /// Makes a placement durable, then tells the clients and the sender.
+    pub(crate) async fn commit(
+        &self,
+        _guard: &RoomGuard,
+        placement: Placement,
+    ) -> Result<Verdict, RoomError> {
+        let Placement { batch, verdict, users, destinations } = placement;
+        let position = self.inner.store.commit(batch).await?;
+        self.inner.notifier.notify(&users, position);
+        if !destinations.is_empty() {
+            self.inner.wake.wake(&destinations);
+        }
+        Ok(verdict)
+    }
+}
+
+/// Judges an event whose prev events (or state) we have, and works out all that follows.
+pub(crate) fn decide(
+    graph: Graph<'_>,
+    ours: &ServerName,
+    event: &CheckedPdu,
+    source: &Source,
+    state_before: Option<Root>,
+    now: u64,
+) -> Result<Placement, RoomError> {
+    let before = match state_before {
+        Some(root) => root,
+        None => state_before_event(&graph, event)?,
+    };
+    let verdict = judge(&graph, event, before)?;
+    if !matches!(source, Source::Federation { .. }) {
+        match &verdict {
+            Verdict::Accepted => {}
+            Verdict::SoftFailed(why) | Verdict::Rejected(why) => {
+                return Err(RoomError::Forbidden(why.clone()));
+            }
+        }
+    }
+    let after = match (event.key(), &verdict) {
+        (Some(key), Verdict::Accepted | Verdict::SoftFailed(_)) => {
+            graph.apply(before, key, event.event_id())?
+        }
+        _ => before,
+    };
+    let change = Change { graph: &graph, ours, event, source, now };
+    change.write_event(&verdict, States { before, after })?;
+    let Effects { users, destinations } = match verdict {
+        Verdict::Accepted => change.advance_head(after)?,
+        _ => Effects::default(),
+    };
+    Ok(Placement { batch: graph.into_batch(), verdict, users, destinations })
+}
+
+/// The state before an event: its prev events' states, resolved.
+pub(crate) fn state_before_event(graph: &Graph<'_>, event: &Pdu) -> Result<Root, RoomError> {
+    let mut roots = Vec::new();
+    let mut missing = Vec::new();
+    for id in event.prev_events() {
+        match graph.event(id)?.and_then(|known| known.record.states) {
+            Some(states) => roots.push(states.after),
+            None => missing.push(id.clone()),
+        }
+    }
+    if !missing.is_empty() {
+        return Err(RoomError::Missing(missing));
+    }
+    if roots.is_empty() {
+        return Ok(Root::EMPTY);
+    }
+    graph.resolve(roots)
+}
+
+/// Whether the rules allow an event on the room's head; nothing is written.
+pub(crate) fn check(graph: &Graph<'_>, event: &Pdu) -> Result<(), RoomError> {
+    let before = state_before_event(graph, event)?;
+    match judge(graph, event, before)? {
+        Verdict::Accepted => Ok(()),
+        Verdict::SoftFailed(why) | Verdict::Rejected(why) => Err(RoomError::Forbidden(why)),
+    }
+}
+
+/// The checks of the specification in their order: auth events, state before, current state
+/// (server-server API, "Checks performed on receipt of a PDU", 4 to 6).
+fn judge(graph: &Graph<'_>, event: &Pdu, before: Root) -> Result<Verdict, RoomError> {
+    if event.kind() == "m.room.create" {
+        return Ok(match check_create(event) {
+            Ok(()) if event.event_id() == graph.room.create_event => Verdict::Accepted,
+            Ok(()) => Verdict::Rejected("a room has one create event".into()),
+            Err(why) => Verdict::Rejected(why.to_string()),
+        });
+    }
+    let create = graph.create()?;
+    if let Some(why) = judge_by_auth_events(graph, event, &create)? {
+        return Ok(Verdict::Rejected(why));
+    }
+    if let Some(why) = refusal(check_auth(event, &create, &graph.lookup(before)))? {
+        return Ok(Verdict::Rejected(why));
+    }
+    if before != graph.room.state
+        && let Some(why) = refusal(check_auth(event, &create, &graph.lookup(graph.room.state)))?
+    {
+        return Ok(Verdict::SoftFailed(why));
+    }
+    Ok(Verdict::Accepted)
+}
+
+/// Check 4: the event by its auth events alone. `Some` says why it is refused.
+pub(crate) fn judge_by_auth_events(
+    graph: &Graph<'_>,
+    event: &Pdu,
+    create: &Pdu,
+) -> Result<Option<String>, RoomError> {
+    let mut auth_events = Vec::new();
+    let mut missing = Vec::new();
+    for id in event.auth_events() {
+        match graph.event(id)? {
+            Some(Known { pdu, record }) => {
+                auth_events.push(AuthEvent { pdu, rejected: record.verdict.is_rejected() });
+            }
+            None => missing.push(id.clone()),
+        }
+    }
+    if !missing.is_empty() {
+        return Err(RoomError::Missing(missing));
+    }
+    let founder = AuthEvent::accepted(create.clone());
+    if let Some(why) = refusal(check_auth_events(event, Some(&founder), &auth_events))? {
+        return Ok(Some(why));
+    }
+    let state: BTreeMap<StateKey, Pdu> =
+        auth_events.into_iter().filter_map(|auth| Some((auth.pdu.key()?, auth.pdu))).collect();
+    refusal(check_auth(event, create, &state))
+}
+
+/// Splits a refusal by the rules from a failed lookup: the latter is never a verdict.
+fn refusal(result: Result<(), AuthError>) -> Result<Option<String>, RoomError> {
+    match result {
+        Ok(()) => Ok(None),
+        Err(AuthError::Lookup(error)) => Err(error.into()),
+        Err(why) => Ok(Some(why.to_string())),
+    }
+}
+
+/// The `prev_events` and depth of the next event that we build.
+pub(crate) fn next_position(graph: &Graph<'_>) -> (Vec<OwnedEventId>, u64) {
+    let mut prev = graph.room.extremities.clone();
+    prev.truncate(MAX_OWN_PREV_EVENTS);
+    let depth = (graph.room.depth + 1).min(exeunt_core::canonical::MAX_INT as u64);
+    (prev, depth)
+}
