@@ -12,7 +12,7 @@ use crate::reader::POSITION;
 use crate::tables::Meta;
 use crate::{Batch, StoreError};
 
-/// Most batches that wait for the committer or are in its hands. More callers wait for room.
+/// Most batches that wait for the committer. More callers wait for room.
 const MAX_WAITING: usize = 1024;
 /// Most bytes of rows in one synced write; the batch that passes it is the last one.
 const MAX_GROUP_BYTES: usize = 4 << 20;

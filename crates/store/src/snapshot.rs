@@ -217,7 +217,7 @@ impl Node {
             }
             Node::Branch(_, children) => {
                 context.update(b"b");
-                for child in children {
+                for child in children.iter() {
                     context.update(&child.unwrap_or(Root::EMPTY).0);
                 }
             }
@@ -329,7 +329,7 @@ fn update(
     }
     let count = count.saturating_add_signed(growth);
     if count > MAX_LEAF {
-        return Ok((Some(Node::Branch(count, Box::new(children)).write(batch)), growth));
+        return Ok((Some(Node::Branch(count, children).write(batch)), growth));
     }
     let mut map = StateMap::new();
     for child in children.into_iter().flatten() {
@@ -377,7 +377,7 @@ fn compare(
     };
     match (node(reader, batch, a, depth)?, node(reader, batch, b, depth)?) {
         (Node::Branch(_, x), Node::Branch(_, y)) => {
-            for (x, y) in x.into_iter().zip(y) {
+            for (x, y) in x.into_iter().zip(*y) {
                 compare(reader, batch, x, y, depth + 1, before, after)?;
             }
             Ok(())
