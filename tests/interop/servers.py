@@ -20,7 +20,7 @@ from signedjson.key import generate_signing_key, write_signing_keys
 
 START_DEADLINE = 60.0
 STOP_DEADLINE = 20.0
-VERIFY_DEADLINE = 60.0
+COMMAND_DEADLINE = 60.0
 POLL_INTERVAL = 0.05
 LOG_TAIL_LINES = 40
 KILL_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -147,8 +147,12 @@ class Server(ABC):
         raise self._failed(f"not healthy after {START_DEADLINE:.0f} s")
 
     def _failed(self, what: str) -> ServerFailed:
-        lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
-        return ServerFailed("\n".join([f"{self.kind} {self.name}: {what}; {self.log}:", *lines]))
+        return ServerFailed(f"{self.kind} {self.name}: {what}; {self.log}:\n{self.log_tail()}")
+
+    def log_tail(self) -> str:
+        """The last lines of the log."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return "\n".join(lines[-LOG_TAIL_LINES:])
 
 
 class Exeunt(Server):
@@ -190,16 +194,22 @@ shared_secret = "{self.secret}"
         return (_exeunt_binary(), "serve", "--config", str(self.config))
 
     async def verify_store(self) -> None:
+        await self.run("store", "verify")
+
+    async def run(self, *words: str) -> str:
+        """Runs a command of the binary on this server's configuration; returns what it printed."""
         process = await asyncio.create_subprocess_exec(
             *KILL_WITH_PARENT,
-            *(_exeunt_binary(), "store", "verify", "--config", str(self.config)),
+            *(_exeunt_binary(), *words, "--config", str(self.config)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stderr=asyncio.subprocess.PIPE,
         )
-        output, _ = await asyncio.wait_for(process.communicate(), VERIFY_DEADLINE)
+        output, errors = await asyncio.wait_for(process.communicate(), COMMAND_DEADLINE)
         if process.returncode != 0:
-            raise self._failed(f"store verify: {output.decode(errors='replace')}")
+            said = (output + errors).decode(errors="replace")
+            raise self._failed(f"{' '.join(words)}: {said}")
+        return output.decode()
 
 
 class Synapse(Server):

@@ -28,7 +28,7 @@ class Stage:
         self.folder = folder
         self.authority = authority
         self.servers: list[Server] = []
-        self._users: list[User] = []
+        self.users: list[User] = []
         self._holders: list[socket.socket] = []
 
     def reserve(self) -> int:
@@ -62,13 +62,13 @@ class Stage:
 
     def keep(self, user: User) -> None:
         """Closes the user's connections when the test ends."""
-        self._users.append(user)
+        self.users.append(user)
 
     async def heal(self) -> None:
         """Undoes what a test did to the servers: links restored, everyone running."""
-        for user in self._users:
+        for user in self.users:
             await user.close()
-        self._users.clear()
+        self.users.clear()
         for server in self.servers:
             await server.link.restore()
             if server.running:
