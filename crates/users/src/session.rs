@@ -116,11 +116,8 @@ impl Users {
 
     /// Ends a session and removes its device (`/logout`).
     pub async fn logout(&self, session: &Session) -> Result<(), UsersError> {
-        match self.delete_devices(&session.user_id, std::slice::from_ref(&session.device_id)).await
-        {
-            Ok(_) | Err(UsersError::UnknownDevice) => Ok(()),
-            Err(error) => Err(error),
-        }
+        self.delete_devices(&session.user_id, std::slice::from_ref(&session.device_id)).await?;
+        Ok(())
     }
 
     /// Ends every session of a user and removes the devices (`/logout/all`).
