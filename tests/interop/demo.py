@@ -37,7 +37,7 @@ class Timeline:
 async def queued_departures(server: Server) -> int:
     """Departures that wait in the stopped server's queue, as its own command lists them."""
     output = await server.run("departures", "list", "--json")
-    return len(json.loads(output))
+    return len([json.loads(line) for line in output.splitlines()])
 
 
 async def play(stage: Stage, peer: str, version: str, note) -> None:
