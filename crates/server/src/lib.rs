@@ -1,1 +1,11 @@
-//! The binary exeunt: configuration, composition root, background tasks, subcommands.
+//! The binary `exeunt`: configuration, composition root, background tasks, subcommands.
+
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod failure;
+pub mod listen;
+pub mod logging;
+pub mod signing_key;
+pub mod tls;

@@ -1,0 +1,149 @@
+//! The command line.
+
+mod departures;
+mod store;
+mod user;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+use exeunt_store::Store;
+
+use crate::{
+    app::database,
+    config::{self, Config},
+    failure::Failure,
+};
+
+/// A light Matrix homeserver that never loses a departure.
+///
+/// Exit codes: 0 done, 1 the command failed, 2 the configuration or the command line is wrong, 3
+/// the store cannot be used, 4 an address cannot be listened on.
+#[derive(Debug, Parser)]
+#[command(version, name = "exeunt")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the example configuration, or check one
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Accounts
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Departures that no server has taken yet
+    #[command(subcommand)]
+    Departures(DeparturesCommand),
+    /// The database
+    #[command(subcommand)]
+    Store(StoreCommand),
+}
+
+#[derive(Debug, Args)]
+struct At {
+    /// The configuration file
+    #[arg(long, default_value = "exeunt.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print every option with its default
+    Example,
+    /// Say what is wrong with a configuration
+    Check(At),
+}
+
+#[derive(Debug, Subcommand)]
+enum UserCommand {
+    /// Create an account, with a generated password unless one is given (the server must be stopped)
+    Create {
+        #[command(flatten)]
+        at: At,
+        /// The part of the user id before the colon
+        #[arg(long)]
+        name: String,
+        /// Make the account an administrator
+        #[arg(long)]
+        admin: bool,
+        /// Read the password from the first line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DeparturesCommand {
+    /// List them: who left which room, and what the servers said so far
+    List {
+        #[command(flatten)]
+        at: At,
+        /// Print one JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Check that everything in the database can be read and fits together (the server must be
+    /// stopped)
+    Verify(At),
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let outcome = dispatch(Cli::parse().command, &mut io::stdout().lock());
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("{failure}");
+        ExitCode::from(failure.exit_code())
+    })
+}
+
+fn dispatch(command: Command, out: &mut impl Write) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Config(ConfigCommand::Example) => {
+            print(out, &config::example())?;
+        }
+        Command::Config(ConfigCommand::Check(at)) => {
+            config::load(&at.config)?;
+            print(out, &format!("{}: ok\n", at.config.display()))?;
+        }
+        Command::User(UserCommand::Create { at, name, admin, password_stdin }) => {
+            let config = config::load(&at.config)?;
+            let password = user::password(password_stdin)?;
+            print(out, &user::create(&config, &name, &password, admin)?)?;
+        }
+        Command::Departures(DeparturesCommand::List { at, json }) => {
+            let config = config::load(&at.config)?;
+            print(out, &departures::list(&config, json)?)?;
+        }
+        Command::Store(StoreCommand::Verify(at)) => {
+            let config = config::load(&at.config)?;
+            let (text, clean) = store::verify(&config)?;
+            print(out, &text)?;
+            return Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(out: &mut impl Write, text: &str) -> Result<(), Failure> {
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Output)
+}
+
+/// Opens a database that must be there already.
+fn open_existing(config: &Config) -> Result<Store, Failure> {
+    let path = database(&config.store.path);
+    if !path.is_dir() {
+        return Err(Failure::NoStore { path });
+    }
+    Ok(Store::open(&path)?)
+}

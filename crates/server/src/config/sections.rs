@@ -1,0 +1,107 @@
+//! The options. Their texts here are what the example file and the documentation say.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use exeunt_core::{RoomVersion, ruma::OwnedServerName};
+
+use super::{
+    option::section,
+    values::{Authority, BaseUrl, Filter, LogFormat, Secret, Serves},
+};
+
+section! {
+    /// This server's identity.
+    Server("server") {
+        /// The part of user ids after the colon. It cannot be changed once there are users.
+        name: OwnedServerName = Required("\"example.org\""),
+    }
+}
+
+section! {
+    /// Where the data lives.
+    Store("store") {
+        /// A folder for the database and the signing key. It is made if need be. Relative paths
+        /// here and below start at the working directory.
+        path: PathBuf = Default("\"/var/lib/exeunt\""),
+    }
+}
+
+section! {
+    /// An address to listen on. Repeat the table for more. With a certificate it speaks TLS
+    /// (HTTP/2 and 1.1), without one it is for a reverse proxy.
+    Listener("listeners") {
+        /// Address and port.
+        bind: SocketAddr = Default("\"127.0.0.1:8008\""),
+        /// Certificate chain in PEM, this server's certificate first.
+        certificate: Option<PathBuf> = Optional("\"/etc/exeunt/fullchain.pem\""),
+        /// The certificate's private key in PEM.
+        key: Option<PathBuf> = Optional("\"/etc/exeunt/privkey.pem\""),
+        /// The APIs to serve here: "client", "federation" or both.
+        serves: Serves = Default("[\"client\", \"federation\"]"),
+    }
+}
+
+section! {
+    /// Talking to other servers.
+    Federation("federation") {
+        /// Whether to talk to other servers at all.
+        enabled: bool = Default("true"),
+        /// More certificate authorities to trust (PEM), beside those of the system.
+        extra_ca: Option<PathBuf> = Optional("\"/etc/exeunt/ca.pem\""),
+        /// How long one request to another server may take while a user waits for it.
+        handshake_timeout: Duration = Default("\"20s\""),
+        /// The pause after a server could not be reached, and the longest that it grows to.
+        retry_min: Duration = Default("\"5s\""),
+        /// See retry_min.
+        retry_max: Duration = Default("\"1h\""),
+        /// The same for a departure (a rejected invite, a retracted knock) that no server has
+        /// taken yet. It is tried again for days, and at once when a server shows up.
+        departure_retry_min: Duration = Default("\"2s\""),
+        /// See departure_retry_min.
+        departure_retry_max: Duration = Default("\"10m\""),
+        /// How long a user who leaves waits for other servers. Then the answer is yes, and the
+        /// departure is delivered in the background.
+        leave_deadline: Duration = Default("\"2s\""),
+    }
+}
+
+section! {
+    /// Who may create accounts.
+    Registration("registration") {
+        /// Whether everybody may.
+        open: bool = Default("false"),
+        /// Whether those may who know this token (m.login.registration_token).
+        token: Option<Secret> = Optional("\"a long random text\""),
+        /// Lets administration tools create accounts (/_synapse/admin/v1/register).
+        shared_secret: Option<Secret> = Optional("\"another long random text\""),
+    }
+}
+
+section! {
+    /// Rooms that are created here.
+    Rooms("rooms") {
+        /// The version of rooms whose creator does not ask for another one.
+        default_version: RoomVersion = Default("\"12\""),
+    }
+}
+
+section! {
+    /// What the log on standard error looks like.
+    Log("log") {
+        /// "text" or "json".
+        format: LogFormat = Default("\"text\""),
+        /// A level (error, warn, info, debug, trace), also per module: "info,exeunt_room=debug".
+        filter: Filter = Default("\"info\""),
+    }
+}
+
+section! {
+    /// The documents under /.well-known/matrix, for a server that is reached elsewhere than its
+    /// name says.
+    WellKnown("well_known") {
+        /// Where clients find this server.
+        client: Option<BaseUrl> = Optional("\"https://matrix.example.org\""),
+        /// Where other servers find it: a name, and a port unless it is 8448.
+        server: Option<Authority> = Optional("\"matrix.example.org:443\""),
+    }
+}
