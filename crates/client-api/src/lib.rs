@@ -1,1 +1,23 @@
-//! Client endpoints and sync.
+//! Client endpoints and sync. Handlers are thin: a typed request, one service call, a typed
+//! response. What is not built is answered by the router: 404 `M_UNRECOGNIZED`.
+
+mod error;
+mod read;
+mod state;
+mod sync;
+
+use exeunt_http::Routes;
+
+pub use error::{room_error, users_error};
+pub use exeunt_users::Session;
+pub use state::{ClientApi, Options};
+
+/// All client endpoints.
+pub fn routes(state: ClientApi) -> Routes<ClientApi> {
+    let routes = Routes::new(state).body_limit(MAX_BODY);
+    let routes = read::routes(routes);
+    sync::routes(routes)
+}
+
+/// Largest body of a client's request: an event has at most 64 KiB, createRoom holds several.
+pub const MAX_BODY: usize = 1024 * 1024;

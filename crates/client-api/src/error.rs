@@ -1,0 +1,81 @@
+//! Errors of the services as Matrix errors: one exhaustive match for each.
+
+use exeunt_core::FormatError;
+use exeunt_http::MatrixError;
+use exeunt_room::{RemoteError, RoomError};
+use exeunt_users::UsersError;
+use ruma::ServerName;
+
+/// What a client is told of a failure in a room.
+///
+/// An answer of another server is never a 401 or `M_UNKNOWN_TOKEN` (GHSA-95fh-hv8c-chvq): clients
+/// would log out.
+pub fn room_error(error: RoomError) -> MatrixError {
+    let text = error.to_string();
+    match error {
+        RoomError::NotFound(_) => MatrixError::not_found(text),
+        RoomError::Auth(auth) if auth.is_lookup() => MatrixError::internal(&auth),
+        RoomError::Auth(_) | RoomError::Forbidden(_) => MatrixError::forbidden(text),
+        RoomError::InvalidParam(_) => MatrixError::invalid_param(text),
+        RoomError::UnsupportedVersion(_) => unsupported_version(text),
+        RoomError::Format(FormatError::TooLarge(_)) => MatrixError::new(413, "M_TOO_LARGE", text),
+        RoomError::Format(_) => MatrixError::bad_json(text),
+        RoomError::Remote { server, error } => remote_error(&server, &error),
+        RoomError::NoServer(attempts) if attempts.is_empty() => MatrixError::not_found(text),
+        RoomError::NoServer(_) => MatrixError::new(502, "M_UNKNOWN", text),
+        RoomError::AliasTaken => MatrixError::new(400, "M_ROOM_IN_USE", text),
+        // Of what other servers send: a client's request does not lead there.
+        RoomError::Inbound(_)
+        | RoomError::Signature(_)
+        | RoomError::Missing(_)
+        | RoomError::Resolve(_)
+        | RoomError::Store(_) => MatrixError::internal(&error),
+    }
+}
+
+fn unsupported_version(text: String) -> MatrixError {
+    MatrixError::new(400, "M_UNSUPPORTED_ROOM_VERSION", text)
+}
+
+fn remote_error(server: &ServerName, error: &RemoteError) -> MatrixError {
+    let text = format!("{server}: {error}");
+    match error {
+        RemoteError::Refused { status: 403, errcode, .. }
+            if matches!(&**errcode, "M_FORBIDDEN" | "M_INVITE_BLOCKED") =>
+        {
+            MatrixError::new(403, errcode, text)
+        }
+        RemoteError::Refused { errcode, .. } if errcode == "M_INCOMPATIBLE_ROOM_VERSION" => {
+            unsupported_version(text)
+        }
+        RemoteError::Refused { status: 404, .. } => MatrixError::not_found(text),
+        RemoteError::Incompatible(_) => unsupported_version(text),
+        RemoteError::Refused { .. }
+        | RemoteError::Unreachable(_)
+        | RemoteError::Misbehaved(_) => MatrixError::new(502, "M_UNKNOWN", text),
+    }
+}
+
+/// What a client is told of a failure with an account.
+pub fn users_error(error: UsersError) -> MatrixError {
+    let text = error.to_string();
+    let code = |status, errcode: &str| MatrixError::new(status, errcode, text.clone());
+    match error {
+        UsersError::InvalidUsername(_) => code(400, "M_INVALID_USERNAME"),
+        UsersError::UserInUse(_) => code(400, "M_USER_IN_USE"),
+        UsersError::WeakPassword(_) => code(400, "M_WEAK_PASSWORD"),
+        UsersError::WrongPassword | UsersError::RegistrationClosed => code(403, "M_FORBIDDEN"),
+        UsersError::Deactivated => code(403, "M_USER_DEACTIVATED"),
+        UsersError::UnknownUser | UsersError::UnknownDevice => code(404, "M_NOT_FOUND"),
+        UsersError::TooLarge { .. } => code(400, "M_TOO_LARGE"),
+        UsersError::Empty(_) => code(400, "M_INVALID_PARAM"),
+        UsersError::TooMany { .. } => code(400, "M_RESOURCE_LIMIT_EXCEEDED"),
+        UsersError::Busy => MatrixError::limit_exceeded(BUSY_RETRY_MS),
+        UsersError::Random | UsersError::Hash(_) | UsersError::Store(_) => {
+            MatrixError::internal(&error)
+        }
+    }
+}
+
+/// When a client whose password could not be hashed may come again.
+const BUSY_RETRY_MS: u64 = 2000;

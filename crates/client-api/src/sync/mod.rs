@@ -1,0 +1,9 @@
+//! `GET /sync`.
+
+use exeunt_http::Routes;
+
+use crate::ClientApi;
+
+pub fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    routes
+}
