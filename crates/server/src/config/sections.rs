@@ -70,7 +70,7 @@ section! {
     Registration("registration") {
         /// Whether everybody may.
         open: bool = Default("false"),
-        /// Whether those may who know this token (m.login.registration_token).
+        /// Whoever knows this token may (m.login.registration_token), and with it nobody else.
         token: Option<Secret> = Optional("\"a long random text\""),
         /// Lets administration tools create accounts (/_synapse/admin/v1/register).
         shared_secret: Option<Secret> = Optional("\"another long random text\""),
