@@ -282,7 +282,7 @@ impl Rooms {
         Ok(())
     }
 
-    async fn version_if_resident(
+    pub(crate) async fn version_if_resident(
         &self,
         room_id: &RoomId,
     ) -> Result<Option<RoomVersion>, RoomError> {

@@ -11,6 +11,7 @@
 
 pub mod error;
 pub mod graph;
+pub mod inbound;
 pub mod keys;
 pub mod locks;
 pub mod notify;
@@ -19,6 +20,7 @@ pub mod remote;
 mod append;
 mod change;
 pub mod create;
+mod directory;
 mod ingest;
 pub mod invite;
 mod join;
@@ -26,6 +28,7 @@ pub mod leave;
 mod moderation;
 mod outliers;
 mod place;
+mod profile;
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,7 +36,7 @@ use exeunt_core::{RoomVersion, Signer};
 use exeunt_store::Store;
 use ruma::{OwnedServerName, ServerName};
 
-pub use append::Intent;
+pub use append::{ClientTransaction, Intent};
 pub use create::{NewRoom, Preset};
 pub use error::RoomError;
 pub use keys::KeyCache;
@@ -84,6 +87,8 @@ struct Inner {
     locks: locks::RoomLocks,
     notifier: notify::Notifier,
     keys: KeyCache,
+    /// Held from the check that an alias is free to its commit.
+    alias_lock: tokio::sync::Mutex<()>,
 }
 
 impl Rooms {
@@ -107,6 +112,7 @@ impl Rooms {
                 locks: locks::RoomLocks::default(),
                 notifier: notify::Notifier::default(),
                 keys,
+                alias_lock: tokio::sync::Mutex::default(),
             }),
         }
     }

@@ -1,0 +1,37 @@
+//! `GET event`: one event by its id. The only read that gives out soft-failed events.
+
+use exeunt_core::wire::federation;
+use ruma::{EventId, ServerName};
+use serde_json::{Value, json};
+
+use super::visibility::Visibility;
+use crate::{
+    RoomError, Rooms,
+    graph::{Graph, is_joined, load_event},
+};
+
+impl Rooms {
+    /// An event, for a server in its room that may see it. No path names the room, so there is no
+    /// ACL to ask; whoever is not in the room learns nothing.
+    pub async fn event_for_server(&self, origin: &ServerName, event_id: &EventId) -> Result<Value, RoomError> {
+        let (origin, event_id) = (origin.to_owned(), event_id.to_owned());
+        let (ours, now) = (self.server_name().to_owned(), self.now());
+        self.store()
+            .read(move |reader| {
+                let unknown = || RoomError::NotFound("Unknown event".into());
+                let known = load_event(reader, &event_id)?.ok_or_else(unknown)?;
+                let room_id = known.pdu.room_id();
+                if !is_joined(reader, room_id, &ours)? || !is_joined(reader, room_id, &origin)? {
+                    return Err(unknown());
+                }
+                let graph = Graph::of(reader, room_id)?;
+                let visible = Visibility::new(&graph, &origin).may_see(&known)?;
+                if known.record.verdict.is_rejected() || !visible {
+                    return Err(unknown());
+                }
+                let pdus = [federation(&known.pdu)];
+                Ok(json!({ "origin": ours, "origin_server_ts": now, "pdus": pdus }))
+            })
+            .await
+    }
+}

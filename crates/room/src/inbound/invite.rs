@@ -1,0 +1,240 @@
+//! `PUT invite`: an invite of one of our users. Rows IN1 to IN9.
+
+use std::collections::BTreeSet;
+
+use exeunt_core::{CheckedPdu, Object, Pdu, PendingMembership, RoomVersion};
+use exeunt_membership::check_invite;
+use exeunt_store::{Batch, tables};
+use ruma::{EventId, UserId};
+use serde_json::Value;
+
+use super::Admitted;
+use crate::{
+    RoomError, Rooms,
+    change::{journal, membership_record, put_log, put_membership},
+    graph::{Graph, is_joined},
+    leave::log_line,
+    place::Placement,
+};
+
+/// Most entries of `invite_room_state` that are kept (CVE-2023-32323).
+pub const MAX_INVITE_STATE_EVENTS: usize = 100;
+/// Most bytes of `invite_room_state` that are kept, in JSON.
+pub const MAX_INVITE_STATE_BYTES: usize = 128 * 1024;
+
+/// An invite as the inviter's server sends it.
+#[derive(Debug, Clone)]
+pub struct InboundInvite {
+    pub room_version: String,
+    pub event: Object,
+    /// Of unknown shape: whatever is not stripped state is dropped (CVE-2024-52815).
+    pub invite_room_state: Value,
+}
+
+/// What the invite meets here.
+struct Meets {
+    /// The version of the room, if we reside in it.
+    resident: Option<RoomVersion>,
+    /// This very invite has been taken before. It does not come back after it was rejected.
+    seen: bool,
+}
+
+impl Rooms {
+    /// Signs the invite of a user of ours, and shows it to them. Where we reside in the room it is
+    /// signed only: the event itself arrives in a transaction (row IN9).
+    ///
+    /// That the user has an account is the caller's to check.
+    pub async fn receive_invite(
+        &self,
+        entry: &Admitted,
+        event_id: &EventId,
+        invite: InboundInvite,
+    ) -> Result<CheckedPdu, RoomError> {
+        let version = RoomVersion::parse(&invite.room_version)
+            .map_err(|e| RoomError::UnsupportedVersion(e.0))?;
+        let pdu = Pdu::from_object(version, invite.event)?;
+        check_invite(entry.origin(), self.server_name(), entry.room_id(), event_id, &pdu)?;
+        let event = self.check_invite_signatures(entry, pdu).await?;
+        let signed = event
+            .cosign_invite(self.signer(), entry.origin())
+            .ok_or_else(|| RoomError::InvalidParam("Not an invite of a user of ours".into()))?;
+        let user = signed.target().map(ToOwned::to_owned);
+        let user = user.ok_or_else(|| RoomError::InvalidParam("No user is invited".into()))?;
+        let guard = self.inner.locks.lock(entry.room_id()).await;
+        let meets = self.meets(entry, &user, &signed).await?;
+        if meets.resident.is_some_and(|known| known != version) {
+            return Err(RoomError::InvalidParam("The room has another version".into()));
+        }
+        let (mut batch, now) = (Batch::default(), self.now());
+        journal(&mut batch, "invite", event_id, Some(entry.origin()), now);
+        let mut placement = Placement::only(batch);
+        if meets.resident.is_none() && !meets.seen {
+            let pending = PendingMembership {
+                user_id: user.clone(),
+                room_id: entry.room_id().to_owned(),
+                membership: "invite".into(),
+                room_version: version.as_str().into(),
+                event: signed.object().clone(),
+                stripped_state: clean_state(&invite.invite_room_state),
+                sender: signed.sender().to_owned(),
+                delivered_by: Some(entry.origin().to_owned()),
+                candidates: Vec::new(),
+                received_at: now,
+            };
+            put_invite(&mut placement.batch, &signed, pending, now);
+            placement.users.insert(user);
+        }
+        self.commit(&guard, placement).await?;
+        Ok(signed)
+    }
+
+    /// The inviter's server must have signed the event as it stands, whatever its content claims:
+    /// a third-party invite needs no signature by the rules, ours needs theirs (CVE-2025-68667).
+    async fn check_invite_signatures(
+        &self,
+        entry: &Admitted,
+        pdu: Pdu,
+    ) -> Result<CheckedPdu, RoomError> {
+        let sent = pdu.object().clone();
+        let event = self.checked(pdu).await?;
+        if !self.keys().is_signed_by(&event, entry.origin()).await? {
+            return Err(RoomError::Signature(entry.origin().to_owned()));
+        }
+        if *event.object() != sent {
+            return Err(RoomError::InvalidParam("The content hash is wrong".into()));
+        }
+        Ok(event)
+    }
+
+    async fn meets(
+        &self,
+        entry: &Admitted,
+        user: &UserId,
+        event: &CheckedPdu,
+    ) -> Result<Meets, RoomError> {
+        let (room_id, user) = (entry.room_id().to_owned(), user.to_owned());
+        let (event_id, ours) = (event.event_id().to_owned(), self.server_name().to_owned());
+        self.store()
+            .read(move |reader| {
+                let resident = match is_joined(reader, &room_id, &ours)? {
+                    true => Some(Graph::of(reader, &room_id)?.version),
+                    false => None,
+                };
+                let log = reader.scan::<tables::MembershipLog>((room_id, user));
+                let mut seen = false;
+                for row in log.iter() {
+                    seen |= row?.1.event_id == event_id;
+                }
+                Ok(Meets { resident, seen })
+            })
+            .await
+    }
+}
+
+/// The rows of a new invite. It replaces an older one, and ends a departure under way.
+fn put_invite(batch: &mut Batch, event: &CheckedPdu, pending: PendingMembership, now: u64) {
+    let PendingMembership { user_id, room_id, .. } = &pending;
+    put_membership(batch, user_id, room_id, membership_record(event));
+    let from = pending.delivered_by.clone();
+    put_log(batch, room_id, user_id, log_line(event, "handshake", from, now));
+    batch.put::<tables::Pending>(&(user_id.clone(), room_id.clone()), &pending);
+}
+
+/// What is usable of `invite_room_state`: within the limits, one entry per state key, and of each
+/// only what stripped state has. A bad entry never fails the invite.
+fn clean_state(state: &Value) -> Vec<Object> {
+    let mut out = Vec::new();
+    let mut keys = BTreeSet::new();
+    let mut bytes = 0;
+    for entry in state.as_array().into_iter().flatten().take(MAX_INVITE_STATE_EVENTS) {
+        let Some((key, clean)) = clean_entry(entry) else {
+            tracing::debug!("an entry of invite_room_state is no stripped state, dropped");
+            continue;
+        };
+        bytes += Value::Object(clean.clone()).to_string().len();
+        if bytes > MAX_INVITE_STATE_BYTES {
+            tracing::debug!("invite_room_state is too large, the rest is dropped");
+            break;
+        }
+        if keys.insert(key) {
+            out.push(clean);
+        }
+    }
+    out
+}
+
+fn clean_entry(entry: &Value) -> Option<((String, String), Object)> {
+    let text = |field| entry.get(field).and_then(Value::as_str);
+    let (kind, state_key) = (text("type")?, text("state_key")?);
+    let sender = <&UserId>::try_from(text("sender")?).ok()?;
+    let content = entry.get("content").filter(|content| content.is_object())?;
+    let mut clean = Object::new();
+    clean.insert("type".into(), kind.into());
+    clean.insert("state_key".into(), state_key.into());
+    clean.insert("sender".into(), sender.as_str().into());
+    clean.insert("content".into(), content.clone());
+    if let Some(at) = entry.get("origin_server_ts").filter(|at| at.is_u64()) {
+        clean.insert("origin_server_ts".into(), at.clone());
+    }
+    Some(((kind.to_owned(), state_key.to_owned()), clean))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn entry(kind: &str, key: &str) -> Value {
+        json!({ "type": kind, "state_key": key, "sender": "@a:a.example", "content": {} })
+    }
+
+    /// CVE-2024-52815: wrong JSON types are dropped, one by one.
+    #[test]
+    fn entries_of_wrong_types_are_dropped() {
+        for (field, value) in [
+            ("type", json!(1)),
+            ("type", json!(null)),
+            ("state_key", json!([])),
+            ("state_key", json!(null)),
+            ("sender", json!({})),
+            ("sender", json!("nobody")),
+            ("content", json!("text")),
+            ("content", json!([])),
+        ] {
+            let mut bad = entry("m.room.topic", "");
+            bad[field] = value;
+            let state = json!([bad, entry("m.room.name", "")]);
+            let kept = clean_state(&state);
+            assert_eq!(kept.len(), 1, "{state}");
+            assert_eq!(kept[0]["type"], "m.room.name");
+        }
+        for state in [json!(null), json!({}), json!("x"), json!(5), json!([1, "x", null, []])] {
+            assert!(clean_state(&state).is_empty(), "{state}");
+        }
+    }
+
+    #[test]
+    fn only_stripped_state_is_kept() {
+        let mut full = entry("m.room.create", "");
+        full["origin_server_ts"] = 5.into();
+        full["signatures"] = json!({ "a.example": {} });
+        let kept = clean_state(&json!([full]));
+        let keys: Vec<_> = kept[0].keys().map(String::as_str).collect();
+        assert_eq!(keys.len(), 5);
+        assert!(!keys.contains(&"signatures") && keys.contains(&"origin_server_ts"));
+    }
+
+    /// CVE-2023-32323: count and bytes are bounded; of two entries with one key the first counts.
+    #[test]
+    fn invite_state_is_bounded() {
+        let many: Vec<_> = (0..1000).map(|i| entry("m.room.member", &i.to_string())).collect();
+        assert_eq!(clean_state(&many.into()).len(), MAX_INVITE_STATE_EVENTS);
+        let mut large = entry("m.room.topic", "");
+        large["content"] = json!({ "topic": "x".repeat(MAX_INVITE_STATE_BYTES) });
+        let kept = clean_state(&json!([entry("m.room.name", ""), large]));
+        assert_eq!(kept.len(), 1);
+        let twice = json!([entry("m.room.name", ""), entry("m.room.name", "")]);
+        assert_eq!(clean_state(&twice).len(), 1);
+    }
+}

@@ -1,0 +1,38 @@
+//! What other servers ask of us: handshakes, transactions, reads. One file per verb.
+//!
+//! A method about one room takes an [`Admitted`], which only [`Rooms::admit`](crate::Rooms::admit) makes: no room-scoped
+//! route can be served without the room's ACL having been asked.
+
+mod auth_chain;
+mod backfill;
+mod directory;
+mod event;
+mod event_auth;
+mod gate;
+mod handed;
+mod invite;
+mod keys;
+mod make_join;
+mod make_leave;
+mod missing_events;
+mod restricted;
+mod send_join;
+mod send_leave;
+mod state;
+mod template;
+mod transaction;
+mod visibility;
+mod withdrawal;
+
+pub use auth_chain::MAX_AUTH_CHAIN;
+pub use backfill::{MAX_BACKFILL, MAX_BACKFILL_FROM};
+pub use directory::MAX_DIRECTORY_SERVERS;
+pub use gate::Admitted;
+pub use invite::{InboundInvite, MAX_INVITE_STATE_BYTES, MAX_INVITE_STATE_EVENTS};
+pub use keys::KEY_VALIDITY_MS;
+pub use missing_events::{
+    DEFAULT_MISSING_EVENTS, MAX_MISSING_EVENTS, MAX_MISSING_EVENTS_WALK, MissingEvents,
+};
+pub use transaction::{
+    MAX_EDUS, MAX_PDUS, MAX_TRANSACTIONS_PER_ORIGIN, MAX_TXN_ID_BYTES, Transaction,
+};

@@ -1,0 +1,175 @@
+//! `PUT send`: transactions. One bad event never fails its siblings; a failure of our own store
+//! fails the whole transaction, so that it is sent again.
+
+use std::collections::BTreeMap;
+
+use exeunt_core::{Object, hash};
+use exeunt_store::{
+    Batch,
+    records::TransactionRecord,
+    tables,
+};
+use futures_util::{StreamExt, stream};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use serde_json::{Value, json};
+
+use crate::{RoomError, Rooms};
+
+/// Most events of a transaction.
+pub const MAX_PDUS: usize = 50;
+/// Most ephemeral data units of a transaction.
+pub const MAX_EDUS: usize = 100;
+/// Longest transaction id.
+pub const MAX_TXN_ID_BYTES: usize = 255;
+/// Answers that are kept for replays, for each server. Servers send one transaction at a time.
+pub const MAX_TRANSACTIONS_PER_ORIGIN: usize = 20;
+/// Rooms whose events are worked on at a time.
+const CONCURRENT_ROOMS: usize = 8;
+
+/// What another server sends.
+#[derive(Debug, Clone, Default)]
+pub struct Transaction {
+    pub pdus: Vec<Value>,
+    pub edus: Vec<Value>,
+}
+
+/// Answers by event id.
+type Answers = BTreeMap<OwnedEventId, Value>;
+
+impl Rooms {
+    /// Works a transaction off: rooms side by side, the events of one room in order. The answer
+    /// has an object for each event whose id can be told: empty, or with an `error`. A transaction
+    /// that was answered before gets the same answer.
+    pub async fn receive_transaction(
+        &self,
+        origin: &ServerName,
+        txn_id: &str,
+        transaction: Transaction,
+    ) -> Result<Object, RoomError> {
+        let Transaction { pdus, edus } = transaction;
+        if pdus.len() > MAX_PDUS || edus.len() > MAX_EDUS {
+            let limits = format!("At most {MAX_PDUS} PDUs and {MAX_EDUS} EDUs");
+            return Err(RoomError::InvalidParam(limits));
+        }
+        if txn_id.len() > MAX_TXN_ID_BYTES {
+            return Err(RoomError::InvalidParam("The transaction id is too long".into()));
+        }
+        let key = (origin.to_owned(), txn_id.to_owned());
+        let known = key.clone();
+        let answered =
+            self.store().read(move |reader| reader.get::<tables::Transactions>(&known)).await?;
+        if let Some(record) = answered {
+            return Ok(record.answer);
+        }
+        if !edus.is_empty() {
+            tracing::debug!(%origin, count = edus.len(), "EDUs, skipped");
+        }
+        let empty = pdus.is_empty();
+        let work = by_room(pdus).into_iter().map(|(room_id, events)| {
+            let (rooms, origin) = (self.clone(), origin.to_owned());
+            async move { rooms.receive_events(&origin, &room_id, events).await }
+        });
+        let outcomes: Vec<_> =
+            stream::iter(work).buffer_unordered(CONCURRENT_ROOMS).collect().await;
+        let mut answer = Object::new();
+        for outcome in outcomes {
+            answer.extend(outcome?.into_iter().map(|(id, value)| (id.to_string(), value)));
+        }
+        if !empty {
+            self.keep_answer(key, answer.clone()).await?;
+        }
+        Ok(answer)
+    }
+
+    /// The events of one room, in order.
+    async fn receive_events(
+        &self,
+        origin: &OwnedServerName,
+        room_id: &RoomId,
+        events: Vec<Object>,
+    ) -> Result<Answers, RoomError> {
+        let admission = match self.admit(origin, room_id).await {
+            Err(error) if is_ours(&error) => return Err(error),
+            other => other.map(drop).map_err(|error| error.to_string()),
+        };
+        let version = self.version_if_resident(room_id).await?;
+        let mut answers = Answers::new();
+        for object in events {
+            let (event_id, outcome) = match version {
+                Some(version) => {
+                    let event_id = hash::event_id(version, &object);
+                    let outcome = match &admission {
+                        Ok(()) => self.ingest(origin, room_id, object).await,
+                        Err(denied) => Err(RoomError::Forbidden(denied.clone())),
+                    };
+                    (event_id, outcome)
+                }
+                None => match self.concerned(room_id, &object).await? {
+                    Some(concerned) => {
+                        (concerned.event_id(&object), self.withdraw(origin, concerned, object).await)
+                    }
+                    None => {
+                        tracing::debug!(%origin, %room_id, "an event of an unknown room, dropped");
+                        continue;
+                    }
+                },
+            };
+            let answer = match outcome {
+                Ok(()) => json!({}),
+                Err(error) if is_ours(&error) => return Err(error),
+                Err(error) => {
+                    tracing::info!(%origin, %room_id, ?event_id, %error, "an event was not taken");
+                    json!({ "error": error.to_string() })
+                }
+            };
+            answers.extend(event_id.map(|id| (id, answer)));
+        }
+        Ok(answers)
+    }
+
+    /// Keeps an answer for replays, and lets go of the server's oldest.
+    async fn keep_answer(
+        &self,
+        key: (OwnedServerName, String),
+        answer: Object,
+    ) -> Result<(), RoomError> {
+        let (origin, now) = (key.0.clone(), self.now());
+        let batch = self
+            .store()
+            .read(move |reader| {
+                let rows = reader.scan::<tables::Transactions>(origin).collect()?;
+                let mut old: Vec<_> = rows.into_iter().map(|(key, row)| (row.at, key)).collect();
+                old.sort();
+                let excess = (old.len() + 1).saturating_sub(MAX_TRANSACTIONS_PER_ORIGIN);
+                let mut batch = Batch::default();
+                for (_, key) in old.into_iter().take(excess) {
+                    batch.delete::<tables::Transactions>(&key);
+                }
+                batch.put::<tables::Transactions>(&key, &TransactionRecord { answer, at: now });
+                Ok::<_, RoomError>(batch)
+            })
+            .await?;
+        self.store().commit(batch).await?;
+        Ok(())
+    }
+}
+
+/// The events by their rooms. What names no room is dropped: its id cannot be told.
+fn by_room(pdus: Vec<Value>) -> BTreeMap<OwnedRoomId, Vec<Object>> {
+    let mut rooms: BTreeMap<OwnedRoomId, Vec<Object>> = BTreeMap::new();
+    for pdu in pdus {
+        let room_id = pdu.get("room_id").and_then(Value::as_str).and_then(|id| RoomId::parse(id).ok());
+        match (room_id, pdu) {
+            (Some(room_id), Value::Object(object)) => {
+                rooms.entry(room_id).or_default().push(object);
+            }
+            _ => tracing::debug!("something in a transaction names no room, dropped"),
+        }
+    }
+    rooms
+}
+
+/// Whether it is this server that failed, rather than the event.
+fn is_ours(error: &RoomError) -> bool {
+    matches!(error, RoomError::Store(_) | RoomError::Resolve(_))
+}

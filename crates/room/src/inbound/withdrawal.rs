@@ -1,0 +1,110 @@
+//! Invites that are taken back and knocks that are turned down, told to us in a transaction by
+//! the server of a room that we do not reside in. Rows RS1 to RS7.
+
+use exeunt_core::{CheckedPdu, Object, Pdu, PendingMembership, RoomVersion, hash};
+use exeunt_membership::{Rescission, check_rescission};
+use exeunt_store::{Batch, tables};
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, UserId};
+use serde_json::Value;
+
+use crate::{
+    RoomError, Rooms,
+    change::put_log,
+    leave::{log_line, put_local_leave},
+    place::Placement,
+};
+
+/// A pending membership that an event of a transaction is about.
+pub(super) struct Concerned {
+    user: OwnedUserId,
+    pending: PendingMembership,
+    version: RoomVersion,
+}
+
+impl Concerned {
+    /// The id of the event, which the room's version makes.
+    pub fn event_id(&self, object: &Object) -> Option<OwnedEventId> {
+        hash::event_id(self.version, object)
+    }
+}
+
+impl Rooms {
+    /// The invite or knock of a user of ours that the event may end. Also one that the user has
+    /// turned down while no server could be told of it.
+    pub(super) async fn concerned(
+        &self,
+        room_id: &RoomId,
+        object: &Object,
+    ) -> Result<Option<Concerned>, RoomError> {
+        let text = |field| object.get(field).and_then(Value::as_str);
+        let user = text("state_key").and_then(|key| <&UserId>::try_from(key).ok());
+        let Some(user) = user.filter(|user| {
+            text("type") == Some("m.room.member") && user.server_name() == self.server_name()
+        }) else {
+            return Ok(None);
+        };
+        let Some(pending) = self.pending(user, room_id).await? else { return Ok(None) };
+        let Ok(version) = RoomVersion::parse(&pending.room_version) else { return Ok(None) };
+        Ok(Some(Concerned { user: user.to_owned(), pending, version }))
+    }
+
+    async fn pending(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+    ) -> Result<Option<PendingMembership>, RoomError> {
+        let key = (user.to_owned(), room_id.to_owned());
+        self.store()
+            .read(move |reader| {
+                if let Some(pending) = reader.get::<tables::Pending>(&key)? {
+                    return Ok(Some(pending));
+                }
+                Ok(reader.get::<tables::Departures>(&key)?.map(|departure| departure.pending))
+            })
+            .await
+    }
+
+    /// Ends the invite, if the event proves that its sender may do so.
+    pub(super) async fn withdraw(
+        &self,
+        from: &OwnedServerName,
+        concerned: Concerned,
+        object: Object,
+    ) -> Result<(), RoomError> {
+        let pdu = Pdu::from_object(concerned.version, object)?;
+        pdu.check_reference_limits()?;
+        let event = self.checked(pdu).await?;
+        match check_rescission(&concerned.pending, &event) {
+            Rescission::Withdrawn => self.end(from, &concerned, &event).await,
+            Rescission::Unproven => Err(RoomError::Forbidden(
+                "It cannot be seen from here that the sender may do this".into(),
+            )),
+            Rescission::Unrelated => Err(RoomError::NotFound("This server is not in the room".into())),
+        }
+    }
+
+    async fn end(
+        &self,
+        from: &OwnedServerName,
+        concerned: &Concerned,
+        event: &CheckedPdu,
+    ) -> Result<(), RoomError> {
+        let (user, room_id) = (&concerned.user, &concerned.pending.room_id);
+        let guard = self.inner.locks.lock(room_id).await;
+        // A newer invite, or a join, may have come since.
+        if self.pending(user, room_id).await?.as_ref() != Some(&concerned.pending) {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        let key = (user.clone(), room_id.clone());
+        put_local_leave(&mut batch, user, room_id, event);
+        batch.delete::<tables::Departures>(&key);
+        let line = log_line(event, "transaction", Some(from.clone()), self.now());
+        put_log(&mut batch, room_id, user, line);
+        let mut placement = Placement::only(batch);
+        placement.users.insert(user.clone());
+        self.commit(&guard, placement).await?;
+        tracing::info!(%user, %room_id, server = %from, "an invite was taken back");
+        Ok(())
+    }
+}
