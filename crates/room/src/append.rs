@@ -3,7 +3,7 @@
 use exeunt_core::{CheckedPdu, Draft, Object};
 use exeunt_state_res::auth_types;
 use exeunt_store::tables;
-use ruma::{OwnedDeviceId, OwnedEventId, OwnedUserId, RoomId};
+use ruma::{OwnedDeviceId, OwnedEventId, OwnedUserId, RoomId, UserId};
 
 use crate::{
     RoomError, Rooms,
@@ -20,8 +20,25 @@ pub struct Intent {
     pub state_key: Option<String>,
     pub content: Object,
     pub redacts: Option<OwnedEventId>,
-    /// The client's transaction: the same device and id get the same event again.
-    pub transaction: Option<(OwnedDeviceId, String)>,
+    /// The client's transaction: the same one gets the same event again.
+    pub transaction: Option<ClientTransaction>,
+}
+
+/// A client's transaction id, with what it is scoped to: device and endpoint (client-server API,
+/// "Transaction identifiers").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientTransaction {
+    pub device: OwnedDeviceId,
+    /// The path without the id: the same id at another one is another transaction.
+    pub path: String,
+    pub id: String,
+}
+
+impl ClientTransaction {
+    /// Key of the row that finds the event again.
+    pub(crate) fn key(&self, sender: &UserId) -> (OwnedUserId, OwnedDeviceId, String) {
+        (sender.to_owned(), self.device.clone(), format!("{}\n{}", self.path, self.id))
+    }
 }
 
 impl Intent {
@@ -111,8 +128,8 @@ enum Drafted {
 
 /// The event that the intent asks for, if it is there: by transaction, or as state in force.
 fn existing(graph: &Graph<'_>, intent: &Intent) -> Result<Option<OwnedEventId>, RoomError> {
-    if let Some((device, txn_id)) = &intent.transaction {
-        let key = (intent.sender.clone(), device.clone(), txn_id.clone());
+    if let Some(transaction) = &intent.transaction {
+        let key = transaction.key(&intent.sender);
         if let Some(event_id) = graph.reader.get::<tables::ClientTransactions>(&key)? {
             return Ok(Some(event_id));
         }

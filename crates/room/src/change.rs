@@ -55,10 +55,10 @@ impl Change<'_> {
         }
         if let Source::Local { transaction, purpose } = self.source {
             journal(&mut batch, purpose, &event_id, None, self.now);
-            if let Some((device, txn_id)) = transaction {
-                let key = (self.event.sender().to_owned(), device.clone(), txn_id.clone());
+            if let Some(transaction) = transaction {
+                let key = transaction.key(self.event.sender());
                 batch.put::<tables::ClientTransactions>(&key, &event_id);
-                let back = (device.clone(), txn_id.clone());
+                let back = (transaction.device.clone(), transaction.id.clone());
                 batch.put::<tables::EventTransactions>(&event_id, &back);
             }
         }

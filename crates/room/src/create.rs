@@ -2,12 +2,10 @@
 //!
 //! Specification: client-server API, "POST /createRoom".
 
+use std::collections::BTreeMap;
+
 use exeunt_core::{Draft, Object, RoomVersion};
-use exeunt_store::{
-    Batch,
-    records::{AliasRecord, RoomRecord, Root},
-    tables,
-};
+use exeunt_store::records::{RoomRecord, Root};
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::{Value, json};
 
@@ -36,7 +34,8 @@ pub struct NewRoom {
     pub name: Option<String>,
     pub topic: Option<String>,
     pub alias: Option<OwnedRoomAliasId>,
-    pub invite: Vec<OwnedUserId>,
+    /// Users to invite, each with the profile that their member event carries.
+    pub invite: BTreeMap<OwnedUserId, Object>,
     pub is_direct: bool,
     /// Type, state key, content.
     pub initial_state: Vec<(String, String, Object)>,
@@ -66,8 +65,8 @@ impl Rooms {
         if let Some(alias) = &room.alias {
             self.put_alias(alias, &room_id, creator).await?;
         }
-        for user in &room.invite {
-            let mut content = Object::new();
+        for (user, profile) in &room.invite {
+            let mut content = profile.clone();
             if room.is_direct {
                 content.insert("is_direct".into(), true.into());
             }
@@ -120,27 +119,6 @@ impl Rooms {
         self.commit(&guard, placement).await?;
         Ok(room_id)
     }
-
-    async fn check_alias_free(&self, alias: &OwnedRoomAliasId) -> Result<(), RoomError> {
-        let alias = alias.clone();
-        let taken =
-            self.inner.store.read(move |reader| reader.get::<tables::Aliases>(&alias)).await?;
-        if taken.is_some() { Err(RoomError::AliasTaken) } else { Ok(()) }
-    }
-
-    pub(crate) async fn put_alias(
-        &self,
-        alias: &OwnedRoomAliasId,
-        room_id: &RoomId,
-        creator: &OwnedUserId,
-    ) -> Result<(), RoomError> {
-        let mut batch = Batch::default();
-        let record = AliasRecord { room_id: room_id.to_owned(), creator: creator.clone() };
-        batch.put::<tables::Aliases>(alias, &record);
-        batch.put::<tables::RoomAliases>(&(room_id.to_owned(), alias.clone()), &());
-        self.inner.store.commit(batch).await?;
-        Ok(())
-    }
 }
 
 fn creation_content(room: &NewRoom) -> Object {
@@ -155,7 +133,7 @@ fn creation_content(room: &NewRoom) -> Object {
     if rules.additional_room_creators && room.preset == Preset::TrustedPrivate {
         let named = content.get("additional_creators").and_then(Value::as_array);
         let mut creators: Vec<Value> = named.cloned().unwrap_or_default();
-        for user in &room.invite {
+        for user in room.invite.keys() {
             let user = Value::from(user.as_str());
             if !creators.contains(&user) {
                 creators.push(user);
@@ -196,9 +174,14 @@ fn state_of(room: &NewRoom) -> Vec<(String, String, Object)> {
         state.push(("m.room.name".into(), String::new(), object(json!({ "name": name }))));
     }
     if let Some(topic) = &room.topic {
-        state.push(("m.room.topic".into(), String::new(), object(json!({ "topic": topic }))));
+        state.push(("m.room.topic".into(), String::new(), object(topic_content(topic))));
     }
     state
+}
+
+/// A topic as plain text and in the extensible form (client-server API, "m.room.topic").
+fn topic_content(topic: &str) -> Value {
+    json!({ "topic": topic, "m.topic": { "m.text": [{ "body": topic }] } })
 }
 
 /// The levels of a new room. Where creators have infinite power (room version 12) they are not
@@ -209,7 +192,7 @@ fn power_levels(room: &NewRoom) -> Value {
     if !privileged {
         users.insert(room.creator.to_string(), 100.into());
         if room.preset == Preset::TrustedPrivate {
-            users.extend(room.invite.iter().map(|user| (user.to_string(), 100.into())));
+            users.extend(room.invite.keys().map(|user| (user.to_string(), 100.into())));
         }
     }
     let invite = if room.preset == Preset::Public { 50 } else { 0 };

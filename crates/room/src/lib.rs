@@ -39,6 +39,7 @@ use ruma::{OwnedServerName, ServerName};
 pub use append::{ClientTransaction, Intent};
 pub use create::{NewRoom, Preset};
 pub use error::RoomError;
+pub use exeunt_membership::InboundError;
 pub use keys::KeyCache;
 pub use remote::{Call, Remote, RemoteError, ServerKeys};
 
@@ -57,8 +58,6 @@ pub struct Options {
     pub default_version: RoomVersion,
     /// How long a leave may wait for other servers before the client has its answer.
     pub leave_deadline: Duration,
-    /// How long one request of a handshake may take.
-    pub handshake_timeout: Duration,
 }
 
 impl Default for Options {
@@ -66,7 +65,6 @@ impl Default for Options {
         Self {
             default_version: RoomVersion::latest(),
             leave_deadline: Duration::from_secs(2),
-            handshake_timeout: Duration::from_secs(20),
         }
     }
 }

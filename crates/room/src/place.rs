@@ -11,9 +11,10 @@ use exeunt_store::{
     Batch,
     records::{Root, States, Verdict},
 };
-use ruma::{OwnedDeviceId, OwnedEventId, OwnedServerName, OwnedUserId, ServerName};
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, ServerName};
 
 use crate::{
+    append::ClientTransaction,
     RoomError, Rooms,
     change::{Change, Effects},
     graph::{Graph, Known},
@@ -27,7 +28,7 @@ const MAX_OWN_PREV_EVENTS: usize = 10;
 #[derive(Debug, Clone)]
 pub enum Source {
     /// We built it: sent to every other server in the room. A refusal is an error.
-    Local { transaction: Option<(OwnedDeviceId, String)>, purpose: &'static str },
+    Local { transaction: Option<ClientTransaction>, purpose: &'static str },
     /// Another server handed it to us in a join, leave or invite: relayed to every other server
     /// but that one. A refusal is an error.
     Handshake { from: OwnedServerName },

@@ -1,0 +1,238 @@
+//! Room aliases: of this server from the store, of others by asking them.
+//!
+//! Specification: client-server API, "Room aliases"; server-server API, "GET query/directory".
+
+use exeunt_core::Object;
+use exeunt_store::{
+    Batch,
+    records::AliasRecord,
+    tables::{Aliases, RoomAliases},
+};
+use ruma::{
+    OwnedRoomAliasId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, ServerName, UserId,
+};
+use serde_json::Value;
+
+use crate::{
+    Call, Intent, RemoteError, RoomError, Rooms,
+    graph::{Graph, joined_servers},
+};
+
+/// Most servers that go with a resolved alias.
+const MAX_ALIAS_SERVERS: usize = 50;
+const CANONICAL_ALIAS: &str = "m.room.canonical_alias";
+
+impl Rooms {
+    /// The room that an alias means, and servers that can help to join it.
+    pub async fn resolve_alias(
+        &self,
+        alias: &RoomAliasId,
+    ) -> Result<(OwnedRoomId, Vec<OwnedServerName>), RoomError> {
+        if alias.server_name() == self.server_name() {
+            self.local_alias(alias).await?.ok_or_else(unknown_alias)
+        } else {
+            self.remote_alias(alias).await
+        }
+    }
+
+    /// What one of this server's aliases means; `None` if there is no such alias.
+    pub async fn local_alias(
+        &self,
+        alias: &RoomAliasId,
+    ) -> Result<Option<(OwnedRoomId, Vec<OwnedServerName>)>, RoomError> {
+        let (alias, ours) = (alias.to_owned(), self.server_name().to_owned());
+        self.inner
+            .store
+            .read(move |reader| {
+                let Some(record) = reader.get::<Aliases>(&alias)? else { return Ok(None) };
+                let mut servers = vec![ours];
+                for server in joined_servers(reader, &record.room_id)? {
+                    if servers.len() < MAX_ALIAS_SERVERS && server != servers[0] {
+                        servers.push(server);
+                    }
+                }
+                Ok(Some((record.room_id, servers)))
+            })
+            .await
+    }
+
+    async fn remote_alias(
+        &self,
+        alias: &RoomAliasId,
+    ) -> Result<(OwnedRoomId, Vec<OwnedServerName>), RoomError> {
+        let server = alias.server_name();
+        let remote = |error| RoomError::Remote { server: server.to_owned(), error };
+        let answer = self.call(server, Call::Directory { alias }).await.map_err(remote)?;
+        let room_id = answer
+            .get("room_id")
+            .and_then(Value::as_str)
+            .and_then(|id| RoomId::parse(id).ok())
+            .ok_or_else(|| remote(RemoteError::Misbehaved("the answer names no room".into())))?;
+        let named = answer.get("servers").and_then(Value::as_array).into_iter().flatten();
+        let mut servers: Vec<OwnedServerName> = named
+            .filter_map(|name| ServerName::parse(name.as_str()?).ok())
+            .take(MAX_ALIAS_SERVERS)
+            .collect();
+        if servers.is_empty() {
+            servers.push(server.to_owned());
+        }
+        Ok((room_id, servers))
+    }
+
+    /// Makes an alias for a room that its creator is joined to.
+    pub async fn create_alias(
+        &self,
+        alias: &RoomAliasId,
+        room_id: &RoomId,
+        creator: &UserId,
+    ) -> Result<(), RoomError> {
+        if alias.server_name() != self.server_name() {
+            return Err(RoomError::InvalidParam("The alias is of another server".into()));
+        }
+        self.require_joined(room_id, creator).await?;
+        self.put_alias(alias, room_id, creator).await
+    }
+
+    /// Removes an alias: its creator may, and whoever may change the room's canonical alias. The
+    /// canonical alias event loses it too, if the user may send that.
+    pub async fn delete_alias(&self, alias: &RoomAliasId, user: &UserId) -> Result<(), RoomError> {
+        let _lock = self.inner.alias_lock.lock().await;
+        let (key, who) = (alias.to_owned(), user.to_owned());
+        let (room_id, canonical) = self
+            .inner
+            .store
+            .read(move |reader| {
+                let record = reader.get::<Aliases>(&key)?.ok_or_else(unknown_alias)?;
+                let graph = Graph::open(reader, &record.room_id)?;
+                let may = record.creator == who
+                    || graph.as_ref().map_or(Ok(false), |graph| may_change_aliases(graph, &who))?;
+                if !may {
+                    return Err(RoomError::Forbidden("The alias is another user's".into()));
+                }
+                let canonical = match &graph {
+                    Some(graph) => graph.current(CANONICAL_ALIAS, "")?,
+                    None => None,
+                };
+                let content = canonical.and_then(|event| without_alias(event.content(), &key));
+                Ok::<_, RoomError>((record.room_id, content))
+            })
+            .await?;
+        let mut batch = Batch::default();
+        batch.delete::<Aliases>(&alias.to_owned());
+        batch.delete::<RoomAliases>(&(room_id.clone(), alias.to_owned()));
+        self.inner.store.commit(batch).await?;
+        if let Some(content) = canonical {
+            let intent = Intent::state(user.to_owned(), CANONICAL_ALIAS, "", content);
+            if let Err(error) = self.append(&room_id, intent).await {
+                tracing::info!(%room_id, %alias, %error, "the canonical alias stays");
+            }
+        }
+        Ok(())
+    }
+
+    /// This server's aliases of a room, for one of its members.
+    pub async fn aliases_of(
+        &self,
+        room_id: &RoomId,
+        user: &UserId,
+    ) -> Result<Vec<OwnedRoomAliasId>, RoomError> {
+        self.require_joined(room_id, user).await?;
+        let room = room_id.to_owned();
+        let keys =
+            self.inner.store.read(move |reader| reader.scan::<RoomAliases>(room).keys()).await?;
+        Ok(keys.into_iter().map(|(_, alias)| alias).collect())
+    }
+
+    async fn require_joined(&self, room_id: &RoomId, user: &UserId) -> Result<(), RoomError> {
+        let (room, user) = (room_id.to_owned(), user.to_owned());
+        let membership = self
+            .inner
+            .store
+            .read(move |reader| match Graph::open(reader, &room)? {
+                Some(graph) => graph.membership(&user),
+                None => Ok(None),
+            })
+            .await?;
+        match membership.as_deref() {
+            Some("join") => Ok(()),
+            _ => Err(RoomError::Forbidden("You are not in the room".into())),
+        }
+    }
+
+    pub(crate) async fn check_alias_free(&self, alias: &RoomAliasId) -> Result<(), RoomError> {
+        match self.local_alias(alias).await? {
+            Some(_) => Err(RoomError::AliasTaken),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) async fn put_alias(
+        &self,
+        alias: &RoomAliasId,
+        room_id: &RoomId,
+        creator: &UserId,
+    ) -> Result<(), RoomError> {
+        let _lock = self.inner.alias_lock.lock().await;
+        self.check_alias_free(alias).await?;
+        let mut batch = Batch::default();
+        let record = AliasRecord { room_id: room_id.to_owned(), creator: creator.to_owned() };
+        batch.put::<Aliases>(&alias.to_owned(), &record);
+        batch.put::<RoomAliases>(&(room_id.to_owned(), alias.to_owned()), &());
+        self.inner.store.commit(batch).await?;
+        Ok(())
+    }
+}
+
+fn unknown_alias() -> RoomError {
+    RoomError::NotFound("Unknown room alias".into())
+}
+
+fn may_change_aliases(graph: &Graph<'_>, user: &UserId) -> Result<bool, RoomError> {
+    if graph.membership(user)?.as_deref() != Some("join") {
+        return Ok(false);
+    }
+    let levels = graph.power_levels(graph.room.state)?;
+    let enough = levels
+        .user(user)
+        .and_then(|has| Ok(has >= levels.event(CANONICAL_ALIAS, true)?));
+    // Nobody is known to have power under levels that cannot be read.
+    Ok(enough.unwrap_or(false))
+}
+
+/// The content without the alias; `None` if it does not name it.
+fn without_alias(content: &Object, alias: &RoomAliasId) -> Option<Object> {
+    let is_it = |value: &Value| value.as_str() == Some(alias.as_str());
+    let mut rest = content.clone();
+    if rest.get("alias").is_some_and(is_it) {
+        rest.remove("alias");
+    }
+    if let Some(Value::Array(others)) = rest.get_mut("alt_aliases") {
+        others.retain(|other| !is_it(other));
+        if others.is_empty() {
+            rest.remove("alt_aliases");
+        }
+    }
+    (rest != *content).then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::room_alias_id;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_alias_leaves_the_canonical_alias() {
+        let check = |content: Value, rest: Option<Value>| {
+            let found = without_alias(content.as_object().unwrap(), room_alias_id!("#a:x"));
+            assert_eq!(found.map(Value::Object), rest, "{content}");
+        };
+        check(json!({ "alias": "#a:x" }), Some(json!({})));
+        check(json!({ "alias": "#a:x", "alt_aliases": ["#a:x"] }), Some(json!({})));
+        let kept = json!({ "alias": "#b:x", "alt_aliases": ["#c:x"] });
+        check(json!({ "alias": "#b:x", "alt_aliases": ["#a:x", "#c:x"] }), Some(kept.clone()));
+        check(kept, None);
+        check(json!({ "alias": 1, "alt_aliases": "#a:x" }), None);
+    }
+}
