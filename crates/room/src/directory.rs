@@ -192,9 +192,7 @@ fn may_change_aliases(graph: &Graph<'_>, user: &UserId) -> Result<bool, RoomErro
         return Ok(false);
     }
     let levels = graph.power_levels(graph.room.state)?;
-    let enough = levels
-        .user(user)
-        .and_then(|has| Ok(has >= levels.event(CANONICAL_ALIAS, true)?));
+    let enough = levels.user(user).and_then(|has| Ok(has >= levels.event(CANONICAL_ALIAS, true)?));
     // Nobody is known to have power under levels that cannot be read.
     Ok(enough.unwrap_or(false))
 }

@@ -298,6 +298,7 @@ impl Rooms {
                 .into_iter()
                 .map(|a| AttemptRecord { server: a.server, outcome: a.outcome })
                 .collect();
+            record.attempts += 1;
             record.retry_at = self.now();
             batch.put::<tables::Departures>(&key, &record);
         } else {

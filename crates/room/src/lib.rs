@@ -16,6 +16,7 @@ pub mod keys;
 pub mod locks;
 pub mod notify;
 pub mod remote;
+pub mod views;
 
 mod append;
 mod change;
@@ -62,10 +63,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            default_version: RoomVersion::latest(),
-            leave_deadline: Duration::from_secs(2),
-        }
+        Self { default_version: RoomVersion::latest(), leave_deadline: Duration::from_secs(2) }
     }
 }
 

@@ -14,8 +14,8 @@ use exeunt_store::{
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, ServerName};
 
 use crate::{
-    append::ClientTransaction,
     RoomError, Rooms,
+    append::ClientTransaction,
     change::{Change, Effects},
     graph::{Graph, Known},
     locks::RoomGuard,

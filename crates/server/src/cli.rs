@@ -14,9 +14,10 @@ use clap::{Args, Parser, Subcommand};
 use exeunt_store::Store;
 
 use crate::{
-    app::database,
+    app::{self, database},
     config::{self, Config},
     failure::Failure,
+    logging,
 };
 
 /// A light Matrix homeserver that never loses a departure.
@@ -32,13 +33,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the server until SIGTERM
+    Serve(At),
     /// Print the example configuration, or check one
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Accounts
     #[command(subcommand)]
     User(UserCommand),
-    /// Departures that no server has taken yet
+    /// Departures that no server has taken yet (also beside the running server)
     #[command(subcommand)]
     Departures(DeparturesCommand),
     /// The database
@@ -109,6 +112,11 @@ pub fn run() -> ExitCode {
 
 fn dispatch(command: Command, out: &mut impl Write) -> Result<ExitCode, Failure> {
     match command {
+        Command::Serve(at) => {
+            let config = config::load(&at.config)?;
+            logging::start(&config.log);
+            actix_web::rt::System::new().block_on(app::serve(config))?;
+        }
         Command::Config(ConfigCommand::Example) => {
             print(out, &config::example())?;
         }
@@ -139,11 +147,16 @@ fn print(out: &mut impl Write, text: &str) -> Result<(), Failure> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Output)
 }
 
-/// Opens a database that must be there already.
-fn open_existing(config: &Config) -> Result<Store, Failure> {
+/// The database, which must be there already.
+fn existing(config: &Config) -> Result<PathBuf, Failure> {
     let path = database(&config.store.path);
     if !path.is_dir() {
         return Err(Failure::NoStore { path });
     }
-    Ok(Store::open(&path)?)
+    Ok(path)
+}
+
+/// Opens a database that must be there already, for writing.
+fn open_existing(config: &Config) -> Result<Store, Failure> {
+    Ok(Store::open(&existing(config)?)?)
 }

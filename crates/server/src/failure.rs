@@ -16,6 +16,8 @@ pub enum Failure {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
+    Federation(#[from] exeunt_fed_client::SetupError),
+    #[error(transparent)]
     SigningKey(#[from] SigningKeyError),
     #[error("{error}; {}", advice(error))]
     Store { error: StoreError },
@@ -38,7 +40,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::User(_) | Self::Input(_) | Self::Runtime(_) | Self::Output(_) => 1,
-            Self::Config(_) | Self::Tls(_) => 2,
+            Self::Config(_) | Self::Tls(_) | Self::Federation(_) => 2,
             Self::SigningKey(_) | Self::Store { .. } | Self::NoStore { .. } => 3,
             Self::Bind { .. } => 4,
         }

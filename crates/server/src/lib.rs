@@ -1,5 +1,6 @@
 //! The binary `exeunt`: configuration, composition root, background tasks, subcommands.
 
+mod adapters;
 pub mod app;
 pub mod cli;
 pub mod clock;

@@ -61,6 +61,11 @@ impl Store {
         (Self::on_memory(engine).expect("an empty memory engine opens"), faults)
     }
 
+    /// Opens a database for reading, also beside the process that writes to it. Commits fail.
+    pub fn open_read_only(path: &Path) -> Result<Store, StoreError> {
+        Self::on_engine(Arc::new(RocksEngine::open_read_only(path)?), true)
+    }
+
     pub(crate) fn on_memory(engine: Mounted) -> Result<Store, StoreError> {
         Self::on_engine(Arc::new(engine), false)
     }

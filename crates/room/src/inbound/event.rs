@@ -13,7 +13,11 @@ use crate::{
 impl Rooms {
     /// An event, for a server in its room that may see it. No path names the room, so there is no
     /// ACL to ask; whoever is not in the room learns nothing.
-    pub async fn event_for_server(&self, origin: &ServerName, event_id: &EventId) -> Result<Value, RoomError> {
+    pub async fn event_for_server(
+        &self,
+        origin: &ServerName,
+        event_id: &EventId,
+    ) -> Result<Value, RoomError> {
         let (origin, event_id) = (origin.to_owned(), event_id.to_owned());
         let (ours, now) = (self.server_name().to_owned(), self.now());
         self.store()

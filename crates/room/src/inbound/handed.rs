@@ -15,8 +15,7 @@ use crate::{
 };
 
 /// A check of `exeunt_membership::inbound`.
-pub(super) type Check =
-    fn(&ServerName, &RoomId, &EventId, &Pdu) -> Result<(), InboundError>;
+pub(super) type Check = fn(&ServerName, &RoomId, &EventId, &Pdu) -> Result<(), InboundError>;
 
 impl Rooms {
     /// Checks an event and places it. One that is placed already is fine: a peer that lost our
@@ -43,11 +42,15 @@ impl Rooms {
                 .content_str("join_authorised_via_users_server")
                 .and_then(|user| <&ruma::UserId>::try_from(user).ok())
                 .is_some_and(|user| user.server_name() == self.server_name());
-        let event = if vouched_by_us { self.vouch(entry, pdu).await? } else { self.checked(pdu).await? };
+        let event =
+            if vouched_by_us { self.vouch(entry, pdu).await? } else { self.checked(pdu).await? };
         let guard = self.inner.locks.lock(entry.room_id()).await;
         match self.stored(event_id).await?.filter(|known| known.states.is_some()) {
             Some(known) if known.verdict.is_accepted() => return Ok(event),
-            Some(EventRecord { verdict: Verdict::Rejected(why) | Verdict::SoftFailed(why), .. }) => {
+            Some(EventRecord {
+                verdict: Verdict::Rejected(why) | Verdict::SoftFailed(why),
+                ..
+            }) => {
                 return Err(RoomError::Forbidden(why));
             }
             _ => {}
@@ -96,7 +99,10 @@ impl Rooms {
         self.checked(signed.into_pdu()).await
     }
 
-    pub(super) async fn stored(&self, event_id: &EventId) -> Result<Option<EventRecord>, RoomError> {
+    pub(super) async fn stored(
+        &self,
+        event_id: &EventId,
+    ) -> Result<Option<EventRecord>, RoomError> {
         let event_id = event_id.to_owned();
         self.store()
             .read(move |reader| Ok(load_event(reader, &event_id)?.map(|k| (*k.record).clone())))

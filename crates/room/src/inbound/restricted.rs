@@ -64,7 +64,9 @@ fn conditions(graph: &Graph<'_>) -> Result<Option<Vec<Value>>, RoomError> {
     });
     let Some(rules) = rules else { return Ok(None) };
     let allow = rules.content().get("allow").and_then(Value::as_array);
-    Ok(Some(allow.map(|all| all.iter().take(MAX_CONDITIONS).cloned().collect()).unwrap_or_default()))
+    Ok(Some(
+        allow.map(|all| all.iter().take(MAX_CONDITIONS).cloned().collect()).unwrap_or_default(),
+    ))
 }
 
 fn meets_any(

@@ -9,7 +9,11 @@ use crate::{RoomError, Rooms, graph::Graph};
 
 impl Rooms {
     /// The state before an event, and its auth chain, in full.
-    pub async fn state_for_server(&self, entry: &Admitted, event_id: &EventId) -> Result<Value, RoomError> {
+    pub async fn state_for_server(
+        &self,
+        entry: &Admitted,
+        event_id: &EventId,
+    ) -> Result<Value, RoomError> {
         self.state_before(entry, event_id, |graph, state, chain| {
             Ok(json!({ "pdus": graph.wire(&state)?, "auth_chain": graph.wire(&chain)? }))
         })

@@ -4,11 +4,7 @@
 use std::collections::BTreeMap;
 
 use exeunt_core::{Object, hash};
-use exeunt_store::{
-    Batch,
-    records::TransactionRecord,
-    tables,
-};
+use exeunt_store::{Batch, records::TransactionRecord, tables};
 use futures_util::{StreamExt, stream};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde_json::{Value, json};
@@ -105,9 +101,10 @@ impl Rooms {
                     (event_id, outcome)
                 }
                 None => match self.concerned(room_id, &object).await? {
-                    Some(concerned) => {
-                        (concerned.event_id(&object), self.withdraw(origin, concerned, object).await)
-                    }
+                    Some(concerned) => (
+                        concerned.event_id(&object),
+                        self.withdraw(origin, concerned, object).await,
+                    ),
                     None => {
                         tracing::debug!(%origin, %room_id, "an event of an unknown room, dropped");
                         continue;
@@ -158,7 +155,8 @@ impl Rooms {
 fn by_room(pdus: Vec<Value>) -> BTreeMap<OwnedRoomId, Vec<Object>> {
     let mut rooms: BTreeMap<OwnedRoomId, Vec<Object>> = BTreeMap::new();
     for pdu in pdus {
-        let room_id = pdu.get("room_id").and_then(Value::as_str).and_then(|id| RoomId::parse(id).ok());
+        let room_id =
+            pdu.get("room_id").and_then(Value::as_str).and_then(|id| RoomId::parse(id).ok());
         match (room_id, pdu) {
             (Some(room_id), Value::Object(object)) => {
                 rooms.entry(room_id).or_default().push(object);

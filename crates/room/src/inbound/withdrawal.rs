@@ -79,7 +79,9 @@ impl Rooms {
             Rescission::Unproven => Err(RoomError::Forbidden(
                 "It cannot be seen from here that the sender may do this".into(),
             )),
-            Rescission::Unrelated => Err(RoomError::NotFound("This server is not in the room".into())),
+            Rescission::Unrelated => {
+                Err(RoomError::NotFound("This server is not in the room".into()))
+            }
         }
     }
 

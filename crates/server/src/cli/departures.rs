@@ -3,15 +3,15 @@
 use std::fmt::Write;
 
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
-use exeunt_store::{records::DepartureRecord, tables::Departures};
+use exeunt_store::{Store, records::DepartureRecord, tables::Departures};
 use serde_json::json;
 
-use super::open_existing;
+use super::existing;
 use crate::{config::Config, failure::Failure};
 
 /// Everything in the departure outbox, as text or as one JSON object per line.
 pub fn list(config: &Config, as_json: bool) -> Result<String, Failure> {
-    let store = open_existing(config)?;
+    let store = Store::open_read_only(&existing(config)?)?;
     let departures = store.reader().scan::<Departures>(()).collect()?;
     let mut text = String::new();
     for ((user, room), record) in &departures {

@@ -48,8 +48,6 @@ section! {
         enabled: bool = Default("true"),
         /// More certificate authorities to trust (PEM), beside those of the system.
         extra_ca: Option<PathBuf> = Optional("\"/etc/exeunt/ca.pem\""),
-        /// How long one request to another server may take while a user waits for it.
-        handshake_timeout: Duration = Default("\"20s\""),
         /// The pause after a server could not be reached, and the longest that it grows to.
         retry_min: Duration = Default("\"5s\""),
         /// See retry_min.
@@ -91,7 +89,7 @@ section! {
         /// "text" or "json".
         format: LogFormat = Default("\"text\""),
         /// A level (error, warn, info, debug, trace), also per module: "info,exeunt_room=debug".
-        filter: Filter = Default("\"info\""),
+        filter: Filter = Default("\"info,actix_server=warn\""),
     }
 }
 

@@ -37,6 +37,17 @@ impl RocksEngine {
         let db = DB::open(&options(), path).map_err(|e| open_error(path, &e))?;
         Ok(Self { db })
     }
+
+    /// Opens the database for reading, also while another process writes to it: what was written
+    /// up to now is seen. Writes fail.
+    pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
+        let mut options = options();
+        options.create_if_missing(false);
+        // The writer's logs may go while they are read.
+        options.set_track_and_verify_wals_in_manifest(false);
+        let db = DB::open_for_read_only(&options, path, false).map_err(|e| open_error(path, &e))?;
+        Ok(Self { db })
+    }
 }
 
 fn options() -> Options {

@@ -1,0 +1,142 @@
+//! How far a user may read a room: all of it, or up to the departure.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use exeunt_core::StateKey;
+use exeunt_store::{
+    Reader, StoreError,
+    records::{MembershipRecord, Root},
+    tables,
+};
+use ruma::{RoomId, UserId};
+
+use super::{Viewer, visibility::Standpoint};
+use crate::{RoomError, graph::Graph};
+
+/// A room as one user may read it.
+pub(crate) struct RoomView<'a> {
+    pub graph: Graph<'a>,
+    pub viewer: &'a Viewer,
+    /// What the room is to the user.
+    pub member: Option<MembershipRecord>,
+    /// The user's last stay in the room.
+    pub stay: Option<Stay>,
+    /// What the rules of visibility ask of a state, by its root.
+    pub(super) standpoints: RefCell<BTreeMap<Root, Standpoint>>,
+}
+
+/// A time in which a user was joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stay {
+    /// Stream position of the last join event.
+    pub joined: u64,
+    /// Stream position of the departure.
+    pub left: Option<u64>,
+}
+
+impl<'a> RoomView<'a> {
+    /// The room as the user may read it, `None` if there is no such room here. Says nothing about
+    /// whether the user may read it at all.
+    pub fn open(
+        reader: &'a Reader<'a>,
+        viewer: &'a Viewer,
+        room_id: &RoomId,
+    ) -> Result<Option<Self>, RoomError> {
+        let Some(graph) = Graph::open(reader, room_id)? else { return Ok(None) };
+        let key = (viewer.user.clone(), room_id.to_owned());
+        let member = reader.get::<tables::Memberships>(&key)?;
+        let stay = match member {
+            Some(_) => last_stay(reader, room_id, &viewer.user)?,
+            None => None,
+        };
+        let standpoints = RefCell::default();
+        Ok(Some(Self { graph, viewer, member, stay, standpoints }))
+    }
+
+    /// As [`open`](Self::open), for a user who may read the room: one who is or was joined, or
+    /// anyone if the room is world readable. Gives the stream position up to which they may.
+    pub fn readable(
+        reader: &'a Reader<'a>,
+        viewer: &'a Viewer,
+        room_id: &RoomId,
+    ) -> Result<(Self, u64), RoomError> {
+        let refused = || RoomError::Forbidden("You are not in the room, and never were".into());
+        let view = Self::open(reader, viewer, room_id)?.ok_or_else(refused)?;
+        let until = view.until()?.ok_or_else(refused)?;
+        Ok((view, until))
+    }
+
+    fn until(&self) -> Result<Option<u64>, RoomError> {
+        let now = self.graph.reader.position();
+        if self.is_joined() {
+            return Ok(Some(now));
+        }
+        if self.standpoint(self.graph.room.state)?.visibility.is_world_readable() {
+            return Ok(Some(now));
+        }
+        if self.member.as_ref().is_none_or(|member| member.forgotten) {
+            return Ok(None);
+        }
+        Ok(self.stay.and_then(|stay| stay.left))
+    }
+
+    pub fn is_joined(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| member.membership == "join")
+    }
+
+    /// Whether the user was joined at a stream position.
+    pub fn was_joined(&self, position: u64) -> Result<bool, RoomError> {
+        if let Some(member) = self.member.as_ref().filter(|member| member.position <= position) {
+            return Ok(member.membership == "join");
+        }
+        let root = self.root_at(position)?;
+        let event = self.graph.state_event(root, &StateKey::member(&self.viewer.user))?;
+        Ok(event.is_some_and(|event| event.membership() == Some("join")))
+    }
+
+    /// The room's current state as it was at a stream position.
+    pub fn root_at(&self, position: u64) -> Result<Root, RoomError> {
+        let room_id = &self.graph.room_id;
+        let rows = self.graph.reader.scan::<tables::RoomStates>(room_id.clone());
+        let row = rows.before((room_id.clone(), position.saturating_add(1))).rev().first()?;
+        Ok(row.map_or(Root::EMPTY, |(_, root)| root))
+    }
+
+    /// The first state of the room that we know.
+    pub fn first_root(&self) -> Result<Root, RoomError> {
+        let row =
+            self.graph.reader.scan::<tables::RoomStates>(self.graph.room_id.clone()).first()?;
+        Ok(row.map_or(Root::EMPTY, |(_, root)| root))
+    }
+
+    /// Stream position of the user's first join.
+    pub fn first_join(&self) -> Result<Option<u64>, RoomError> {
+        let prefix = (self.graph.room_id.clone(), self.viewer.user.clone());
+        for row in self.graph.reader.scan::<tables::MembershipLog>(prefix).iter() {
+            let ((_, _, position), line) = row?;
+            if line.membership == "join" {
+                return Ok(Some(position));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The last time that a user was joined to a room.
+fn last_stay(
+    reader: &Reader<'_>,
+    room_id: &RoomId,
+    user: &UserId,
+) -> Result<Option<Stay>, StoreError> {
+    let mut left = None;
+    let prefix = (room_id.to_owned(), user.to_owned());
+    for row in reader.scan::<tables::MembershipLog>(prefix).rev().iter() {
+        let ((_, _, position), line) = row?;
+        if line.membership == "join" {
+            return Ok(Some(Stay { joined: position, left }));
+        }
+        left = Some(position);
+    }
+    Ok(None)
+}

@@ -1,0 +1,40 @@
+//! One event by its id. Specification: client-server API, "GET /rooms/{roomId}/event/{eventId}".
+
+use exeunt_store::{Reader, snapshot};
+use ruma::{EventId, RoomId};
+use serde_json::Value;
+
+use super::{Viewer, access::RoomView};
+use crate::{RoomError, graph::Known};
+
+/// What the viewer may not see is as good as not there.
+pub(super) fn event(
+    reader: &Reader<'_>,
+    viewer: &Viewer,
+    room_id: &RoomId,
+    event_id: &EventId,
+) -> Result<Option<Value>, RoomError> {
+    let Some(view) = RoomView::open(reader, viewer, room_id)? else { return Ok(None) };
+    let Some(known) = view.graph.event(event_id)? else { return Ok(None) };
+    let seen = match known.record.order {
+        Some(order) => is_within_reach(&view, order) && view.sees(&known, order)?,
+        None => is_known_state(&view, &known)?,
+    };
+    seen.then(|| view.client_event(&known)).transpose()
+}
+
+/// Who has forgotten a room sees nothing of it.
+fn is_within_reach(view: &RoomView<'_>, order: i64) -> bool {
+    match &view.member {
+        Some(member) if member.membership == "join" => true,
+        Some(member) => !member.forgotten && order <= member.position.cast_signed(),
+        None => true,
+    }
+}
+
+/// State that came with the room, without a place in the timeline.
+fn is_known_state(view: &RoomView<'_>, known: &Known) -> Result<bool, RoomError> {
+    let Some(key) = known.pdu.key().filter(|_| view.is_joined()) else { return Ok(false) };
+    let current = snapshot::get(view.graph.reader, view.graph.room.state, &key)?;
+    Ok(current.is_some_and(|id| id == known.pdu.event_id()))
+}

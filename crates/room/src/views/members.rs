@@ -1,0 +1,86 @@
+//! The members of a room. Specification: client-server API, "GET /rooms/{roomId}/members" and
+//! "joined_members".
+
+use std::collections::BTreeMap;
+
+use exeunt_store::Reader;
+use ruma::{OwnedRoomId, OwnedUserId, RoomId};
+use serde_json::Value;
+
+use super::{Token, Viewer, access::RoomView};
+use crate::{
+    RoomError,
+    graph::{Graph, Known},
+};
+
+#[derive(Debug, Clone)]
+pub struct MembersRequest {
+    pub viewer: Viewer,
+    pub room_id: OwnedRoomId,
+    /// Only members with this membership.
+    pub membership: Option<String>,
+    /// Only members without this membership.
+    pub not_membership: Option<String>,
+    /// As of this place; now, or the departure, by default.
+    pub at: Option<Token>,
+}
+
+/// What the room's state says of a member.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemberProfile {
+    pub display_name: Option<String>,
+    pub avatar_url: Option<String>,
+}
+
+pub(super) fn members(
+    reader: &Reader<'_>,
+    request: &MembersRequest,
+) -> Result<Vec<Value>, RoomError> {
+    let (view, until) = RoomView::readable(reader, &request.viewer, &request.room_id)?;
+    let position = match request.at {
+        // Nobody sees the members of a time before the first join; clients ask for it, as they
+        // ask for the members at the start of a timeline that shows the join.
+        Some(token) => token.position().max(view.first_join()?.unwrap_or(0)).min(until),
+        None => until,
+    };
+    let is = |known: &Known, membership: &String| known.pdu.membership() == Some(membership);
+    let mut events = Vec::new();
+    for known in member_events(&view.graph, view.root_at(position)?)? {
+        let wanted = request.membership.as_ref().is_none_or(|m| is(&known, m));
+        let unwanted = request.not_membership.as_ref().is_some_and(|m| is(&known, m));
+        if wanted && !unwanted {
+            events.push(view.client_event(&known)?);
+        }
+    }
+    Ok(events)
+}
+
+pub(super) fn joined_members(
+    reader: &Reader<'_>,
+    viewer: &Viewer,
+    room_id: &RoomId,
+) -> Result<BTreeMap<OwnedUserId, MemberProfile>, RoomError> {
+    let view = RoomView::open(reader, viewer, room_id)?
+        .filter(RoomView::is_joined)
+        .ok_or_else(|| RoomError::Forbidden("You are not in the room".into()))?;
+    let mut joined = BTreeMap::new();
+    for known in member_events(&view.graph, view.graph.room.state)? {
+        let Some(user) = known.pdu.target() else { continue };
+        if known.pdu.membership() == Some("join") {
+            let text = |field| known.pdu.content_str(field).map(str::to_owned);
+            let profile =
+                MemberProfile { display_name: text("displayname"), avatar_url: text("avatar_url") };
+            joined.insert(user.to_owned(), profile);
+        }
+    }
+    Ok(joined)
+}
+
+fn member_events(
+    graph: &Graph<'_>,
+    root: exeunt_store::records::Root,
+) -> Result<Vec<Known>, RoomError> {
+    let ids = graph.state_ids(root)?;
+    let members = ids.iter().filter(|(key, _)| key.kind == "m.room.member");
+    members.map(|(_, id)| graph.event_here(id)).collect()
+}

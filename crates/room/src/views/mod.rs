@@ -1,0 +1,119 @@
+//! What clients read of rooms: sync, history, state and members. Apart from the write path: plain
+//! functions over one snapshot of the store that return plain values.
+//!
+//! Two bounds hold for every read: how far a user may read a room ([`access`]), and which of its
+//! events the user may see ([`visibility`]).
+
+mod access;
+mod delta;
+mod event;
+mod filter;
+mod members;
+mod messages;
+mod render;
+mod state;
+mod summary;
+pub mod sync;
+mod timeline;
+mod token;
+pub mod visibility;
+
+use std::collections::BTreeMap;
+
+use exeunt_store::Reader;
+use ruma::{EventId, OwnedDeviceId, OwnedUserId, RoomId, UserId};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::{RoomError, Rooms};
+
+pub use filter::{EventFilter, Filter, RoomFilter};
+pub use members::{MemberProfile, MembersRequest};
+pub use messages::{Direction, MessagesPage, MessagesRequest};
+pub use summary::Summary;
+pub use sync::{JoinedRoom, LeftRoom, PendingRoom, SyncRequest, SyncView, Timeline};
+pub use token::Token;
+
+/// Who reads, and when.
+#[derive(Debug, Clone)]
+pub struct Viewer {
+    pub user: OwnedUserId,
+    /// Whose transaction ids are shown.
+    pub device: Option<OwnedDeviceId>,
+    /// Milliseconds since the epoch, for the age of events.
+    pub now: u64,
+}
+
+impl Rooms {
+    /// Changes whenever something new concerns the user. Subscribe first, read then.
+    pub fn subscribe(&self, user: &UserId) -> watch::Receiver<u64> {
+        self.inner.notifier.subscribe(user)
+    }
+
+    /// The reader of this moment.
+    pub fn viewer(&self, user: &UserId, device: Option<OwnedDeviceId>) -> Viewer {
+        Viewer { user: user.to_owned(), device, now: self.now() }
+    }
+
+    /// Everything that is new to a user since a stream position.
+    pub async fn sync(&self, request: SyncRequest) -> Result<SyncView, RoomError> {
+        self.view(move |reader| sync::sync(reader, &request)).await
+    }
+
+    /// One page of a room's history.
+    pub async fn messages(&self, request: MessagesRequest) -> Result<MessagesPage, RoomError> {
+        self.view(move |reader| messages::messages(reader, &request)).await
+    }
+
+    /// Member events of a room.
+    pub async fn members(&self, request: MembersRequest) -> Result<Vec<Value>, RoomError> {
+        self.view(move |reader| members::members(reader, &request)).await
+    }
+
+    /// Profiles of the users joined to a room that the viewer is joined to.
+    pub async fn joined_members(
+        &self,
+        viewer: Viewer,
+        room_id: &RoomId,
+    ) -> Result<BTreeMap<OwnedUserId, MemberProfile>, RoomError> {
+        let room_id = room_id.to_owned();
+        self.view(move |reader| members::joined_members(reader, &viewer, &room_id)).await
+    }
+
+    /// The state events of a room; of a departed one, as of the departure.
+    pub async fn state(&self, viewer: Viewer, room_id: &RoomId) -> Result<Vec<Value>, RoomError> {
+        let room_id = room_id.to_owned();
+        self.view(move |reader| state::state(reader, &viewer, &room_id)).await
+    }
+
+    /// One state event, in the form for clients.
+    pub async fn state_event(
+        &self,
+        viewer: Viewer,
+        room_id: &RoomId,
+        kind: &str,
+        key: &str,
+    ) -> Result<Option<Value>, RoomError> {
+        let room_id = room_id.to_owned();
+        let key = exeunt_core::StateKey::new(kind, key);
+        self.view(move |reader| state::state_event(reader, &viewer, &room_id, &key)).await
+    }
+
+    /// One event, if the viewer may see it.
+    pub async fn event(
+        &self,
+        viewer: Viewer,
+        room_id: &RoomId,
+        event_id: &EventId,
+    ) -> Result<Option<Value>, RoomError> {
+        let (room_id, event_id) = (room_id.to_owned(), event_id.to_owned());
+        self.view(move |reader| event::event(reader, &viewer, &room_id, &event_id)).await
+    }
+
+    async fn view<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Reader<'_>) -> Result<R, RoomError> + Send + 'static,
+    ) -> Result<R, RoomError> {
+        self.inner.store.read(f).await
+    }
+}

@@ -1,0 +1,100 @@
+//! `rooms.join`: rooms that the user is in.
+
+use exeunt_store::records::Root;
+
+use super::{JoinedRoom, SyncRequest, Timeline};
+use crate::{
+    RoomError,
+    views::{
+        Token,
+        access::RoomView,
+        delta::Delta,
+        messages::Direction,
+        timeline::{Stretch, Walk},
+    },
+};
+
+/// The room's section; `None` if there is nothing new.
+pub(super) fn joined(
+    view: &RoomView<'_>,
+    request: &SyncRequest,
+    now: u64,
+) -> Result<Option<JoinedRoom>, RoomError> {
+    let since = request.since.unwrap_or(0);
+    let whole = request.since.is_none() || request.full_state;
+    if !whole && view.graph.room.position <= since {
+        return Ok(None);
+    }
+    let newly_joined = request.since.is_some() && !view.was_joined(since)?;
+    let is_new = request.since.is_none() || newly_joined;
+    let after = if is_new { 0 } else { since };
+    let shown = recent(view, request, after, now, newly_joined)?;
+    let base = if is_new || request.full_state { Root::EMPTY } else { view.root_at(since)? };
+    let end = view.graph.room.state;
+    let summary = match base {
+        Root::EMPTY => Some(view.summary()?),
+        base if has_member_changes(view, base, end)? => Some(view.summary()?),
+        _ => None,
+    };
+    let state = Delta {
+        base,
+        start: shown.start.map_or(Ok(end), |position| view.root_at(position))?,
+        end,
+        timeline: &shown.walk.events,
+        after: request.use_state_after,
+        heroes: summary.as_ref().map_or(&[], |summary| &summary.heroes),
+    }
+    .events(view, &request.filter.room.state)?;
+    let timeline = shown.render(view)?;
+    let is_news = whole || newly_joined || summary.is_some() || timeline.limited;
+    if !is_news && timeline.events.is_empty() && state.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(JoinedRoom { summary, state, timeline }))
+}
+
+fn has_member_changes(view: &RoomView<'_>, base: Root, end: Root) -> Result<bool, RoomError> {
+    Ok(view.graph.diff(base, end)?.iter().any(|change| change.key.kind == "m.room.member"))
+}
+
+/// The newest events of a room, oldest first.
+pub(super) struct Recent {
+    pub walk: Walk,
+    /// Stream position before the first event; `None` without events.
+    pub start: Option<u64>,
+    prev_batch: i64,
+    limited: bool,
+}
+
+/// The events above `after` and up to `until`, as many as the filter wants. Backfilled history is
+/// left to `/messages`.
+pub(super) fn recent(
+    view: &RoomView<'_>,
+    request: &SyncRequest,
+    after: u64,
+    until: u64,
+    newly_joined: bool,
+) -> Result<Recent, RoomError> {
+    let filter = &request.filter.room.timeline;
+    let stretch = Stretch { after: after.cast_signed(), until: until.cast_signed() };
+    let mut walk = view.walk(stretch, Direction::Backward, filter.limit(), filter, true)?;
+    walk.events.reverse();
+    let first = walk.events.first().map(|(order, _)| order.saturating_sub(1));
+    Ok(Recent {
+        start: first.map(|order| Token::Timeline(order).position()),
+        prev_batch: walk.next.or(first).unwrap_or(stretch.until),
+        limited: walk.next.is_some() || newly_joined,
+        walk,
+    })
+}
+
+impl Recent {
+    pub fn render(&self, view: &RoomView<'_>) -> Result<Timeline, RoomError> {
+        let events = self.walk.events.iter().map(|(_, known)| view.sync_event(known));
+        Ok(Timeline {
+            events: events.collect::<Result<_, _>>()?,
+            limited: self.limited,
+            prev_batch: Token::Timeline(self.prev_batch),
+        })
+    }
+}

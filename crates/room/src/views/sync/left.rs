@@ -1,0 +1,117 @@
+//! `rooms.leave`: rooms that the user has left, was removed from, or whose invite is over.
+
+use exeunt_core::Object;
+use exeunt_store::{
+    Reader, StoreError,
+    records::{MembershipRecord, Root},
+};
+use ruma::RoomId;
+
+use super::{LeftRoom, SyncRequest, Timeline, joined::recent};
+use crate::{
+    RoomError,
+    views::{Token, access::RoomView, delta::Delta, render},
+};
+
+pub(super) fn left(
+    reader: &Reader<'_>,
+    request: &SyncRequest,
+    room_id: &RoomId,
+    member: &MembershipRecord,
+) -> Result<LeftRoom, RoomError> {
+    let view = RoomView::open(reader, &request.viewer, room_id)?;
+    let mut room = match &view {
+        Some(view) => of_graph(view, request, member)?,
+        None => LeftRoom {
+            state: Vec::new(),
+            timeline: Timeline {
+                events: Vec::new(),
+                limited: false,
+                prev_batch: Token::Timeline(member.position.cast_signed()),
+            },
+        },
+    };
+    add_departure(view.as_ref(), request, room_id, member, &mut room)?;
+    Ok(room)
+}
+
+/// What the user saw up to the departure; of a room in which the user never was, nothing but the
+/// events about the user.
+fn of_graph(
+    view: &RoomView<'_>,
+    request: &SyncRequest,
+    member: &MembershipRecord,
+) -> Result<LeftRoom, RoomError> {
+    let since = request.since.unwrap_or(0);
+    let shown = recent(view, request, since, member.position, false)?;
+    let stay_end = view.stay.and_then(|stay| stay.left);
+    let state = match stay_end.filter(|left| *left > since) {
+        None => Vec::new(),
+        Some(left) => {
+            let end = view.root_at(left)?;
+            let was_joined = request.since.is_some() && view.was_joined(since)?;
+            let known = was_joined && !request.full_state;
+            let delta = Delta {
+                base: if known { view.root_at(since)? } else { Root::EMPTY },
+                start: shown.start.map_or(Ok(end), |position| view.root_at(position.min(left)))?,
+                end,
+                timeline: &shown.walk.events,
+                after: request.use_state_after,
+                heroes: &[],
+            };
+            delta.events(view, &request.filter.room.state)?
+        }
+    };
+    Ok(LeftRoom { state, timeline: shown.render(view)? })
+}
+
+/// A departure that has no place in the room's timeline ends the timeline that we show: one of a
+/// room that we do not reside in, or one that we learnt of with the room's state.
+fn add_departure(
+    view: Option<&RoomView<'_>>,
+    request: &SyncRequest,
+    room_id: &RoomId,
+    member: &MembershipRecord,
+    room: &mut LeftRoom,
+) -> Result<(), RoomError> {
+    let filter = &request.filter.room.timeline;
+    if !filter.allows_room(room_id) || filter.limit() == 0 {
+        return Ok(());
+    }
+    if let Some(event) = &member.local_event {
+        room.timeline.events.push(local_form(event, request, member)?.into());
+        return Ok(());
+    }
+    let Some(view) = view else { return Ok(()) };
+    if let Some(known) = view.graph.event(&member.event_id)?
+        && known.record.order.is_none()
+        && filter.allows(&known.pdu)
+    {
+        room.timeline.events.push(view.sync_event(&known)?);
+    }
+    Ok(())
+}
+
+/// The client form of a leave that no graph holds. Its room version is not kept with it, and a
+/// member event needs none to be shown.
+fn local_form(
+    event: &Object,
+    request: &SyncRequest,
+    member: &MembershipRecord,
+) -> Result<Object, RoomError> {
+    let mut form = Object::new();
+    for field in ["type", "sender", "state_key", "content", "origin_server_ts"] {
+        let value = event.get(field).cloned().ok_or_else(|| damaged(member, field))?;
+        form.insert(field.into(), value);
+    }
+    form.insert("event_id".into(), member.event_id.as_str().into());
+    let sent = event.get("origin_server_ts").and_then(serde_json::Value::as_u64);
+    let unsigned = render::age(sent.unwrap_or(0), request.viewer.now);
+    form.insert("unsigned".into(), unsigned.into());
+    Ok(form)
+}
+
+fn damaged(member: &MembershipRecord, field: &str) -> RoomError {
+    let key = format!("local event {}: no {field}", member.event_id);
+    StoreError::Corrupt { table: "Memberships", key }.into()
+}
