@@ -1,9 +1,17 @@
-//! Reading rooms: state, members, messages.
+//! Reading rooms: history, state, members, single events.
+
+mod event;
+mod members;
+mod messages;
+mod state;
 
 use exeunt_http::Routes;
 
 use crate::ClientApi;
 
 pub fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    routes
+    let routes = messages::routes(routes);
+    let routes = members::routes(routes);
+    let routes = state::routes(routes);
+    event::routes(routes)
 }

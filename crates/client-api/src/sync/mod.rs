@@ -1,9 +1,27 @@
-//! `GET /sync`.
+//! `GET /sync`: what is new, at once or as soon as there is something.
 
-use exeunt_http::Routes;
+mod poll;
+mod request;
+mod response;
+
+use exeunt_http::{MatrixError, Method, RawCall, Reply, Routes};
+use exeunt_users::Session;
 
 use crate::ClientApi;
 
+use poll::{Answer, poll};
+use request::SyncCall;
+
 pub fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
+        .authed_raw(Method::GET, "/_matrix/client/v3/sync", sync)
+        .authed_raw(Method::GET, "/_matrix/client/r0/sync", sync)
+}
+
+/// `GET /_matrix/client/v3/sync`
+async fn sync(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, MatrixError> {
+    let call = request::read(&api, &session, &call.head).await?;
+    let use_state_after = call.use_state_after;
+    let answer = poll(&api, &session, call).await?;
+    Ok(Reply::json(response::body(&answer, use_state_after)))
 }

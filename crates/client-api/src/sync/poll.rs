@@ -1,0 +1,65 @@
+//! The long poll: answers at once when there is news, else when there is or the time is up.
+
+use exeunt_http::MatrixError;
+use exeunt_room::views::{SyncRequest, SyncView};
+use exeunt_users::{AccountData, Session};
+use ruma::OwnedRoomId;
+use tokio::time::{Instant, timeout_at};
+
+use super::SyncCall;
+use crate::{ClientApi, room_error, users_error};
+
+/// What `/sync` tells.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub view: SyncView,
+    pub account_data: Vec<AccountData>,
+    /// Rooms that account data may be told of.
+    pub joined: Vec<OwnedRoomId>,
+}
+
+/// Reads what is new to the session, and waits for it if nothing is.
+///
+/// The subscription is there before the first read, so what is committed after the read wakes it.
+pub async fn poll(
+    api: &ClientApi,
+    session: &Session,
+    call: SyncCall,
+) -> Result<Answer, MatrixError> {
+    let deadline = Instant::now() + call.timeout;
+    let mut news = api.rooms.subscribe(&session.user_id);
+    let at_once = call.since.is_none() || call.full_state;
+    loop {
+        news.borrow_and_update();
+        let answer = read(api, session, &call).await?;
+        if at_once || !answer.view.is_empty() || !answer.account_data.is_empty() {
+            return Ok(answer);
+        }
+        match timeout_at(deadline, news.changed()).await {
+            Ok(Ok(())) => {}
+            // The sender goes only when the server does.
+            Ok(Err(_)) | Err(_) => return Ok(answer),
+        }
+    }
+}
+
+async fn read(api: &ClientApi, session: &Session, call: &SyncCall) -> Result<Answer, MatrixError> {
+    let user = &session.user_id;
+    let request = SyncRequest {
+        viewer: api.rooms.viewer(user, Some(session.device_id.clone())),
+        since: call.since,
+        filter: call.filter.clone(),
+        full_state: call.full_state,
+        use_state_after: call.use_state_after,
+    };
+    let view = api.rooms.sync(request).await.map_err(room_error)?;
+    let since = call.since.unwrap_or(0);
+    let account_data = api.users.account_data_since(user, since, view.next_batch);
+    let account_data = account_data.await.map_err(users_error)?;
+    let joined = if account_data.iter().any(|data| data.room_id.is_some()) {
+        api.rooms.joined_rooms(user).await.map_err(room_error)?
+    } else {
+        Vec::new()
+    };
+    Ok(Answer { view, account_data, joined })
+}

@@ -1,0 +1,75 @@
+//! The query of `/sync`.
+
+use std::time::Duration;
+
+use exeunt_http::{MatrixError, RequestHead};
+use exeunt_room::views::{Filter, Token};
+use exeunt_users::Session;
+use serde_json::Value;
+
+use crate::{ClientApi, room_error, users_error};
+
+/// Longest time that a request waits for news.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// What a client asks of `/sync`. `set_presence` is accepted and not used.
+#[derive(Debug, Clone, Default)]
+pub struct SyncCall {
+    pub since: Option<u64>,
+    pub filter: Filter,
+    pub full_state: bool,
+    pub use_state_after: bool,
+    pub timeout: Duration,
+}
+
+pub(super) async fn read(
+    api: &ClientApi,
+    session: &Session,
+    head: &RequestHead,
+) -> Result<SyncCall, MatrixError> {
+    let since = match head.query("since").filter(|token| !token.is_empty()) {
+        Some(token) => Some(token.parse::<Token>().map_err(room_error)?.position()),
+        None => None,
+    };
+    let timeout = match head.query("timeout") {
+        Some(text) => text.parse().map_err(|_| bad("timeout"))?,
+        None => 0,
+    };
+    Ok(SyncCall {
+        since,
+        filter: filter(api, session, head.query("filter")).await?,
+        full_state: flag(head, "full_state")?,
+        use_state_after: flag(head, "use_state_after")?
+            || flag(head, "org.matrix.msc4222.use_state_after")?,
+        timeout: Duration::from_millis(timeout).min(MAX_TIMEOUT),
+    })
+}
+
+/// A filter: JSON if it begins with a brace, else the id of a stored one.
+async fn filter(
+    api: &ClientApi,
+    session: &Session,
+    text: Option<String>,
+) -> Result<Filter, MatrixError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(Filter::default()) };
+    let value = if text.starts_with('{') {
+        serde_json::from_str(&text).map_err(|_| bad("filter"))?
+    } else {
+        let id = text.parse().map_err(|_| bad("filter"))?;
+        let stored = api.users.filter(&session.user_id, id).await.map_err(users_error)?;
+        Value::Object(stored.ok_or_else(|| bad("filter"))?)
+    };
+    serde_json::from_value(value).map_err(|_| bad("filter"))
+}
+
+fn flag(head: &RequestHead, name: &str) -> Result<bool, MatrixError> {
+    match head.query(name).as_deref() {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(bad(name)),
+    }
+}
+
+fn bad(name: &str) -> MatrixError {
+    MatrixError::invalid_param(format!("{name} is not valid"))
+}
