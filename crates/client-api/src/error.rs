@@ -50,9 +50,9 @@ fn remote_error(server: &ServerName, error: &RemoteError) -> MatrixError {
         }
         RemoteError::Refused { status: 404, .. } => MatrixError::not_found(text),
         RemoteError::Incompatible(_) => unsupported_version(text),
-        RemoteError::Refused { .. }
-        | RemoteError::Unreachable(_)
-        | RemoteError::Misbehaved(_) => MatrixError::new(502, "M_UNKNOWN", text),
+        RemoteError::Refused { .. } | RemoteError::Unreachable(_) | RemoteError::Misbehaved(_) => {
+            MatrixError::new(502, "M_UNKNOWN", text)
+        }
     }
 }
 

@@ -1,8 +1,18 @@
 //! Client endpoints and sync. Handlers are thin: a typed request, one service call, a typed
 //! response. What is not built is answered by the router: 404 `M_UNRECOGNIZED`.
 
+mod accounts;
+mod body;
+mod create;
+mod directory;
+mod discovery;
 mod error;
+mod filter;
+mod membership;
+mod profile;
 mod read;
+mod send;
+mod send_member;
 mod state;
 mod sync;
 
@@ -15,6 +25,14 @@ pub use state::{ClientApi, Options};
 /// All client endpoints.
 pub fn routes(state: ClientApi) -> Routes<ClientApi> {
     let routes = Routes::new(state).body_limit(MAX_BODY);
+    let routes = discovery::routes(routes);
+    let routes = accounts::routes(routes);
+    let routes = profile::routes(routes);
+    let routes = filter::routes(routes);
+    let routes = create::routes(routes);
+    let routes = membership::routes(routes);
+    let routes = send::routes(routes);
+    let routes = directory::routes(routes);
     let routes = read::routes(routes);
     sync::routes(routes)
 }

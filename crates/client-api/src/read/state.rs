@@ -7,10 +7,8 @@ use ruma::OwnedRoomId;
 use crate::{ClientApi, body, room_error};
 
 pub(super) fn routes(mut routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    const WHOLE: [&str; 2] = [
-        "/_matrix/client/v3/rooms/{room_id}/state",
-        "/_matrix/client/r0/rooms/{room_id}/state",
-    ];
+    const WHOLE: [&str; 2] =
+        ["/_matrix/client/v3/rooms/{room_id}/state", "/_matrix/client/r0/rooms/{room_id}/state"];
     const ONE: [&str; 6] = [
         "/_matrix/client/v3/rooms/{room_id}/state/{event_type}",
         "/_matrix/client/v3/rooms/{room_id}/state/{event_type}/",

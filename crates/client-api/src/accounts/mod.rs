@@ -1,0 +1,52 @@
+//! Accounts: registering, logging in and out, devices.
+
+mod devices;
+mod login;
+mod register;
+mod session;
+mod shared_secret;
+
+use exeunt_core::Object;
+use exeunt_http::{MatrixError, Reply, Routes};
+use exeunt_users::{Challenge, Login, Purpose, UiaOutcome};
+use serde_json::{Value, json};
+
+use crate::{ClientApi, users_error};
+
+pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    let routes = register::routes(routes);
+    let routes = shared_secret::routes(routes);
+    let routes = login::routes(routes);
+    let routes = session::routes(routes);
+    devices::routes(routes)
+}
+
+/// The answer to a registration or login.
+fn login_reply(login: &Login, api: &ClientApi) -> Reply {
+    Reply::json(json!({
+        "user_id": login.user_id,
+        "access_token": login.access_token,
+        "device_id": login.device_id,
+        // Deprecated, and still read by some clients.
+        "home_server": api.server_name(),
+    }))
+}
+
+/// Takes user-interactive authentication a step further; anything but its end is an answer.
+async fn authorise(
+    api: &ClientApi,
+    purpose: &Purpose,
+    auth: Option<&Object>,
+) -> Result<(), MatrixError> {
+    match api.uia().advance(&api.users, purpose, auth).await.map_err(users_error)? {
+        UiaOutcome::Done => Ok(()),
+        UiaOutcome::More(challenge) => Err(unauthorised(&challenge)),
+    }
+}
+
+fn unauthorised(challenge: &Challenge) -> MatrixError {
+    match challenge.body() {
+        Value::Object(body) => MatrixError::interactive_auth(body),
+        _ => MatrixError::interactive_auth(Object::new()),
+    }
+}

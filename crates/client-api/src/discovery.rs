@@ -1,0 +1,65 @@
+//! What there is to know of the server before anything else.
+
+use std::collections::BTreeMap;
+
+use exeunt_core::RoomVersion;
+use exeunt_http::{MatrixError, Method, RawCall, Reply, Routes};
+use exeunt_users::Session;
+use ruma::api::client::discovery::{
+    get_capabilities::v3::{
+        self as capabilities, Capabilities, ChangePasswordCapability, GetLoginTokenCapability,
+        ProfileFieldsCapability, RoomVersionStability, RoomVersionsCapability,
+        ThirdPartyIdChangesCapability,
+    },
+    get_supported_versions as versions,
+};
+use serde_json::json;
+
+use crate::{ClientApi, profile::FIELDS};
+
+/// Versions of the client-server API. Clients ask for one that they know, so the list begins with
+/// the oldest that is still in use; what is missing of one answers `M_UNRECOGNIZED`.
+const VERSIONS: [&str; 17] = [
+    "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10",
+    "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16",
+];
+
+pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    routes
+        .public(versions)
+        .public_raw(Method::GET, "/.well-known/matrix/client", well_known)
+        .authed(capabilities)
+}
+
+/// `GET /_matrix/client/versions`
+async fn versions(_: ClientApi, _: versions::Request) -> Result<versions::Response, MatrixError> {
+    Ok(versions::Response::new(VERSIONS.map(str::to_owned).to_vec()))
+}
+
+/// `GET /.well-known/matrix/client`
+async fn well_known(api: ClientApi, _: RawCall) -> Result<Reply, MatrixError> {
+    let none = || MatrixError::not_found("No client information is served here");
+    let base_url = api.options().well_known_client.as_ref().ok_or_else(none)?;
+    Ok(Reply::json(json!({ "m.homeserver": { "base_url": base_url } })))
+}
+
+/// `GET /_matrix/client/v3/capabilities`
+async fn capabilities(
+    api: ClientApi,
+    _: Session,
+    _: capabilities::Request,
+) -> Result<capabilities::Response, MatrixError> {
+    let available: BTreeMap<_, _> = RoomVersion::usable()
+        .map(|version| (version.id().clone(), RoomVersionStability::Stable))
+        .collect();
+    let mut profile_fields = ProfileFieldsCapability::new(true);
+    profile_fields.allowed = Some(FIELDS.iter().map(|field| (*field).into()).collect());
+    let mut answer = Capabilities::new();
+    answer.change_password = ChangePasswordCapability::new(false);
+    answer.room_versions =
+        RoomVersionsCapability::new(api.default_version().id().clone(), available);
+    answer.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
+    answer.get_login_token = GetLoginTokenCapability::new(false);
+    answer.profile_fields = Some(profile_fields);
+    Ok(capabilities::Response::new(answer))
+}

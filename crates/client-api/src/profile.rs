@@ -1,0 +1,113 @@
+//! Profiles: of our users from their accounts, of others from their servers.
+
+use exeunt_core::Object;
+use exeunt_http::{MatrixError, Method, RawCall, Reply, Routes};
+use exeunt_users::{Profile, Session};
+use ruma::{OwnedUserId, UserId};
+use serde_json::Value;
+
+use crate::{ClientApi, body, room_error, users_error};
+
+/// The fields that a profile has here.
+pub(crate) const FIELDS: [&str; 2] = ["displayname", "avatar_url"];
+
+pub(crate) fn routes(mut routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    const WHOLE: [&str; 2] =
+        ["/_matrix/client/v3/profile/{user_id}", "/_matrix/client/r0/profile/{user_id}"];
+    const FIELD: [&str; 2] = [
+        "/_matrix/client/v3/profile/{user_id}/{field}",
+        "/_matrix/client/r0/profile/{user_id}/{field}",
+    ];
+    for path in WHOLE {
+        routes = routes.public_raw(Method::GET, path, get);
+    }
+    for path in FIELD {
+        routes = routes
+            .public_raw(Method::GET, path, get_field)
+            .authed_raw(Method::PUT, path, set_field)
+            .authed_raw(Method::DELETE, path, delete_field);
+    }
+    routes
+}
+
+/// `GET /_matrix/client/v3/profile/{userId}`
+async fn get(api: ClientApi, call: RawCall) -> Result<Reply, MatrixError> {
+    let user: OwnedUserId = body::id(&call, 0)?;
+    Ok(Reply::json(find(&api, &user, None).await?.into()))
+}
+
+/// `GET /_matrix/client/v3/profile/{userId}/{keyName}`. A known user who has not set one of the
+/// two classic fields has an empty answer, as clients expect.
+async fn get_field(api: ClientApi, call: RawCall) -> Result<Reply, MatrixError> {
+    let user: OwnedUserId = body::id(&call, 0)?;
+    let field = body::arg(&call, 1);
+    let mut profile = find(&api, &user, Some(field)).await?;
+    profile.retain(|key, _| key == field);
+    if profile.is_empty() && !FIELDS.contains(&field) {
+        return Err(MatrixError::not_found("The profile has no such field"));
+    }
+    Ok(Reply::json(profile.into()))
+}
+
+/// `PUT /_matrix/client/v3/profile/{userId}/{keyName}`
+async fn set_field(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, MatrixError> {
+    let field = body::arg(&call, 1);
+    let value = match call.object()?.remove(field) {
+        Some(Value::String(text)) => Some(text).filter(|text| !text.is_empty()),
+        Some(Value::Null) => None,
+        Some(_) => return Err(MatrixError::bad_json(format!("{field} is not a string"))),
+        None => return Err(MatrixError::missing_param(format!("{field} is missing"))),
+    };
+    change(&api, &session, &call, value.as_deref()).await
+}
+
+/// `DELETE /_matrix/client/v3/profile/{userId}/{keyName}`
+async fn delete_field(
+    api: ClientApi,
+    session: Session,
+    call: RawCall,
+) -> Result<Reply, MatrixError> {
+    change(&api, &session, &call, None).await
+}
+
+async fn change(
+    api: &ClientApi,
+    session: &Session,
+    call: &RawCall,
+    value: Option<&str>,
+) -> Result<Reply, MatrixError> {
+    let user: OwnedUserId = body::id(call, 0)?;
+    if user != session.user_id {
+        return Err(MatrixError::forbidden("The profile is another user's"));
+    }
+    let changed = match body::arg(call, 1) {
+        "displayname" => api.users.set_displayname(&user, value).await,
+        "avatar_url" => api.users.set_avatar_url(&user, value).await,
+        _ => return Err(MatrixError::forbidden("Only displayname and avatar_url can be set")),
+    };
+    let profile = changed.map_err(users_error)?;
+    api.rooms.update_profile(&user, content(profile)).await.map_err(room_error)?;
+    Ok(Reply::json(Object::new().into()))
+}
+
+async fn find(api: &ClientApi, user: &UserId, field: Option<&str>) -> Result<Object, MatrixError> {
+    if api.users.is_local(user) {
+        let profile = api.users.profile(user).await.map_err(users_error)?;
+        return profile.map(content).ok_or_else(|| MatrixError::not_found("No such user"));
+    }
+    api.rooms.remote_profile(user, field).await.map_err(room_error)
+}
+
+/// The profile as member events carry it: nothing for other servers' users, whose server knows.
+pub(crate) async fn member_profile(api: &ClientApi, user: &UserId) -> Result<Object, MatrixError> {
+    if !api.users.is_local(user) {
+        return Ok(Object::new());
+    }
+    let profile = api.users.profile(user).await.map_err(users_error)?;
+    Ok(profile.map(content).unwrap_or_default())
+}
+
+fn content(profile: Profile) -> Object {
+    let fields = [("displayname", profile.displayname), ("avatar_url", profile.avatar_url)];
+    fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.into()))).collect()
+}
