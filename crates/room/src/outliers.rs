@@ -52,7 +52,10 @@ pub(crate) fn add_outliers(
     pool: &Pool,
     from: &OwnedServerName,
 ) -> Result<(), RoomError> {
-    for id in in_auth_order(pool) {
+    // Where the room id names the create event, no event has it among its auth events.
+    let is_create = |id: &OwnedEventId| pool[id].is_state("m.room.create", "");
+    let (create, others): (Vec<_>, Vec<_>) = in_auth_order(pool).into_iter().partition(is_create);
+    for id in create.into_iter().chain(others) {
         if graph.event(&id)?.is_some() {
             continue;
         }

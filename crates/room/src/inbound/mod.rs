@@ -26,7 +26,6 @@ mod withdrawal;
 
 pub use auth_chain::MAX_AUTH_CHAIN;
 pub use backfill::{MAX_BACKFILL, MAX_BACKFILL_FROM};
-pub use directory::MAX_DIRECTORY_SERVERS;
 pub use gate::Admitted;
 pub use invite::{InboundInvite, MAX_INVITE_STATE_BYTES, MAX_INVITE_STATE_EVENTS};
 pub use keys::KEY_VALIDITY_MS;

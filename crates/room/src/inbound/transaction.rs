@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use exeunt_core::{Object, hash};
+use exeunt_state_res::ResolveError;
 use exeunt_store::{Batch, records::TransactionRecord, tables};
 use futures_util::{StreamExt, stream};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
@@ -167,7 +168,8 @@ fn by_room(pdus: Vec<Value>) -> BTreeMap<OwnedRoomId, Vec<Object>> {
     rooms
 }
 
-/// Whether it is this server that failed, rather than the event.
+/// Whether it is this server that failed, rather than the event. A graph that cannot be resolved
+/// for want of events is not: the same transaction would fail for ever.
 fn is_ours(error: &RoomError) -> bool {
-    matches!(error, RoomError::Store(_) | RoomError::Resolve(_))
+    matches!(error, RoomError::Store(_) | RoomError::Resolve(ResolveError::Lookup(_)))
 }

@@ -1,0 +1,32 @@
+//! What other servers are told of a failure.
+
+use exeunt_http::MatrixError;
+use exeunt_room::{InboundError, RoomError};
+
+/// Chooses status and errcode, in one exhaustive match.
+pub fn matrix_error(error: RoomError) -> MatrixError {
+    let message = error.to_string();
+    match error {
+        RoomError::NotFound(_) => MatrixError::not_found(message),
+        RoomError::Auth(_) | RoomError::Forbidden(_) | RoomError::Signature(_) => {
+            MatrixError::forbidden(message)
+        }
+        RoomError::InvalidParam(_) | RoomError::Missing(_) => MatrixError::invalid_param(message),
+        RoomError::UnsupportedVersion(version) => {
+            MatrixError::new(400, "M_INCOMPATIBLE_ROOM_VERSION", message)
+                .with("room_version", version)
+        }
+        RoomError::Format(_) => MatrixError::bad_json(message),
+        RoomError::Inbound(InboundError::InvalidParam(_)) => MatrixError::invalid_param(message),
+        RoomError::Inbound(InboundError::Forbidden(_)) => MatrixError::forbidden(message),
+        RoomError::Inbound(InboundError::BadJson(_)) => MatrixError::bad_json(message),
+        RoomError::AliasTaken => MatrixError::new(409, "M_ROOM_IN_USE", message),
+        // What a third server answered us is nobody else's business.
+        RoomError::Remote { .. } | RoomError::NoServer(_) => {
+            tracing::info!(error = message, "another server did not help");
+            MatrixError::new(502, "M_UNKNOWN", "Another server did not help")
+        }
+        RoomError::Resolve(error) => MatrixError::internal(&error),
+        RoomError::Store(error) => MatrixError::internal(&error),
+    }
+}

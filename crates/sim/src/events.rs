@@ -1,0 +1,74 @@
+//! Events made by hand: what a hostile or a merely odd server sends.
+
+use exeunt_core::{
+    CheckedPdu, Draft, Object,
+    ruma::{OwnedEventId, RoomId, UserId},
+};
+use exeunt_room::graph::Graph;
+use serde_json::{Value, json};
+
+use crate::Server;
+
+/// A member event on the head of the room as `resident` has it, of a user of `signer`, with auth
+/// events as the rules want them for a leave. Not placed anywhere.
+pub fn member_draft(
+    resident: &Server,
+    room: &RoomId,
+    sender: &UserId,
+    target: &UserId,
+    membership: &str,
+) -> Draft {
+    resident.graph(room, |graph| {
+        let keys = [
+            ("m.room.create", ""),
+            ("m.room.power_levels", ""),
+            ("m.room.join_rules", ""),
+            ("m.room.member", sender.as_str()),
+            ("m.room.member", target.as_str()),
+        ];
+        Draft {
+            version: graph.version,
+            room_id: Some(room.to_owned()),
+            sender: sender.to_owned(),
+            kind: "m.room.member".into(),
+            state_key: Some(target.as_str().into()),
+            content: object(json!({ "membership": membership })),
+            redacts: None,
+            prev_events: graph.room.extremities.clone(),
+            auth_events: auth_events(graph, membership, &keys),
+            depth: graph.room.depth + 1,
+            origin_server_ts: 1_700_000_000_000,
+        }
+    })
+}
+
+fn auth_events(graph: &Graph<'_>, membership: &str, keys: &[(&str, &str)]) -> Vec<OwnedEventId> {
+    let mut ids: Vec<OwnedEventId> = Vec::new();
+    for (kind, key) in keys {
+        let create = *kind == "m.room.create" && graph.version.room_id_is_create_hash();
+        let rules =
+            *kind == "m.room.join_rules" && !matches!(membership, "join" | "invite" | "knock");
+        if create || rules {
+            continue;
+        }
+        if let Some(event) = graph.current(kind, key).expect("the state reads") {
+            let id = event.event_id().to_owned();
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+    }
+    ids
+}
+
+impl Server {
+    /// Signs an event of a user of this server.
+    pub fn sign(&self, draft: Draft) -> CheckedPdu {
+        draft.sign(&self.signer).expect("the event is well-formed")
+    }
+}
+
+/// The object of a JSON literal.
+pub fn object(value: Value) -> Object {
+    value.as_object().cloned().expect("an object")
+}

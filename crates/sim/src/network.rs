@@ -1,0 +1,107 @@
+//! The fake network: which links are up, what goes wrong, what was asked.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use exeunt_core::ruma::{OwnedServerName, ServerName};
+use exeunt_room::{RemoteError, Rooms};
+use serde_json::Value;
+
+use crate::Server;
+
+/// Something that goes wrong with one request.
+#[derive(Clone)]
+pub enum Fault {
+    /// The request does not arrive; this is the answer.
+    Answer(RemoteError),
+    /// The request arrives and is worked off, and the answer is lost.
+    AnswerLost,
+    /// The answer is changed on its way: a hostile server.
+    Tampered(Arc<dyn Fn(&mut Value) + Send + Sync>),
+}
+
+impl Fault {
+    /// A refusal with a Matrix error.
+    pub fn refused(status: u16, errcode: &str) -> Self {
+        let (errcode, message) = (errcode.into(), "a fault".into());
+        Self::Answer(RemoteError::Refused { status, errcode, message })
+    }
+
+    pub fn tampered(change: impl Fn(&mut Value) + Send + Sync + 'static) -> Self {
+        Self::Tampered(Arc::new(change))
+    }
+}
+
+/// One request: from, to, endpoint.
+pub type Request = (OwnedServerName, OwnedServerName, &'static str);
+
+#[derive(Default)]
+struct State {
+    servers: BTreeMap<OwnedServerName, Rooms>,
+    cut: BTreeSet<(OwnedServerName, OwnedServerName)>,
+    faults: Vec<(OwnedServerName, &'static str, Fault)>,
+    requests: Vec<Request>,
+    transactions: u64,
+}
+
+/// Links between servers.
+#[derive(Default)]
+pub struct Network(Mutex<State>);
+
+impl Network {
+    pub(crate) fn attach(&self, server: &Server) {
+        self.state().servers.insert(server.name.clone(), server.rooms.clone());
+    }
+
+    /// Requests of `from` no longer reach `to`.
+    pub fn cut(&self, from: &ServerName, to: &ServerName) {
+        self.state().cut.insert((from.to_owned(), to.to_owned()));
+    }
+
+    pub fn restore(&self, from: &ServerName, to: &ServerName) {
+        self.state().cut.remove(&(from.to_owned(), to.to_owned()));
+    }
+
+    /// The next request to that endpoint of `to` goes wrong. Faults of one endpoint queue up.
+    pub fn fail_next(&self, to: &ServerName, endpoint: &'static str, fault: Fault) {
+        self.state().faults.push((to.to_owned(), endpoint, fault));
+    }
+
+    /// The requests since the last call, in order.
+    pub fn take_requests(&self) -> Vec<Request> {
+        std::mem::take(&mut self.state().requests)
+    }
+
+    /// The server that a request reaches, and what goes wrong with it.
+    pub(crate) fn route(
+        &self,
+        from: &ServerName,
+        to: &ServerName,
+        endpoint: &'static str,
+    ) -> Result<(Rooms, Option<Fault>), RemoteError> {
+        let mut state = self.state();
+        state.requests.push((from.to_owned(), to.to_owned(), endpoint));
+        let unreachable = || RemoteError::Unreachable(format!("no link to {to}"));
+        if state.cut.contains(&(from.to_owned(), to.to_owned())) {
+            return Err(unreachable());
+        }
+        let index = state.faults.iter().position(|(at, e, _)| *at == to && *e == endpoint);
+        let fault = index.map(|index| state.faults.remove(index).2);
+        if let Some(Fault::Answer(error)) = fault {
+            return Err(error);
+        }
+        Ok((state.servers.get(to).cloned().ok_or_else(unreachable)?, fault))
+    }
+
+    pub(crate) fn next_transaction(&self) -> String {
+        let mut state = self.state();
+        state.transactions += 1;
+        state.transactions.to_string()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}

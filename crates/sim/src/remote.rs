@@ -1,0 +1,206 @@
+//! Requests, made by calling the other server's inbound methods.
+
+use std::{collections::BTreeMap, sync::Weak};
+
+use async_trait::async_trait;
+use exeunt_core::{
+    VerifyKey,
+    key::KnownKey,
+    ruma::{OwnedServerName, ServerName},
+    wire::federation,
+};
+use exeunt_fed_api::matrix_error;
+use exeunt_membership::{Membership, SendApi};
+use exeunt_room::{
+    Call, Remote, RemoteError, RoomError, Rooms, ServerKeys,
+    inbound::{InboundInvite, MissingEvents, Transaction},
+};
+use exeunt_sender::{SendError, TransactionAnswer, Transport};
+use serde_json::{Value, json};
+
+use crate::{Fault, Network};
+
+/// The network as one server sees it.
+pub struct SimRemote {
+    pub ours: OwnedServerName,
+    pub net: Weak<Network>,
+}
+
+#[async_trait]
+impl Remote for SimRemote {
+    async fn call(&self, server: &ServerName, call: Call<'_>) -> Result<Value, RemoteError> {
+        let net = self.net.upgrade().ok_or_else(gone)?;
+        let (rooms, fault) = net.route(&self.ours, server, endpoint(&call))?;
+        let mut answer = serve(&rooms, &self.ours, call).await.map_err(refused)?;
+        match fault {
+            Some(Fault::AnswerLost) => Err(RemoteError::Unreachable("the answer is lost".into())),
+            Some(Fault::Tampered(change)) => {
+                change(&mut answer);
+                Ok(answer)
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    async fn server_keys(&self, server: &ServerName) -> Result<ServerKeys, RemoteError> {
+        let net = self.net.upgrade().ok_or_else(gone)?;
+        let (rooms, _) = net.route(&self.ours, server, "keys")?;
+        let document = rooms.key_document(0);
+        let listed = document.get("verify_keys").and_then(Value::as_object);
+        let mut current = BTreeMap::new();
+        for (key_id, key) in listed.into_iter().flatten() {
+            let key = key.get("key").and_then(Value::as_str).unwrap_or_default();
+            let key = VerifyKey::from_base64(key)
+                .map_err(|error| RemoteError::Misbehaved(error.to_string()))?;
+            current.insert(key_id.clone(), KnownKey { key, valid_until: u64::MAX });
+        }
+        Ok(ServerKeys { current, old: BTreeMap::new() })
+    }
+}
+
+#[async_trait]
+impl Transport for SimRemote {
+    async fn send_transaction(
+        &self,
+        destination: &ServerName,
+        txn_id: &str,
+        body: Value,
+    ) -> Result<TransactionAnswer, SendError> {
+        let unreachable = |error: RemoteError| SendError::Unreachable(error.to_string());
+        let net = self.net.upgrade().ok_or_else(gone).map_err(unreachable)?;
+        let (rooms, fault) =
+            net.route(&self.ours, destination, "send").map_err(|error| match error {
+                RemoteError::Refused { status, message, .. } => {
+                    SendError::Refused { status, message }
+                }
+                other => unreachable(other),
+            })?;
+        let list = |key: &str| body.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+        let transaction = Transaction { pdus: list("pdus"), edus: list("edus") };
+        let answer = rooms.receive_transaction(&self.ours, txn_id, transaction).await;
+        let answer = answer.map_err(|error| {
+            let error = matrix_error(error);
+            SendError::Refused { status: error.status, message: error.message }
+        })?;
+        if let Some(Fault::AnswerLost) = fault {
+            return Err(SendError::Unreachable("the answer is lost".into()));
+        }
+        let mut pdus = BTreeMap::new();
+        for (id, outcome) in answer {
+            let id = id.as_str().try_into().map_err(|_| SendError::Misbehaved(id.clone()))?;
+            let error = outcome.get("error").and_then(Value::as_str).map(str::to_owned);
+            pdus.insert(id, error.map_or(Ok(()), Err));
+        }
+        Ok(TransactionAnswer { pdus })
+    }
+}
+
+/// The name by which faults and the log call an endpoint.
+fn endpoint(call: &Call<'_>) -> &'static str {
+    match call {
+        Call::Make(request) => match request.membership {
+            Membership::Join => "make_join",
+            _ => "make_leave",
+        },
+        Call::Send(request) => match request.membership {
+            Membership::Join => "send_join",
+            _ => "send_leave",
+        },
+        Call::Invite { .. } => "invite",
+        Call::Event { .. } => "event",
+        Call::EventAuth { .. } => "event_auth",
+        Call::StateIds { .. } => "state_ids",
+        Call::State { .. } => "state",
+        Call::MissingEvents { .. } => "get_missing_events",
+        Call::Backfill { .. } => "backfill",
+        Call::Directory { .. } => "directory",
+        Call::Profile { .. } => "profile",
+    }
+}
+
+/// What the routes do, without HTTP.
+async fn serve(rooms: &Rooms, origin: &ServerName, call: Call<'_>) -> Result<Value, RoomError> {
+    match call {
+        Call::Make(request) => {
+            let entry = rooms.admit(origin, &request.room_id).await?;
+            let versions: Vec<_> = request.versions.iter().map(ToString::to_string).collect();
+            match request.membership {
+                Membership::Join => rooms.make_join(&entry, &request.user_id, &versions).await,
+                Membership::Leave => rooms.make_leave(&entry, &request.user_id).await,
+                _ => Err(unknown()),
+            }
+        }
+        Call::Send(request) => {
+            let entry = rooms.admit(origin, &request.room_id).await?;
+            let (id, body) = (&request.event_id, request.event.object().clone());
+            let answer = match request.membership {
+                Membership::Join => rooms.send_join(&entry, id, body).await?,
+                Membership::Leave => {
+                    rooms.send_leave(&entry, id, body).await?;
+                    json!({})
+                }
+                _ => return Err(unknown()),
+            };
+            Ok(match request.api {
+                SendApi::V2 => answer,
+                SendApi::V1 => json!([200, answer]),
+            })
+        }
+        Call::Invite { event, room_state } => {
+            let entry = rooms.admit(origin, event.room_id()).await?;
+            let invite = InboundInvite {
+                room_version: event.version().as_str().into(),
+                event: event.object().clone(),
+                invite_room_state: room_state.into(),
+            };
+            let signed = rooms.receive_invite(&entry, event.event_id(), invite).await?;
+            Ok(json!({ "event": federation(&signed) }))
+        }
+        Call::Event { event } => rooms.event_for_server(origin, event).await,
+        Call::EventAuth { room, event } => {
+            let entry = rooms.admit(origin, room).await?;
+            rooms.event_auth_for_server(&entry, event).await
+        }
+        Call::StateIds { room, event } => {
+            let entry = rooms.admit(origin, room).await?;
+            rooms.state_ids_for_server(&entry, event).await
+        }
+        Call::State { room, event } => {
+            let entry = rooms.admit(origin, room).await?;
+            rooms.state_for_server(&entry, event).await
+        }
+        Call::MissingEvents { room, earliest, latest, limit } => {
+            let entry = rooms.admit(origin, room).await?;
+            let wanted = MissingEvents {
+                earliest: earliest.to_vec(),
+                latest: latest.to_vec(),
+                limit: Some(limit),
+                min_depth: 0,
+            };
+            rooms.missing_events_for_server(&entry, wanted).await
+        }
+        Call::Backfill { room, from, limit } => {
+            let entry = rooms.admit(origin, room).await?;
+            rooms.backfill_for_server(&entry, from, limit).await
+        }
+        Call::Directory { alias } => {
+            let (room_id, servers) = rooms.query_directory(alias).await?;
+            Ok(json!({ "room_id": room_id, "servers": servers }))
+        }
+        // Rooms know no profiles.
+        Call::Profile { .. } => Err(unknown()),
+    }
+}
+
+fn unknown() -> RoomError {
+    RoomError::NotFound("not served in the simulation".into())
+}
+
+fn refused(error: RoomError) -> RemoteError {
+    let error = matrix_error(error);
+    RemoteError::Refused { status: error.status, errcode: error.errcode, message: error.message }
+}
+
+fn gone() -> RemoteError {
+    RemoteError::Unreachable("the network is gone".into())
+}
