@@ -75,7 +75,7 @@ impl<'a> RoomView<'a> {
         if self.standpoint(self.graph.room.state)?.visibility.is_world_readable() {
             return Ok(Some(now));
         }
-        if self.member.as_ref().is_none_or(|member| member.forgotten) {
+        if self.is_forgotten() {
             return Ok(None);
         }
         Ok(self.stay.and_then(|stay| stay.left))
@@ -83,6 +83,11 @@ impl<'a> RoomView<'a> {
 
     pub fn is_joined(&self) -> bool {
         self.member.as_ref().is_some_and(|member| member.membership == "join")
+    }
+
+    /// Whether the user has left the room and wants to know no more of it.
+    pub fn is_forgotten(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| member.forgotten)
     }
 
     /// Whether the user was joined at a stream position.

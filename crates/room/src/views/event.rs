@@ -16,20 +16,14 @@ pub(super) fn event(
 ) -> Result<Option<Value>, RoomError> {
     let Some(view) = RoomView::open(reader, viewer, room_id)? else { return Ok(None) };
     let Some(known) = view.graph.event(event_id)? else { return Ok(None) };
+    if view.is_forgotten() {
+        return Ok(None);
+    }
     let seen = match known.record.order {
-        Some(order) => is_within_reach(&view, order) && view.sees(&known, order)?,
+        Some(order) => view.sees(&known, order)?,
         None => is_known_state(&view, &known)?,
     };
     seen.then(|| view.client_event(&known)).transpose()
-}
-
-/// Who has forgotten a room sees nothing of it.
-fn is_within_reach(view: &RoomView<'_>, order: i64) -> bool {
-    match &view.member {
-        Some(member) if member.membership == "join" => true,
-        Some(member) => !member.forgotten && order <= member.position.cast_signed(),
-        None => true,
-    }
 }
 
 /// State that came with the room, without a place in the timeline.

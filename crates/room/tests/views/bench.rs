@@ -1,0 +1,256 @@
+//! A server with local users, and shorthands.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use exeunt_core::{Object, PendingMembership, RoomVersion, Signer};
+use exeunt_room::views::{
+    Direction, EventFilter, Filter, MembersRequest, MessagesPage, MessagesRequest, SyncRequest,
+    SyncView, Token, Viewer,
+};
+use exeunt_room::{
+    Call, Clock, Intent, NewRoom, NoWake, Options, Preset, Remote, RemoteError, RoomError, Rooms,
+    ServerKeys,
+};
+use exeunt_store::{Batch, Store, records::MembershipRecord, tables};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
+use serde_json::{Value, json};
+
+struct Nobody;
+
+#[async_trait]
+impl Remote for Nobody {
+    async fn call(&self, _: &ServerName, _: Call<'_>) -> Result<Value, RemoteError> {
+        Err(RemoteError::Unreachable("no network".into()))
+    }
+
+    async fn server_keys(&self, _: &ServerName) -> Result<ServerKeys, RemoteError> {
+        Err(RemoteError::Unreachable("no network".into()))
+    }
+}
+
+pub struct Bench {
+    pub rooms: Rooms,
+    pub store: Store,
+}
+
+pub fn bench() -> Bench {
+    let time = Arc::new(AtomicU64::new(1_700_000_000_000));
+    let clock: Clock = Arc::new(move || time.fetch_add(1, Ordering::SeqCst));
+    let server = ServerName::parse("here.example").unwrap();
+    let signer = Arc::new(Signer::new(server, "ed25519:1", &[7; 32]).unwrap());
+    let store = Store::memory();
+    let (remote, wake, options) = (Arc::new(Nobody), Arc::new(NoWake), Options::default());
+    let rooms = Rooms::new(store.clone(), signer, remote, wake, clock, options);
+    Bench { rooms, store }
+}
+
+pub fn user(name: &str) -> OwnedUserId {
+    UserId::parse(format!("@{name}:here.example")).unwrap()
+}
+
+pub fn object(value: Value) -> Object {
+    value.as_object().cloned().unwrap()
+}
+
+pub fn filter(value: Value) -> Filter {
+    serde_json::from_value(value).unwrap()
+}
+
+impl Bench {
+    pub async fn room(&self, creator: &UserId, visibility: &str) -> OwnedRoomId {
+        let content = object(json!({ "history_visibility": visibility }));
+        let room = NewRoom {
+            creator: creator.to_owned(),
+            version: RoomVersion::latest(),
+            preset: Preset::Public,
+            profile: Object::new(),
+            name: None,
+            topic: None,
+            alias: None,
+            invite: Default::default(),
+            is_direct: false,
+            initial_state: vec![("m.room.history_visibility".into(), String::new(), content)],
+            creation_content: Object::new(),
+            power_level_override: Object::new(),
+        };
+        self.rooms.create_room(room).await.unwrap()
+    }
+
+    pub async fn say(&self, sender: &UserId, room: &RoomId, text: &str) -> OwnedEventId {
+        let content = object(json!({ "msgtype": "m.text", "body": text }));
+        let intent = Intent::message(sender.to_owned(), "m.room.message", content);
+        self.rooms.append(room, intent).await.unwrap()
+    }
+
+    pub async fn set(
+        &self,
+        sender: &UserId,
+        room: &RoomId,
+        kind: &str,
+        content: Value,
+    ) -> OwnedEventId {
+        let intent = Intent::state(sender.to_owned(), kind, "", object(content));
+        self.rooms.append(room, intent).await.unwrap()
+    }
+
+    pub async fn join(&self, user: &UserId, room: &RoomId) {
+        self.rooms.join(user, room, &[], Object::new()).await.unwrap();
+    }
+
+    pub async fn leave(&self, user: &UserId, room: &RoomId) {
+        self.rooms.leave(user, room, None).await.unwrap();
+    }
+
+    pub async fn invite(&self, sender: &UserId, target: &UserId, room: &RoomId) {
+        self.rooms.invite(sender, target, room, Object::new()).await.unwrap();
+    }
+
+    /// An invite by another server, as its handshake leaves it.
+    pub async fn remote_invite(&self, target: &UserId) -> OwnedRoomId {
+        let room_id = RoomId::parse("!away:away.example").unwrap();
+        let event = json!({
+            "type": "m.room.member",
+            "state_key": target,
+            "sender": "@host:away.example",
+            "room_id": room_id,
+            "content": { "membership": "invite", "is_direct": true },
+            "depth": 5,
+            "origin_server_ts": 1_000,
+            "prev_events": ["$a"],
+            "auth_events": ["$b"],
+            "hashes": { "sha256": "" },
+            "signatures": {},
+        });
+        let pending = PendingMembership {
+            user_id: target.to_owned(),
+            room_id: room_id.clone(),
+            membership: "invite".into(),
+            room_version: "10".into(),
+            event: object(event),
+            stripped_state: vec![
+                object(json!({
+                    "type": "m.room.name",
+                    "state_key": "",
+                    "sender": "@host:away.example",
+                    "content": { "name": "Away" },
+                    "event_id": "$extra",
+                })),
+                object(json!({ "type": "m.room.topic", "content": {} })),
+            ],
+            sender: UserId::parse("@host:away.example").unwrap(),
+            delivered_by: Some(ServerName::parse("away.example").unwrap()),
+            candidates: Vec::new(),
+            received_at: 1_000,
+        };
+        let mut batch = Batch::default();
+        let key = (target.to_owned(), room_id.clone());
+        batch.put::<tables::Pending>(&key, &pending);
+        batch.put::<tables::LocalMembers>(&(room_id.clone(), target.to_owned()), &"invite".into());
+        batch.at_position(move |position, batch| {
+            let record = MembershipRecord {
+                membership: "invite".into(),
+                event_id: OwnedEventId::try_from("$invite").unwrap(),
+                sender: pending.sender,
+                position,
+                local_event: None,
+                forgotten: false,
+            };
+            batch.put::<tables::Memberships>(&key, &record);
+        });
+        self.store.commit(batch).await.unwrap();
+        room_id
+    }
+
+    /// Has the user forget a room, as far as the views are concerned.
+    pub async fn forget(&self, user: &UserId, room: &RoomId) {
+        let key = (user.to_owned(), room.to_owned());
+        let record = self.store.reader().get::<tables::Memberships>(&key).unwrap().unwrap();
+        let mut batch = Batch::default();
+        batch.put::<tables::Memberships>(&key, &MembershipRecord { forgotten: true, ..record });
+        self.store.commit(batch).await.unwrap();
+    }
+
+    pub fn viewer(&self, user: &UserId) -> Viewer {
+        self.rooms.viewer(user, Some("DEVICE".into()))
+    }
+
+    pub fn request(&self, user: &UserId, since: Option<u64>) -> SyncRequest {
+        SyncRequest {
+            viewer: self.viewer(user),
+            since,
+            filter: Filter::default(),
+            full_state: false,
+            use_state_after: false,
+        }
+    }
+
+    pub async fn sync(&self, user: &UserId, since: Option<u64>) -> SyncView {
+        self.rooms.sync(self.request(user, since)).await.unwrap()
+    }
+
+    pub async fn sync_with(&self, user: &UserId, since: Option<u64>, given: Value) -> SyncView {
+        let request = SyncRequest { filter: filter(given), ..self.request(user, since) };
+        self.rooms.sync(request).await.unwrap()
+    }
+
+    pub async fn page(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+        direction: Direction,
+        from: Option<Token>,
+        limit: u64,
+    ) -> Result<MessagesPage, RoomError> {
+        let request = MessagesRequest {
+            viewer: self.viewer(user),
+            room_id: room.to_owned(),
+            from,
+            to: None,
+            direction,
+            limit: Some(limit),
+            filter: EventFilter::default(),
+        };
+        self.rooms.messages(request).await
+    }
+
+    /// Everything that a user can see of a room, oldest first.
+    pub async fn history(&self, user: &UserId, room: &RoomId) -> Vec<String> {
+        let page = self.page(user, room, Direction::Forward, None, 1_000).await.unwrap();
+        ids(&page.chunk)
+    }
+
+    pub fn members_request(&self, user: &UserId, room: &RoomId) -> MembersRequest {
+        MembersRequest {
+            viewer: self.viewer(user),
+            room_id: room.to_owned(),
+            membership: None,
+            not_membership: None,
+            at: None,
+        }
+    }
+}
+
+pub fn ids(events: &[Value]) -> Vec<String> {
+    events.iter().map(|event| event["event_id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Bodies of messages, memberships, or types.
+pub fn gist(events: &[Value]) -> Vec<String> {
+    let gist = |event: &Value| {
+        let content = &event["content"];
+        let text = content["body"].as_str().or_else(|| content["membership"].as_str());
+        text.or_else(|| event["type"].as_str()).unwrap().to_owned()
+    };
+    events.iter().map(gist).collect()
+}
+
+/// The event of that type and state key.
+pub fn find<'e>(events: &'e [Value], kind: &str, key: &str) -> Option<&'e Value> {
+    events.iter().find(|event| event["type"] == kind && event["state_key"] == key)
+}
+
+pub fn is_forbidden<T>(result: &Result<T, RoomError>) -> bool {
+    matches!(result, Err(RoomError::Forbidden(_)))
+}

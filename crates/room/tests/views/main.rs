@@ -1,0 +1,8 @@
+//! What clients read: the views over a store in memory, with no other server in reach.
+
+mod bench;
+mod leaving;
+mod pages;
+mod reads;
+mod sync;
+mod visibility;

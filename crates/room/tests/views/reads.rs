@@ -1,0 +1,183 @@
+//! State, members, messages and events, for members, departed users and strangers.
+
+use exeunt_room::RoomError;
+use exeunt_room::views::{Direction, EventFilter, MembersRequest, MessagesRequest, Token};
+use ruma::{RoomId, UserId};
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, bench, find, gist, ids, is_forbidden, user};
+
+async fn members_of(bench: &Bench, user: &UserId, room: &RoomId) -> Vec<(String, String)> {
+    let events = bench.rooms.members(bench.members_request(user, room)).await.unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let pair = |event: &Value| (text(&event["state_key"]), text(&event["content"]["membership"]));
+    events.iter().map(pair).collect()
+}
+
+async fn name(bench: &Bench, user: &UserId, room: &RoomId) -> Value {
+    let event = bench.rooms.state_event(bench.viewer(user), room, "m.room.name", "").await;
+    event.unwrap().unwrap()["content"]["name"].clone()
+}
+
+/// As Complement's TestLeftRoomFixture (row LV5).
+#[tokio::test]
+async fn a_departed_user_reads_the_room_as_of_the_departure() {
+    let (bench, alice, bob, carol) = (bench(), user("alice"), user("bob"), user("carol"));
+    let room = bench.room(&alice, "joined").await;
+    bench.join(&bob, &room).await;
+    bench.set(&alice, &room, "m.room.name", json!({ "name": "before" })).await;
+    bench.say(&alice, &room, "one").await;
+    bench.say(&alice, &room, "two").await;
+    bench.leave(&bob, &room).await;
+    let since = Token::Stream(bench.sync(&bob, None).await.next_batch);
+    bench.set(&alice, &room, "m.room.name", json!({ "name": "after" })).await;
+    let hidden = bench.say(&alice, &room, "three").await;
+    bench.join(&carol, &room).await;
+
+    assert_eq!(name(&bench, &bob, &room).await, "before");
+    assert_eq!(name(&bench, &alice, &room).await, "after");
+    let state = bench.rooms.state(bench.viewer(&bob), &room).await.unwrap();
+    assert_eq!(find(&state, "m.room.name", "").unwrap()["content"]["name"], "before");
+    assert_eq!(find(&state, "m.room.member", carol.as_str()), None);
+    let pair = |user: &UserId, membership: &str| (user.to_string(), membership.to_owned());
+    let expected = [pair(&alice, "join"), pair(&bob, "leave")];
+    assert_eq!(members_of(&bench, &bob, &room).await, expected);
+    assert_eq!(members_of(&bench, &alice, &room).await.len(), 3);
+
+    let page = bench.page(&bob, &room, Direction::Backward, Some(since), 3).await.unwrap();
+    assert_eq!(gist(&page.chunk), ["leave", "two", "one"]);
+    assert_eq!(page.chunk[0]["room_id"], room.as_str());
+    let page = bench.page(&bob, &room, Direction::Forward, Some(since), 100).await.unwrap();
+    assert!(page.chunk.is_empty() && page.end.is_none());
+    let event = bench.rooms.event(bench.viewer(&bob), &room, &hidden).await.unwrap();
+    assert_eq!(event, None);
+    let joined = bench.rooms.joined_members(bench.viewer(&bob), &room).await;
+    assert!(is_forbidden(&joined));
+}
+
+#[tokio::test]
+async fn strangers_and_those_who_forgot_read_nothing() {
+    let (bench, alice, bob, carol) = (bench(), user("alice"), user("bob"), user("carol"));
+    let dave = user("dave");
+    let room = bench.room(&alice, "shared").await;
+    let event = bench.say(&alice, &room, "secret").await;
+    bench.invite(&alice, &carol, &room).await;
+    bench.join(&dave, &room).await;
+    bench.leave(&dave, &room).await;
+    bench.forget(&dave, &room).await;
+    let nowhere = RoomId::parse("!nowhere:here.example").unwrap();
+    for (user, room) in [(&bob, &room), (&carol, &room), (&dave, &room), (&alice, &nowhere)] {
+        let viewer = || bench.viewer(user);
+        assert!(is_forbidden(&bench.page(user, room, Direction::Backward, None, 5).await));
+        assert!(is_forbidden(&bench.rooms.members(bench.members_request(user, room)).await));
+        assert!(is_forbidden(&bench.rooms.joined_members(viewer(), room).await));
+        assert!(is_forbidden(&bench.rooms.state(viewer(), room).await));
+        let one = bench.rooms.state_event(viewer(), room, "m.room.create", "").await;
+        assert!(is_forbidden(&one));
+        assert_eq!(bench.rooms.event(viewer(), room, &event).await.unwrap(), None);
+    }
+    // An invite after a stay opens the stay, not what came after it.
+    bench.join(&bob, &room).await;
+    bench.leave(&bob, &room).await;
+    let later = bench.say(&alice, &room, "later").await;
+    bench.invite(&alice, &bob, &room).await;
+    let seen = bench.history(&bob, &room).await;
+    assert!(seen.contains(&event.to_string()) && !seen.contains(&later.to_string()));
+    // The event of one room is not found in another.
+    let other = bench.room(&alice, "shared").await;
+    assert_eq!(bench.rooms.event(bench.viewer(&alice), &other, &event).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn world_readable_rooms_are_open() {
+    let (bench, alice, bob) = (bench(), user("alice"), user("bob"));
+    let room = bench.room(&alice, "world_readable").await;
+    let event = bench.say(&alice, &room, "open").await;
+    let found = bench.rooms.event(bench.viewer(&bob), &room, &event).await.unwrap().unwrap();
+    assert_eq!(found["unsigned"]["membership"], "leave");
+    assert!(bench.history(&bob, &room).await.contains(&event.to_string()));
+}
+
+#[tokio::test]
+async fn members_by_membership_and_time() {
+    let (bench, alice, bob, carol) = (bench(), user("alice"), user("bob"), user("carol"));
+    let room = bench.room(&alice, "shared").await;
+    let early = bench.sync(&alice, None).await;
+    let prev_batch = early.join[&room].timeline.prev_batch;
+    bench.join(&bob, &room).await;
+    bench.join(&carol, &room).await;
+    bench.leave(&carol, &room).await;
+    let who = async |request: MembersRequest| {
+        let events = bench.rooms.members(request).await.unwrap();
+        events.iter().map(|e| e["state_key"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let all = || bench.members_request(&alice, &room);
+    let (a, b, c) = (alice.as_str(), bob.as_str(), carol.as_str());
+    assert_eq!(who(all()).await, [a, b, c]);
+    let joined = MembersRequest { membership: Some("join".into()), ..all() };
+    assert_eq!(who(joined).await, [a, b]);
+    let left = MembersRequest { membership: Some("leave".into()), ..all() };
+    assert_eq!(who(left).await, [c]);
+    let not_left = MembersRequest { not_membership: Some("leave".into()), ..all() };
+    assert_eq!(who(not_left).await, [a, b]);
+    let at = MembersRequest { at: Some(Token::Stream(early.next_batch)), ..all() };
+    assert_eq!(who(at).await, [a]);
+    // As of before the room was there: nobody saw that, so it is the first join that counts.
+    let before = MembersRequest { at: Some(prev_batch), ..all() };
+    assert_eq!(who(before).await, [a]);
+    let profiles = bench.rooms.joined_members(bench.viewer(&alice), &room).await.unwrap();
+    assert_eq!(profiles.into_keys().collect::<Vec<_>>(), [alice, bob]);
+}
+
+#[tokio::test]
+async fn pages_with_bounds_filters_and_members() {
+    let (bench, alice, bob) = (bench(), user("alice"), user("bob"));
+    let room = bench.room(&alice, "shared").await;
+    bench.join(&bob, &room).await;
+    let from = Token::Stream(bench.sync(&alice, None).await.next_batch);
+    bench.say(&bob, &room, "1").await;
+    bench.set(&alice, &room, "m.room.name", json!({ "name": "n" })).await;
+    bench.say(&bob, &room, "2").await;
+    let to = Token::Stream(bench.sync(&alice, None).await.next_batch);
+    bench.say(&alice, &room, "3").await;
+    let request = |direction, from, to| MessagesRequest {
+        viewer: bench.viewer(&alice),
+        room_id: room.clone(),
+        from: Some(from),
+        to: Some(to),
+        direction,
+        limit: None,
+        filter: EventFilter {
+            types: Some(vec!["m.room.m*".into()]),
+            lazy_load_members: true,
+            ..EventFilter::default()
+        },
+    };
+    let forward = bench.rooms.messages(request(Direction::Forward, from, to)).await.unwrap();
+    assert_eq!(gist(&forward.chunk), ["1", "2"]);
+    assert_eq!(forward.state.len(), 1);
+    assert_eq!(forward.state[0]["state_key"], bob.as_str());
+    assert_eq!(forward.state[0]["content"]["membership"], "join");
+    let backward = bench.rooms.messages(request(Direction::Backward, to, from)).await.unwrap();
+    assert_eq!(gist(&backward.chunk), ["2", "1"]);
+    let rest = bench.page(&alice, &room, Direction::Forward, forward.end, 10).await.unwrap();
+    assert_eq!(gist(&rest.chunk), ["3"]);
+    let rest = bench.page(&alice, &room, Direction::Forward, rest.end, 10).await.unwrap();
+    assert!(rest.chunk.is_empty() && rest.end.is_none());
+}
+
+#[tokio::test]
+async fn history_is_whole_and_in_order() {
+    let (bench, alice) = (bench(), user("alice"));
+    let room = bench.room(&alice, "shared").await;
+    let said = bench.say(&alice, &room, "last").await;
+    let forward = bench.history(&alice, &room).await;
+    assert_eq!(forward.last(), Some(&said.to_string()));
+    let page = bench.page(&alice, &room, Direction::Backward, None, 100).await.unwrap();
+    let mut backward = ids(&page.chunk);
+    backward.reverse();
+    assert_eq!(backward, forward);
+    assert!(page.end.is_none(), "the beginning of the room");
+    let state = bench.rooms.state_event(bench.viewer(&alice), &room, "m.room.topic", "").await;
+    assert!(matches!(state, Ok::<_, RoomError>(None)));
+}
