@@ -210,6 +210,16 @@ impl Server {
         .collect()
     }
 
+    /// Loses what waits for a server.
+    pub async fn forget_outbox(&self, destination: &Server) {
+        let rows = self.store.reader().scan::<tables::Outbox>(destination.name.clone()).keys();
+        let mut batch = Batch::default();
+        for key in rows.expect("the outbox reads") {
+            batch.delete::<tables::Outbox>(&key);
+        }
+        self.store.commit(batch).await.expect("the store writes");
+    }
+
     /// Sends what waits, a transaction for each server. Whether anything was taken.
     pub(crate) async fn deliver_outbox(&self, net: &Network) -> bool {
         let rows = self.store.reader().scan::<tables::Outbox>(()).collect();
