@@ -115,7 +115,8 @@ async fn events_of_another_room_are_not_given_out() {
     let from = [here, after];
     let answer = stage.a().rooms.backfill_for_server(&entry, &from, 50).await.unwrap();
     let events = answer["pdus"].as_array().unwrap();
-    let of_room = |event: &Value| event["type"] == "m.room.create" || event["room_id"] == stage.room.as_str();
+    let of_room =
+        |event: &Value| event["type"] == "m.room.create" || event["room_id"] == stage.room.as_str();
     assert!(events.iter().all(of_room));
     assert!(!bodies(events).contains(&"after"));
 }
@@ -272,9 +273,12 @@ async fn event_auth_is_about_one_event() {
     let said = stage.a().say(&stage.ann, &stage.room, "x").await;
     let entry = stage.entry(stage.b()).await;
     let answer = stage.a().rooms.event_auth_for_server(&entry, &said).await.unwrap();
-    let mut kinds: Vec<_> = answer["auth_chain"].as_array().unwrap().iter().map(|e| {
-        format!("{} {}", e["type"].as_str().unwrap(), e["sender"].as_str().unwrap())
-    }).collect();
+    let mut kinds: Vec<_> = answer["auth_chain"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| format!("{} {}", e["type"].as_str().unwrap(), e["sender"].as_str().unwrap()))
+        .collect();
     kinds.sort();
     assert_eq!(kinds, ["m.room.member @ann:a.example", "m.room.power_levels @ann:a.example"]);
 }
@@ -282,8 +286,10 @@ async fn event_auth_is_about_one_event() {
 #[tokio::test]
 async fn state_is_that_before_the_event() {
     let stage = stage().await;
-    let first = stage.a().set(&stage.ann, &stage.room, "m.room.topic", json!({ "topic": "1" })).await;
-    let second = stage.a().set(&stage.ann, &stage.room, "m.room.topic", json!({ "topic": "2" })).await;
+    let first =
+        stage.a().set(&stage.ann, &stage.room, "m.room.topic", json!({ "topic": "1" })).await;
+    let second =
+        stage.a().set(&stage.ann, &stage.room, "m.room.topic", json!({ "topic": "2" })).await;
     let entry = stage.entry(stage.b()).await;
     let ids = stage.a().rooms.state_ids_for_server(&entry, &second).await.unwrap();
     let has = |id: &OwnedEventId| ids["pdu_ids"].as_array().unwrap().contains(&json!(id));

@@ -123,7 +123,8 @@ async fn a_bad_event_does_not_fail_its_siblings() {
         stage.b().sign(Draft { prev_events: Vec::new(), ..draft })
     };
     let bad = [unsigned, float, huge, deep, orphan.object().clone()];
-    let mut pdus = vec![json!(null), json!("x"), json!([]), json!({}), json!({ "room_id": 5 }), elsewhere];
+    let mut pdus =
+        vec![json!(null), json!("x"), json!([]), json!({}), json!({ "room_id": 5 }), elsewhere];
     pdus.extend(bad.iter().cloned().map(Value::Object));
     pdus.push(wire(&good));
     let answer = stage.send(stage.b(), "1", pdus).await.unwrap();

@@ -1,0 +1,129 @@
+//! Joins, leaves and invites over HTTP: paths, wrapped answers, errcodes.
+
+use exeunt_core::Draft;
+use exeunt_sim::events::member_draft;
+use serde_json::{Value, json};
+
+use crate::common::{Site, site};
+
+fn path(site: &Site, endpoint: &str, rest: &str) -> String {
+    let room = site.room.as_str().replace('!', "%21");
+    let rest = rest.replace('$', "%24").replace('@', "%40").replace(':', "%3A");
+    format!("/_matrix/federation/{endpoint}/{room}/{rest}")
+}
+
+#[actix_web::test]
+async fn join_and_leave_in_both_versions() {
+    let site = site().await;
+    let b = site.b();
+    for version in ["v1", "v2"] {
+        let unwrap = |answer: Value| match version {
+            "v1" => {
+                assert_eq!(answer[0], 200);
+                answer[1].clone()
+            }
+            _ => answer,
+        };
+        let bob = b.user(&format!("bob-{version}"));
+        let make = path(&site, "v1/make_join", bob.as_str());
+        site.get(b, &make).await.expect(400, "M_INCOMPATIBLE_ROOM_VERSION");
+        let refused = site.get(b, &format!("{make}?ver=11")).await;
+        assert_eq!(refused.body["room_version"], "12");
+        let template = site.get(b, &format!("{make}?ver=11&ver=12")).await.ok();
+        assert_eq!(template["event"]["sender"], bob.as_str());
+        let join = b.sign(member_draft(site.a(), &site.room, &bob, &bob, "join"));
+        let send = path(&site, &format!("{version}/send_join"), join.event_id().as_str());
+        let answer = unwrap(site.put(b, &send, json!(join.object())).await.ok());
+        assert!(!answer["state"].as_array().unwrap().is_empty());
+        let make = path(&site, "v1/make_leave", bob.as_str());
+        assert_eq!(site.get(b, &make).await.ok()["room_version"], "12");
+        let leave = b.sign(member_draft(site.a(), &site.room, &bob, &bob, "leave"));
+        let send = path(&site, &format!("{version}/send_leave"), leave.event_id().as_str());
+        for _ in 0..2 {
+            let answer = site.put(b, &send, json!(leave.object())).await.ok();
+            assert_eq!(unwrap(answer), json!({}));
+        }
+        let answer = site.get(b, &make).await;
+        answer.expect(403, "M_FORBIDDEN");
+        assert_eq!(answer.body["error"], "User is not in the room.");
+        let wrong = path(&site, &format!("{version}/send_leave"), "$wrong");
+        site.put(b, &wrong, json!(leave.object())).await.expect(400, "M_INVALID_PARAM");
+        site.put(b, &send, json!({})).await.expect(400, "M_BAD_JSON");
+        site.put(b, &send, json!([])).await.expect(400, "M_BAD_JSON");
+    }
+}
+
+#[actix_web::test]
+async fn a_handshake_about_an_unknown_room_is_404() {
+    let site = site().await;
+    let room = "%21nowhere%3Aa.example";
+    let make = format!("/_matrix/federation/v1/make_leave/{room}/%40bob%3Ab.example");
+    site.get(site.b(), &make).await.expect(404, "M_NOT_FOUND");
+    let send = format!("/_matrix/federation/v2/send_leave/{room}/%24x");
+    site.put(site.b(), &send, json!({})).await.expect(404, "M_NOT_FOUND");
+}
+
+/// An invite of `user` into a room on `b`, as its body.
+async fn invite(site: &Site, user: &str) -> (String, Value) {
+    let b = site.b();
+    let bea = b.user("bea");
+    let room = b.room(&bea, exeunt_room::Preset::Private, "12").await;
+    let target = site.a().user(user);
+    let draft = member_draft(b, &room, &bea, &target, "invite");
+    let event = b.sign(Draft { origin_server_ts: 7, ..draft });
+    let (room, id) =
+        (room.as_str().replace('!', "%21"), event.event_id().as_str().replace('$', "%24"));
+    let body = json!({ "room_version": "12", "event": event.object(), "invite_room_state": [] });
+    (format!("/_matrix/federation/v2/invite/{room}/{id}"), body)
+}
+
+#[actix_web::test]
+async fn invites_of_accounts_are_signed() {
+    let site = site().await;
+    let (path, body) = invite(&site, "ann").await;
+    let answer = site.put(site.b(), &path, body.clone()).await.ok();
+    assert!(answer["event"]["signatures"]["a.example"]["ed25519:sim"].is_string());
+    assert_eq!(answer["event"]["content"], body["event"]["content"]);
+    let v1 = path.replace("/v2/", "/v1/");
+    let answer = site.put(site.b(), &v1, body["event"].clone()).await;
+    answer.expect(400, "M_INCOMPATIBLE_ROOM_VERSION");
+    assert_eq!(answer.body["room_version"], "1");
+    let mut future = body.clone();
+    future["room_version"] = "13".into();
+    let answer = site.put(site.b(), &path, future).await;
+    answer.expect(400, "M_INCOMPATIBLE_ROOM_VERSION");
+    assert_eq!(answer.body["room_version"], "13");
+    // CVE-2019-18835: handed in by another server than the inviter's.
+    site.put(site.c(), &path, body).await.expect(400, "M_INVALID_PARAM");
+}
+
+/// IN13: no account, or one that is gone.
+#[actix_web::test]
+async fn in13_only_accounts_are_invited() {
+    let site = site().await;
+    let (path, body) = invite(&site, "nobody").await;
+    site.put(site.b(), &path, body).await.expect(403, "M_FORBIDDEN");
+    let room = path.split('/').nth(5).unwrap().replace("%21", "!");
+    let room = exeunt_core::ruma::RoomId::parse(room).unwrap();
+    assert_eq!(site.a().row(&site.a().user("nobody"), &room), None);
+}
+
+/// GHSA-22fw-4jq7-g8r8 over HTTP: whatever is handed in, only an invite comes back signed.
+#[actix_web::test]
+async fn nothing_but_invites_is_signed() {
+    let site = site().await;
+    let (path, body) = invite(&site, "ann").await;
+    for (field, value) in [
+        ("type", json!("m.room.server_acl")),
+        ("state_key", json!("@ann:b.example")),
+        ("sender", json!("@ann:a.example")),
+        ("content", json!({ "membership": "leave" })),
+        ("room_id", json!(site.room)),
+        ("depth", json!(9_000)),
+    ] {
+        let mut changed = body.clone();
+        changed["event"][field] = value;
+        let answer = site.put(site.b(), &path, changed).await;
+        assert!(matches!(answer.status, 400 | 403), "{field}: {}", answer.body);
+    }
+}

@@ -1,0 +1,8 @@
+//! The endpoints over HTTP, as other servers see them.
+
+mod auth;
+mod common;
+mod gate;
+mod handshakes;
+mod public;
+mod queries;
