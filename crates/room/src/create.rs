@@ -4,16 +4,23 @@
 
 use std::collections::BTreeMap;
 
-use exeunt_core::{Draft, Object, RoomVersion};
-use exeunt_store::records::{RoomRecord, Root};
+use exeunt_core::{CheckedPdu, Draft, Object, RoomVersion};
+use exeunt_store::{
+    records::{RoomRecord, Root},
+    tables::Rooms as Rows,
+};
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::{Value, json};
 
 use crate::{
     Intent, RoomError, Rooms,
     graph::Graph,
+    locks::RoomGuard,
     place::{Source, decide},
 };
+
+/// Most like rooms that one user can make in one instant.
+const MAX_SAME_INSTANT: u64 = 100;
 
 /// Join rule, history visibility and guest access of a new room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +84,27 @@ impl Rooms {
         Ok(room_id)
     }
 
-    /// Makes the create event and the room's head.
+    /// Makes the create event and the room's head. Where a room id is the hash of the create event,
+    /// two like rooms of one instant would be the same: the later one gets a later time.
     async fn found(&self, room: &NewRoom) -> Result<OwnedRoomId, RoomError> {
+        let now = self.now();
+        for made_at in now..now + MAX_SAME_INSTANT {
+            let create = self.create_event(room, made_at)?;
+            let guard = self.inner.locks.lock(create.room_id()).await;
+            if !self.is_known(create.room_id()).await? {
+                return self.put_head(&guard, create).await;
+            }
+        }
+        Err(RoomError::Forbidden("You are creating too many rooms at once".into()))
+    }
+
+    async fn is_known(&self, room_id: &RoomId) -> Result<bool, RoomError> {
+        let room_id = room_id.to_owned();
+        let known = self.inner.store.read(move |reader| reader.get::<Rows>(&room_id)).await?;
+        Ok(known.is_some())
+    }
+
+    fn create_event(&self, room: &NewRoom, made_at: u64) -> Result<CheckedPdu, RoomError> {
         let version = room.version;
         let room_id =
             (!version.room_id_is_create_hash()).then(|| RoomId::new_v1(self.server_name()));
@@ -93,13 +119,19 @@ impl Rooms {
             prev_events: Vec::new(),
             auth_events: Vec::new(),
             depth: 1,
-            origin_server_ts: self.now(),
+            origin_server_ts: made_at,
         };
-        let create = draft.sign(self.signer())?;
+        Ok(draft.sign(self.signer())?)
+    }
+
+    async fn put_head(
+        &self,
+        guard: &RoomGuard,
+        create: CheckedPdu,
+    ) -> Result<OwnedRoomId, RoomError> {
         let room_id = create.room_id().to_owned();
-        let guard = self.inner.locks.lock(&room_id).await;
         let head = RoomRecord {
-            version: version.as_str().into(),
+            version: create.version().as_str().into(),
             create_event: create.event_id().to_owned(),
             extremities: Vec::new(),
             state: Root::EMPTY,
@@ -116,7 +148,7 @@ impl Rooms {
                 decide(Graph::with_head(reader, id, head)?, &ours, &create, &source, None, now)
             })
             .await?;
-        self.commit(&guard, placement).await?;
+        self.commit(guard, placement).await?;
         Ok(room_id)
     }
 }

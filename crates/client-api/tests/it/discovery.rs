@@ -1,0 +1,41 @@
+use exeunt_client_api::Options;
+use serde_json::json;
+
+use crate::common::Server;
+
+#[actix_web::test]
+async fn versions_are_listed() {
+    let body = Server::new().anyone().get("/_matrix/client/versions").await.ok();
+    let versions = body["versions"].as_array().unwrap();
+    assert!(versions.contains(&json!("v1.1")) && versions.contains(&json!("v1.16")), "{body}");
+}
+
+#[actix_web::test]
+async fn well_known_is_served_when_configured() {
+    let path = "/.well-known/matrix/client";
+    Server::new().anyone().get(path).await.fails(404, "M_NOT_FOUND");
+    let url = Some("https://matrix.example.org".to_owned());
+    let server = Server::with(Options { well_known_client: url, ..Options::default() });
+    let body = server.anyone().get(path).await.ok();
+    assert_eq!(body, json!({ "m.homeserver": { "base_url": "https://matrix.example.org" } }));
+}
+
+#[actix_web::test]
+async fn capabilities() {
+    let server = Server::new();
+    server.anyone().get("/capabilities").await.fails(401, "M_MISSING_TOKEN");
+    let body = server.user("ann").await.get("/capabilities").await.ok();
+    let all = &body["capabilities"];
+    assert_eq!(all["m.room_versions"]["default"], "12");
+    assert_eq!(all["m.room_versions"]["available"]["3"], "stable");
+    assert_eq!(all["m.room_versions"]["available"]["1"], json!(null));
+    assert_eq!(all["m.change_password"]["enabled"], false);
+    assert_eq!(all["m.3pid_changes"]["enabled"], false);
+}
+
+#[actix_web::test]
+async fn what_is_not_built_is_not_recognized() {
+    let server = Server::new();
+    server.anyone().get("/nope").await.fails(404, "M_UNRECOGNIZED");
+    server.anyone().put("/login", json!({})).await.fails(405, "M_UNRECOGNIZED");
+}

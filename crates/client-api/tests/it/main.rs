@@ -1,0 +1,12 @@
+//! The client API as a client sees it, over a store in memory and other servers that fail.
+
+mod accounts;
+mod common;
+mod create;
+mod directory;
+mod discovery;
+mod filter;
+mod membership;
+mod profile;
+mod remote;
+mod send;

@@ -1,0 +1,131 @@
+use serde_json::json;
+
+use crate::common::{Client, Server, escape};
+
+async fn act(
+    client: &Client<'_>,
+    verb: &str,
+    room: &str,
+    target: &Client<'_>,
+) -> crate::common::Answer {
+    let body = json!({ "user_id": target.user, "reason": "because" });
+    client.post(&format!("/rooms/{}/{verb}", escape(room)), body).await
+}
+
+#[actix_web::test]
+async fn invited_and_joined_and_gone() {
+    let server = Server::new();
+    let (ann, bob) = (server.user("ann").await, server.user("bob").await);
+    let name = json!({ "displayname": "Bob" });
+    bob.put(&format!("/profile/{}/displayname", bob.user), name).await.ok();
+    let room = ann.create_room(json!({})).await;
+    let path = format!("/rooms/{}", escape(&room));
+    bob.post(&format!("{path}/join"), json!({})).await.fails(403, "M_FORBIDDEN");
+    act(&ann, "invite", &room, &bob).await.ok();
+    let member = ann.state(&room, "m.room.member", &bob.user).await.unwrap();
+    let invite = json!({ "membership": "invite", "displayname": "Bob", "reason": "because" });
+    assert_eq!(member, invite);
+    let joined = bob.post(&format!("{path}/join"), json!({})).await.ok();
+    assert_eq!(joined, json!({ "room_id": room }));
+    let member = ann.state(&room, "m.room.member", &bob.user).await.unwrap();
+    assert_eq!(member, json!({ "membership": "join", "displayname": "Bob" }));
+    assert_eq!(bob.get("/joined_rooms").await.ok(), json!({ "joined_rooms": [room] }));
+    act(&ann, "invite", &room, &bob).await.fails(403, "M_FORBIDDEN");
+    act(&ann, "invite", &room, &ann).await.fails(403, "M_FORBIDDEN");
+    bob.post(&format!("{path}/leave"), json!({ "reason": "late" })).await.ok();
+    let member = ann.state(&room, "m.room.member", &bob.user).await.unwrap();
+    assert_eq!(member, json!({ "membership": "leave", "reason": "late" }));
+    assert_eq!(bob.get("/joined_rooms").await.ok(), json!({ "joined_rooms": [] }));
+    // Leaving twice is no error.
+    bob.post(&format!("{path}/leave"), json!({})).await.ok();
+}
+
+#[actix_web::test]
+async fn invites_that_are_refused() {
+    let server = Server::new();
+    let (ann, bob) = (server.user("ann").await, server.user("bob").await);
+    let room = ann.create_room(json!({})).await;
+    act(&bob, "invite", &room, &bob).await.fails(403, "M_FORBIDDEN");
+    act(&ann, "invite", "!unknown:example.org", &bob).await.fails(404, "M_NOT_FOUND");
+    let path = format!("/rooms/{}/invite", escape(&room));
+    let email = json!({
+        "id_server": "id.example.org", "id_access_token": "t",
+        "medium": "email", "address": "bob@example.org",
+    });
+    ann.post(&path, email).await.fails(400, "M_THREEPID_MEDIUM_NOT_SUPPORTED");
+    ann.post(&path, json!({})).await.fails(400, "M_BAD_JSON");
+    ann.post(&path, json!({ "user_id": "bob" })).await.fails(400, "M_BAD_JSON");
+}
+
+#[actix_web::test]
+async fn joining_by_alias() {
+    let server = Server::new();
+    let (ann, bob) = (server.user("ann").await, server.user("bob").await);
+    let room = ann.create_room(json!({ "preset": "public_chat", "room_alias_name": "tea" })).await;
+    let joined = bob.post("/join/%23tea:example.org?via=x.example", json!({})).await.ok();
+    assert_eq!(joined, json!({ "room_id": room }));
+    bob.post("/join/%23none:example.org", json!({})).await.fails(404, "M_NOT_FOUND");
+    bob.post("/join/tea", json!({})).await.fails(400, "M_INVALID_PARAM");
+}
+
+#[actix_web::test]
+async fn kick_ban_and_unban() {
+    let server = Server::new();
+    let (ann, bob, eve) =
+        (server.user("ann").await, server.user("bob").await, server.user("eve").await);
+    let room = ann.public_room().await;
+    let membership = async |client: &Client<'_>| ann.membership(&room, &client.user).await;
+    act(&ann, "kick", &room, &bob).await.fails(403, "M_FORBIDDEN");
+    bob.join(&room).await;
+    // Who is not there may not ban, and who has no power neither.
+    act(&eve, "ban", &room, &bob).await.fails(403, "M_FORBIDDEN");
+    act(&bob, "kick", &room, &ann).await.fails(403, "M_FORBIDDEN");
+    act(&ann, "kick", &room, &bob).await.ok();
+    assert_eq!(membership(&bob).await.as_deref(), Some("leave"));
+    act(&ann, "kick", &room, &bob).await.fails(403, "M_FORBIDDEN");
+    act(&ann, "unban", &room, &bob).await.fails(403, "M_FORBIDDEN");
+    act(&ann, "ban", &room, &bob).await.ok();
+    let member = ann.state(&room, "m.room.member", &bob.user).await.unwrap();
+    assert_eq!(member, json!({ "membership": "ban", "reason": "because" }));
+    let path = format!("/rooms/{}/join", escape(&room));
+    bob.post(&path, json!({})).await.fails(403, "M_FORBIDDEN");
+    act(&ann, "unban", &room, &bob).await.ok();
+    bob.join(&room).await;
+    ann.post(&format!("/rooms/{}/kick", escape(&room)), json!({})).await.fails(400, "M_BAD_JSON");
+}
+
+#[actix_web::test]
+async fn member_events_are_the_same_verbs() {
+    let server = Server::new();
+    let (ann, bob) = (server.user("ann").await, server.user("bob").await);
+    let room = ann.create_room(json!({})).await;
+    let path = format!("/rooms/{}/state/m.room.member/{}", escape(&room), bob.user);
+    for (client, content, membership) in [
+        (&ann, json!({ "membership": "invite" }), "invite"),
+        (&bob, json!({ "membership": "join", "displayname": "Bobby" }), "join"),
+        (&ann, json!({ "membership": "leave" }), "leave"),
+        (&ann, json!({ "membership": "ban" }), "ban"),
+        (&ann, json!({ "membership": "leave", "reason": "peace" }), "leave"),
+        (&ann, json!({ "membership": "invite" }), "invite"),
+        (&bob, json!({ "membership": "leave" }), "leave"),
+    ] {
+        let event_id = client.put(&path, content.clone()).await.ok()["event_id"].clone();
+        let user = ruma::UserId::parse(&*bob.user).unwrap();
+        let id = ruma::RoomId::parse(&*room).unwrap();
+        let (is, event) = server.api.rooms.member(&id, &user).await.unwrap().unwrap();
+        assert_eq!((&*is, json!(event)), (membership, event_id), "{content}");
+        if membership == "join" {
+            let member = ann.state(&room, "m.room.member", &bob.user).await.unwrap();
+            assert_eq!(member["displayname"], "Bobby");
+        }
+    }
+    for (content, status, errcode) in [
+        (json!({ "membership": "join" }), 403, "M_FORBIDDEN"),
+        (json!({ "membership": "guest" }), 403, "M_FORBIDDEN"),
+        (json!({}), 400, "M_BAD_JSON"),
+    ] {
+        ann.put(&path, content).await.fails(status, errcode);
+    }
+    let nobody = format!("/rooms/{}/state/m.room.member/bob", escape(&room));
+    ann.put(&nobody, json!({ "membership": "ban" })).await.fails(400, "M_INVALID_PARAM");
+}
