@@ -90,7 +90,9 @@ impl Rooms {
         if self.is_placed(room_id, event.event_id()).await? {
             return Ok(());
         }
-        self.place(&guard, event.clone(), source.clone(), None).await.map(report(event))
+        let verdict = self.place(&guard, event.clone(), source.clone(), None).await?;
+        report(event, &verdict);
+        Ok(())
     }
 
     /// Places an event, fetching auth events and, across a gap, the state before it.
@@ -110,7 +112,10 @@ impl Rooms {
             let placed = self.place(&guard, event.clone(), source.clone(), state_before).await;
             drop(guard);
             match placed {
-                Ok(verdict) => return Ok(report(event)(verdict)),
+                Ok(verdict) => {
+                    report(event, &verdict);
+                    return Ok(());
+                }
                 Err(RoomError::Missing(missing)) if is_about_auth(event, &missing) => {
                     self.fetch_auth(origin, room_id, event).await?;
                 }
@@ -342,13 +347,12 @@ fn is_about_auth(event: &Pdu, missing: &[OwnedEventId]) -> bool {
     missing.iter().all(|id| event.auth_events().contains(id) && !event.prev_events().contains(id))
 }
 
-fn report(event: &CheckedPdu) -> impl Fn(Verdict) + '_ {
-    move |verdict| match verdict {
+fn report(event: &CheckedPdu, verdict: &Verdict) {
+    let event = event.event_id();
+    match verdict {
         Verdict::Accepted => {}
-        Verdict::SoftFailed(why) => {
-            tracing::info!(event = %event.event_id(), why, "soft-failed");
-        }
-        Verdict::Rejected(why) => tracing::info!(event = %event.event_id(), why, "rejected"),
+        Verdict::SoftFailed(why) => tracing::info!(%event, why, "soft-failed"),
+        Verdict::Rejected(why) => tracing::info!(%event, why, "rejected"),
     }
 }
 

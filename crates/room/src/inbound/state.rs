@@ -36,7 +36,7 @@ impl Rooms {
         &self,
         entry: &Admitted,
         event_id: &EventId,
-        answer: fn(&Graph<'_>, Vec<OwnedEventId>, Vec<OwnedEventId>) -> Result<Value, RoomError>,
+        answer: Answer,
     ) -> Result<Value, RoomError> {
         let (entry, event_id) = (entry.clone(), event_id.to_owned());
         let ours = self.server_name().to_owned();
@@ -49,6 +49,9 @@ impl Rooms {
             .await
     }
 }
+
+/// Writes a state and its auth chain.
+type Answer = fn(&Graph<'_>, Vec<OwnedEventId>, Vec<OwnedEventId>) -> Result<Value, RoomError>;
 
 /// The state before an event of that room which has a place and was accepted.
 fn read_state<'a>(

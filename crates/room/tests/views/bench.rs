@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use exeunt_core::{Object, PendingMembership, RoomVersion, Signer};
+use exeunt_core::{Draft, Object, PendingMembership, RoomVersion, Signer};
 use exeunt_room::views::{
     Direction, EventFilter, Filter, MembersRequest, MessagesPage, MessagesRequest, SyncRequest,
     SyncView, Token, Viewer,
@@ -13,9 +13,13 @@ use exeunt_room::{
     Call, Clock, Intent, NewRoom, NoWake, Options, Preset, Remote, RemoteError, RoomError, Rooms,
     ServerKeys,
 };
-use exeunt_store::{Batch, Store, records::MembershipRecord, tables};
+use exeunt_store::{
+    Batch, Store,
+    records::{EventRecord, MembershipRecord, RoomRecord, States, Verdict},
+    tables,
+};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
 struct Nobody;
 
@@ -38,12 +42,16 @@ pub struct Bench {
 pub fn bench() -> Bench {
     let time = Arc::new(AtomicU64::new(1_700_000_000_000));
     let clock: Clock = Arc::new(move || time.fetch_add(1, Ordering::SeqCst));
-    let server = ServerName::parse("here.example").unwrap();
-    let signer = Arc::new(Signer::new(server, "ed25519:1", &[7; 32]).unwrap());
+    let signer = Arc::new(signer());
     let store = Store::memory();
     let (remote, wake, options) = (Arc::new(Nobody), Arc::new(NoWake), Options::default());
     let rooms = Rooms::new(store.clone(), signer, remote, wake, clock, options);
     Bench { rooms, store }
+}
+
+fn signer() -> Signer {
+    let server = ServerName::parse("here.example").unwrap();
+    Signer::new(server, "ed25519:1", &[7; 32]).unwrap()
 }
 
 pub fn user(name: &str) -> OwnedUserId {
@@ -161,6 +169,48 @@ impl Bench {
         });
         self.store.commit(batch).await.unwrap();
         room_id
+    }
+
+    /// Places a message whose predecessor never came, as the write path does when it has asked
+    /// another server for the state there.
+    pub async fn say_after_gap(&self, sender: &UserId, room: &RoomId, text: &str) {
+        let (room_id, reader) = (room.to_owned(), self.store.reader());
+        let head = reader.get::<tables::Rooms>(&room_id).unwrap().unwrap();
+        let draft = Draft {
+            version: RoomVersion::parse(&head.version).unwrap(),
+            room_id: Some(room_id.clone()),
+            sender: sender.to_owned(),
+            kind: "m.room.message".into(),
+            state_key: None,
+            content: object(json!({ "body": text })),
+            redacts: None,
+            prev_events: vec!["$nowhere".try_into().unwrap()],
+            auth_events: Vec::new(),
+            depth: head.depth + 9,
+            origin_server_ts: 1_000,
+        };
+        let event = draft.sign(&signer()).unwrap();
+        let event_id = event.event_id().to_owned();
+        let mut record = EventRecord {
+            json: RawValue::from_string(event.canonical_json()).unwrap(),
+            room_id: room_id.clone(),
+            room_version: head.version.clone(),
+            verdict: Verdict::Accepted,
+            states: Some(States { before: head.state, after: head.state }),
+            order: None,
+            redacted_because: None,
+            received_from: None,
+        };
+        drop(reader);
+        let mut batch = Batch::default();
+        batch.at_position(move |position, batch| {
+            let order = position.cast_signed();
+            record.order = Some(order);
+            batch.put::<tables::Events>(&event_id, &record);
+            batch.put::<tables::Timeline>(&(room_id.clone(), order), &event_id);
+            batch.put::<tables::Rooms>(&room_id, &RoomRecord { position, ..head });
+        });
+        self.store.commit(batch).await.unwrap();
     }
 
     /// Has the user forget a room, as far as the views are concerned.

@@ -1,7 +1,7 @@
 //! Joined rooms and invites in `/sync`.
 
 use exeunt_core::Object;
-use exeunt_room::views::SyncRequest;
+use exeunt_room::views::{Direction, SyncRequest};
 use exeunt_room::{ClientTransaction, Intent, RoomError};
 use serde_json::{Value, json};
 
@@ -94,6 +94,27 @@ async fn a_gap_brings_the_state_that_changed_in_it() {
     let request = SyncRequest { use_state_after: true, ..bench.request(&alice, Some(since)) };
     let view = bench.rooms.sync(request).await.unwrap();
     assert_eq!(gist(&view.join[&room].state), ["m.room.name", "m.room.topic"]);
+}
+
+/// As Complement's TestSyncTimelineGap: events before a hole in the graph do not come with those
+/// after it, but by paging back.
+#[tokio::test]
+async fn a_hole_in_the_graph_limits_the_timeline() {
+    let (bench, alice) = (bench(), user("alice"));
+    let room = bench.room(&alice, "shared").await;
+    let since = bench.sync(&alice, None).await.next_batch;
+    bench.say(&alice, &room, "before").await;
+    bench.say_after_gap(&alice, &room, "hole").await;
+    bench.say(&alice, &room, "after").await;
+    for since in [None, Some(since)] {
+        let view = bench.sync(&alice, since).await;
+        let timeline = &view.join[&room].timeline;
+        assert_eq!(gist(&timeline.events), ["hole", "after"]);
+        assert!(timeline.limited);
+        let from = Some(timeline.prev_batch);
+        let page = bench.page(&alice, &room, Direction::Backward, from, 1).await.unwrap();
+        assert_eq!(gist(&page.chunk), ["before"]);
+    }
 }
 
 #[tokio::test]
