@@ -104,7 +104,7 @@ impl Server {
     }
 
     pub async fn join(&self, user: &UserId, room: &RoomId, via: &Server) -> Result<(), RoomError> {
-        self.rooms.join(user, room, &[via.name.clone()], Object::new()).await
+        self.rooms.join(user, room, std::slice::from_ref(&via.name), Object::new()).await
     }
 
     pub async fn leave(&self, user: &UserId, room: &RoomId) -> Result<(), RoomError> {

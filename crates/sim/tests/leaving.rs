@@ -165,8 +165,8 @@ async fn sl1_a_leave_is_placed_and_relayed() {
         stage.send_pdu(&leave).await.unwrap();
         let (a, id) = (stage.a(), leave.event_id().to_owned());
         assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
-        a.graph(&stage.room, |graph| assert_eq!(graph.room.extremities, [id.clone()]));
-        assert_eq!(a.outbox(stage.c()), [id.clone()]);
+        a.graph(&stage.room, |graph| assert!(graph.room.extremities.iter().eq([&id])));
+        assert!(a.outbox(stage.c()).iter().eq([&id]));
         assert_eq!(a.outbox(stage.b()), Vec::<OwnedEventId>::new());
         stage.mesh.settle().await;
         assert_eq!(stage.c().in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));

@@ -202,7 +202,8 @@ async fn history_from_before_the_join_is_redacted() {
             () => visibility == "shared",
         };
         let entry = stage.entry(b).await;
-        let answer = a.rooms.backfill_for_server(&entry, &[last.clone()], 100).await.unwrap();
+        let answer =
+            a.rooms.backfill_for_server(&entry, std::slice::from_ref(&last), 100).await.unwrap();
         let backfill = bodies(answer["pdus"].as_array().unwrap()).join(" ");
         let missing = stage.missing(&[], &last).await;
         let missing = bodies(&missing).join(" ");
@@ -310,4 +311,20 @@ async fn state_from_before_our_join_can_be_fetched() {
     assert_eq!(event["pdus"][0]["type"], "m.room.create");
     let entry = stage.b().rooms.admit(&stage.a().name, &stage.room).await.unwrap();
     check(stage.b().rooms.state_ids_for_server(&entry, &create).await, 404, "M_NOT_FOUND");
+}
+
+/// CVE-2024-31208: a long chain of auth events, each resting on the one before, is walked once.
+#[tokio::test]
+async fn a_long_auth_chain_is_walked_event_by_event() {
+    let stage = stage().await;
+    let mut last = None;
+    for index in 0..200 {
+        let levels = json!({ "users": {}, "x": index });
+        last = Some(stage.a().set(&stage.ann, &stage.room, "m.room.power_levels", levels).await);
+    }
+    let entry = stage.entry(stage.b()).await;
+    let answer = stage.a().rooms.event_auth_for_server(&entry, &last.unwrap()).await.unwrap();
+    let chain = answer["auth_chain"].as_array().unwrap();
+    // All earlier levels, and the creator's membership: each once.
+    assert_eq!(chain.len(), 200 + 1);
 }

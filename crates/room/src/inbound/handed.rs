@@ -3,7 +3,10 @@
 
 use exeunt_core::{CheckedPdu, Object, Pdu};
 use exeunt_membership::InboundError;
-use exeunt_store::records::{EventRecord, Verdict};
+use exeunt_store::{
+    Batch,
+    records::{EventRecord, Verdict},
+};
 use ruma::{EventId, RoomId, ServerName};
 
 use super::{Admitted, gate::resident, restricted};
@@ -55,22 +58,18 @@ impl Rooms {
             }
             _ => {}
         }
+        if vouched_by_us {
+            let mut batch = Batch::default();
+            journal(&mut batch, "restricted join", event_id, Some(entry.origin()), self.now());
+            self.commit(&guard, Placement::only(batch)).await?;
+        }
         let source = Source::Handshake { from: entry.owned_origin().clone() };
         match self.place(&guard, event.clone(), source, None).await {
             Err(RoomError::Missing(missing)) => {
                 let what = format!("The event refers to {} events unknown here", missing.len());
                 Err(RoomError::InvalidParam(what))
             }
-            Err(error) => Err(error),
-            Ok(_) => {
-                if vouched_by_us {
-                    let mut batch = exeunt_store::Batch::default();
-                    let peer = Some(entry.origin());
-                    journal(&mut batch, "restricted join", event_id, peer, self.now());
-                    self.commit(&guard, Placement::only(batch)).await?;
-                }
-                Ok(event)
-            }
+            other => other.map(|_| event),
         }
     }
 
