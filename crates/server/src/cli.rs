@@ -1,6 +1,7 @@
 //! The command line.
 
 mod departures;
+mod health;
 mod store;
 mod user;
 
@@ -35,6 +36,8 @@ struct Cli {
 enum Command {
     /// Run the server until SIGTERM
     Serve(At),
+    /// Ask the running server whether it is well (for a container's health check)
+    Health(At),
     /// Print the example configuration, or check one
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -116,6 +119,9 @@ fn dispatch(command: Command, out: &mut impl Write) -> Result<ExitCode, Failure>
             let config = config::load(&at.config)?;
             logging::start(&config.log);
             actix_web::rt::System::new().block_on(app::serve(config))?;
+        }
+        Command::Health(at) => {
+            print(out, &health::check(&config::load(&at.config)?)?)?;
         }
         Command::Config(ConfigCommand::Example) => {
             print(out, &config::example())?;

@@ -25,6 +25,8 @@ pub enum Failure {
     NoStore { path: PathBuf },
     #[error("cannot listen on {address}: {error}; {}", bind_advice(error))]
     Bind { address: SocketAddr, error: io::Error },
+    #[error("{address}: {text}")]
+    Unhealthy { address: SocketAddr, text: String },
     #[error("{0}")]
     User(UsersError),
     #[error("{0}")]
@@ -39,7 +41,11 @@ impl Failure {
     /// 1: the command failed; 2: the configuration; 3: the store; 4: a listener.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::User(_) | Self::Input(_) | Self::Runtime(_) | Self::Output(_) => 1,
+            Self::Unhealthy { .. }
+            | Self::User(_)
+            | Self::Input(_)
+            | Self::Runtime(_)
+            | Self::Output(_) => 1,
             Self::Config(_) | Self::Tls(_) | Self::Federation(_) => 2,
             Self::SigningKey(_) | Self::Store { .. } | Self::NoStore { .. } => 3,
             Self::Bind { .. } => 4,

@@ -1,0 +1,103 @@
+//! `exeunt health` beside a running server.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+};
+
+const BIND: &str = "EXEUNT__LISTENERS__0__BIND";
+
+/// A server on a free port, killed in the end.
+struct Running {
+    folder: tempfile::TempDir,
+    server: Child,
+    address: String,
+}
+
+impl Running {
+    fn start(tls: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let mut text =
+            format!("[server]\nname = \"a.example\"\n[store]\npath = {:?}\n", path("data"));
+        text += "[[listeners]]\nbind = \"127.0.0.1:0\"\n";
+        if tls {
+            text += &format!("certificate = {:?}\nkey = {:?}\n", path("cert.pem"), path("key.pem"));
+        }
+        fs::write(path("exeunt.toml"), text).unwrap();
+        certify(&folder);
+        let mut server = command(&folder)
+            .args(["serve"])
+            .env("NO_COLOR", "1")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(server.stderr.take().unwrap());
+        let address = log
+            .lines()
+            .map(Result::unwrap)
+            .find_map(|line| line.split_once("address=").map(|(_, rest)| rest.trim().to_owned()))
+            .expect("the log says where it listens");
+        Self { folder, server, address }
+    }
+
+    fn health(&self) -> (Option<i32>, String) {
+        let mut health = command(&self.folder);
+        said(health.arg("health").env(BIND, &self.address).output().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+    }
+}
+
+fn command(folder: &tempfile::TempDir) -> Command {
+    let mut command = Command::new(PathBuf::from(env!("CARGO_BIN_EXE_exeunt")));
+    command.current_dir(folder.path());
+    command
+}
+
+/// Writes a certificate that no authority has signed, and its key.
+fn certify(folder: &tempfile::TempDir) {
+    let certified = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    fs::write(folder.path().join("cert.pem"), certified.cert.pem()).unwrap();
+    fs::write(folder.path().join("key.pem"), certified.signing_key.serialize_pem()).unwrap();
+}
+
+fn said(output: Output) -> (Option<i32>, String) {
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn a_server_that_answers_is_well() {
+    for tls in [false, true] {
+        assert_eq!(Running::start(tls).health(), (Some(0), "ok\n".to_owned()), "TLS: {tls}");
+    }
+}
+
+#[test]
+fn a_server_that_is_gone_is_not() {
+    let mut running = Running::start(false);
+    running.server.kill().unwrap();
+    running.server.wait().unwrap();
+    let (code, text) = running.health();
+    assert_eq!(code, Some(1));
+    assert!(text.contains("no answer: Connection refused"), "{text}");
+}
+
+#[test]
+fn a_certificate_that_was_renewed_without_a_restart_is_named() {
+    let running = Running::start(true);
+    certify(&running.folder);
+    let (code, text) = running.health();
+    assert_eq!(code, Some(1));
+    assert!(text.contains("it shows another certificate than"), "{text}");
+    assert!(text.contains("restart it to use the new one"), "{text}");
+}
