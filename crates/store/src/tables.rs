@@ -39,8 +39,6 @@ tables! {
     0x24 MembershipLog: (OwnedRoomId, OwnedUserId, u64) => MembershipLogRecord,
     /// Every event and object that we signed, by stream position.
     0x25 SigningJournal: u64 => SignatureRecord,
-    /// Withdrawals that came before their invite: (user, room) => the invite's event id.
-    0x26 EarlyRescissions: (OwnedUserId, OwnedRoomId) => OwnedEventId,
 
     /// What waits for a server, by stream position.
     0x30 Outbox: (OwnedServerName, u64) => OutboxItem,

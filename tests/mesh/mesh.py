@@ -1,0 +1,97 @@
+"""The containers of a running mesh, as the interop tests' client takes servers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ca import Authority
+
+#: In the order of `deploy/mesh/docker-compose.yml`, with what runs there.
+SERVERS = {"hs1": "exeunt", "hs2": "exeunt", "hs3": "exeunt", "hs4": "synapse"}
+SECRET = "mesh"
+COMMAND_DEADLINE = 60.0
+
+
+class DockerFailed(Exception):
+    """A docker command did not do what it was told."""
+
+
+@dataclass
+class Container:
+    """A server of the mesh. It has what the client asks of a `servers.Server`."""
+
+    name: str
+    kind: str
+    client_url: str
+    id: str
+    authority: Authority
+    secret: str = SECRET
+    paused: bool = field(default=False, init=False)
+
+    @property
+    def keeps_departures(self) -> bool:
+        """Rejections that nobody could take are delivered when the inviter is back."""
+        return self.kind == "exeunt"
+
+    @property
+    def answers_at_once(self) -> bool:
+        """A client that rejects an invite is answered within seconds, whatever the peer does."""
+        return self.kind == "exeunt"
+
+    async def pause(self) -> None:
+        await docker("pause", self.id)
+        self.paused = True
+
+    async def unpause(self) -> None:
+        if self.paused:
+            await docker("unpause", self.id)
+            self.paused = False
+
+    async def disconnect(self) -> None:
+        """Cuts the server off from the mesh; its clients still reach it."""
+        await docker("network", "disconnect", network(), self.id)
+
+    async def connect(self) -> None:
+        await docker("network", "connect", "--alias", self.name, network(), self.id)
+
+    async def log(self) -> str:
+        return await docker("logs", self.id)
+
+
+async def find(name: str, kind: str, authority: Authority) -> Container:
+    """The container of a compose service, whatever Compose calls it."""
+    filters = (f"project={os.environ['MESH_PROJECT']}", f"service={name}")
+    words = [word for f in filters for word in ("--filter", f"label=com.docker.compose.{f}")]
+    ids = (await docker("ps", "--quiet", "--no-trunc", *words)).split()
+    if len(ids) != 1:
+        raise DockerFailed(f"{len(ids)} containers of the service {name} are running, not one")
+    (address, *_) = (await docker("port", ids[0], "8008/tcp")).split()
+    return Container(name, kind, f"http://{address}", ids[0], authority)
+
+
+def network() -> str:
+    return os.environ["MESH_NETWORK"]
+
+
+def authority() -> Authority:
+    """The authority that signed the servers' certificates."""
+    return Authority(Path(os.environ["MESH_STATE"]))
+
+
+async def docker(*words: str) -> str:
+    """Runs a docker command; returns what it printed on both streams."""
+    process = await asyncio.create_subprocess_exec(
+        "docker",
+        *words,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), COMMAND_DEADLINE)
+    text = output.decode(errors="replace")
+    if process.returncode != 0:
+        raise DockerFailed(f"docker {' '.join(words)}: {text}")
+    return text
