@@ -36,8 +36,10 @@ fn section<S: Section>(text: &mut String, header: &str) {
     text.push('\n');
     for option in S::OPTIONS {
         comment(text, option.doc);
-        let mark = if matches!(option.shape, Shape::Required(_)) { "" } else { "#" };
-        writeln!(text, "{mark}{} = {}", option.key, option.shape.shown())
+        if matches!(option.shape, Shape::Required(_)) {
+            text.push_str("# Required: uncomment the line and make it yours.\n");
+        }
+        writeln!(text, "#{} = {}", option.key, option.shape.shown())
             .expect("a string takes everything");
     }
 }

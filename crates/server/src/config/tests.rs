@@ -38,7 +38,10 @@ fn one_name_is_enough() {
 #[test]
 fn the_example_says_what_is_the_case() {
     let example = example();
-    let from_example = load(&example, &[]).unwrap();
+    let unedited = load(&example, &[]).unwrap_err().to_string();
+    assert!(unedited.contains("`server.name` is missing"), "{unedited}");
+    let edited = example.replace("#name = ", "name = ");
+    let from_example = load(&edited, &[]).unwrap();
     let from_nothing = load("[server]\nname = \"example.org\"\n", &[]).unwrap();
     assert_eq!(format!("{from_example:?}"), format!("{from_nothing:?}"));
     for (section, options) in SECTIONS {
