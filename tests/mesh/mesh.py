@@ -11,7 +11,7 @@ from ca import Authority
 
 #: In the order of `deploy/mesh/docker-compose.yml`, with what runs there.
 SERVERS = {"hs1": "exeunt", "hs2": "exeunt", "hs3": "exeunt", "hs4": "synapse"}
-SECRET = "mesh"
+SECRET = "mesh-secret"
 COMMAND_DEADLINE = 60.0
 
 
