@@ -185,7 +185,13 @@ impl Inner {
         if let Some(body) = body {
             http = http.header(CONTENT_TYPE, "application/json").body(body.to_string());
         }
-        let response = http.send().await.map_err(|e| RequestError::from_http(&e))?;
+        let response = http.send().await.map_err(|error| {
+            // An operator mends this, so it is said even where the caller only tries again.
+            if let Some(why) = tls::explain(&error) {
+                tracing::warn!(server = %destination, why, "no TLS with another server");
+            }
+            RequestError::from_http(&error)
+        })?;
         answer::read(response, max_bytes.unwrap_or(self.max_response)).await
     }
 
