@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sees that a Docker engine and docker-compose are here: installs Debian's where they are missing,
-# and starts the engine where none answers. Running it again costs nothing.
+# Sees that a Docker engine, docker-compose and openssl are here: installs Debian's where they are
+# missing, and starts the engine where none answers. Running it again costs nothing.
 #
 # An engine that it starts keeps its data under $EXEUNT_CACHE/docker and goes on running;
 # `docker.sh stop` ends it.
@@ -22,9 +22,11 @@ install_missing() {
     answers || command -v dockerd >/dev/null || missing="docker.io"
     command -v docker >/dev/null || missing="docker.io"
     compose || missing="$missing docker-compose"
+    command -v openssl >/dev/null || missing="$missing openssl"
     [ -z "$missing" ] && return
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        say "missing:$missing. Install Docker with its Compose plugin, or run this as root on Debian"
+        say "missing: $missing. Install Docker with its Compose plugin and openssl, or run this as"
+        say "root on Debian"
         exit 1
     fi
     say "installing $missing"
@@ -66,9 +68,6 @@ start() {
 
 if [ "${1:-}" = stop ]; then
     [ -f "$pid" ] && kill "$(cat "$pid")"
-    exit 0
-fi
-if answers && compose; then
     exit 0
 fi
 mkdir -p "$cache"

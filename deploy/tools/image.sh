@@ -15,11 +15,17 @@ PULL_DEADLINE=120
 
 here=$(cd "$(dirname "$0")" && pwd)
 deploy=$(dirname "$here")
+"$here/docker.sh"
 
 # The classic builder is in every engine; BuildKit is a plugin that Debian does not package.
 docker buildx version >/dev/null 2>&1 || export DOCKER_BUILDKIT=0
 
 say() { echo "image: $*" >&2; }
+
+# Builds without a word, unless it fails.
+build() {
+    docker build --quiet "$@" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+}
 
 # base WANTED PUBLIC KIND: prints the base to use.
 base() {
@@ -44,24 +50,25 @@ fi
 
 binary=${1:?usage: image.sh BINARY [complement]}
 image=${EXEUNT_IMAGE:-exeunt:latest}
-context=$(mktemp -d)
-trap 'rm -rf "$context"' EXIT
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+log=$work/log
+context=$work/context
 
-mkdir "$context/data"
+base=$(base "${EXEUNT_BASE:-}" "$PUBLIC_BASE" runtime)
+mkdir -p "$context/data"
 cp "$binary" "$context/exeunt"
 chmod 755 "$context/exeunt" "$context/data"
 cp "$deploy/image/exeunt.toml" "$context/exeunt.toml"
 chmod 644 "$context/exeunt.toml"
-docker build --quiet --file "$deploy/Dockerfile" --tag "$image" \
-    --build-arg "BASE=$(base "${EXEUNT_BASE:-}" "$PUBLIC_BASE" runtime)" "$context" >/dev/null
+build --file "$deploy/Dockerfile" --tag "$image" --build-arg "BASE=$base" "$context"
 docker run --rm "$image" --version >/dev/null || { say "the binary does not start in $image"; exit 1; }
 say "$image, $(($(docker image inspect --format '{{.Size}}' "$image") / 1000000)) MB"
 
 if [ "${2:-}" = complement ]; then
     complement=${EXEUNT_COMPLEMENT_IMAGE:-exeunt-complement:latest}
-    docker build --quiet --file "$deploy/complement/Dockerfile" --tag "$complement" \
-        --build-arg "EXEUNT=$image" \
-        --build-arg "BASE=$(base "${EXEUNT_DEBIAN:-}" "$PUBLIC_DEBIAN" debian)" \
-        "$deploy/complement" >/dev/null
+    base=$(base "${EXEUNT_DEBIAN:-}" "$PUBLIC_DEBIAN" debian)
+    build --file "$deploy/complement/Dockerfile" --tag "$complement" \
+        --build-arg "EXEUNT=$image" --build-arg "BASE=$base" "$deploy/complement"
     say "$complement, $(($(docker image inspect --format '{{.Size}}' "$complement") / 1000000)) MB"
 fi

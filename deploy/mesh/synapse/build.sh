@@ -47,6 +47,7 @@ done
     --only-binary=:all: --implementation cp --python-version "$PYTHON" $platforms \
     --platform "manylinux2014_$(uname -m)" --platform any "matrix-synapse==$version" >&2
 docker buildx version >/dev/null 2>&1 || export DOCKER_BUILDKIT=0
+log=$context/build.log
 docker build --quiet --file "$here/Dockerfile" --tag "$image" --build-arg "BASE=$base" \
-    "$context" >/dev/null
+    "$context" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
 echo "$image"
