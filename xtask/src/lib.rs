@@ -1,5 +1,7 @@
-//! House rules as checks, and generated references. `cargo xtask help` lists the commands.
+//! House rules as checks, generated references, and the record of Complement. `cargo xtask help`
+//! lists the commands.
 
+pub mod complement;
 pub mod reference;
 pub mod tidy;
 
