@@ -5,7 +5,11 @@ export CARGO_TARGET_DIR ?= $(or $(EXEUNT_CACHE),$(HOME)/.cache/exeunt)/target
 BIN := $(CARGO_TARGET_DIR)/debug/exeunt
 PEER ?= exeunt
 
-.PHONY: demo test check interop crash build tools
+RELEASE := $(CARGO_TARGET_DIR)/release/exeunt
+# RocksDB is compiled once, for every profile.
+CARGO = ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/tools/rocksdb.sh)" cargo
+
+.PHONY: demo test check interop crash image mesh-test bench-footprint build release tools
 
 demo: build
 	@EXEUNT_BIN=$(BIN) "$$(tests/interop/setup.sh)" -B tests/interop/demo.py --peer $(PEER)
@@ -15,8 +19,8 @@ test: check interop crash
 # Formatting, lints, house rules, and every Rust test.
 check: tools
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo test --workspace --locked --quiet
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) test --workspace --locked --quiet
 
 # Real clients and real peers beside the real binary.
 interop: build
@@ -26,8 +30,25 @@ interop: build
 crash: build
 	EXEUNT_BIN=$(BIN) tests/interop/run.sh crash
 
+# The server's image and Complement's; an engine is started where none answers.
+image: release
+	deploy/tools/docker.sh
+	deploy/tools/image.sh $(RELEASE) complement
+
+# Three Exeunts and a Synapse in containers, every ordered pair, and servers with wrong certificates.
+mesh-test: image
+	tests/mesh/run.sh
+
+# Start-up, memory, CPU and sizes beside a Synapse of the same run.
+bench-footprint: release
+	EXEUNT_BIN=$(RELEASE) tests/bench/footprint.sh
+
 build: tools
-	cargo build --workspace --all-targets --locked
+	$(CARGO) build --workspace --all-targets --locked
+
+release: tools
+	$(CARGO) build --workspace --release --locked
+	@echo $(RELEASE)
 
 tools:
 	@deploy/tools/install.sh
