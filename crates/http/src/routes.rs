@@ -92,6 +92,13 @@ impl<S: Authenticator> Routes<S> {
         self.path(method, path, handler)
     }
 
+    /// An endpoint of the specification that is not built: it answers like an unknown path, and
+    /// other methods at its path get 405. Panics if the endpoint is there: then it is built.
+    pub fn planned(mut self, method: Method, path: &'static str) -> Self {
+        self.table.insert_planned(&method, path);
+        self
+    }
+
     fn handler<F>(&self, run: F) -> Handler
     where
         F: AsyncFn(S, RawCall) -> Result<Reply, MatrixError> + Send + Sync + 'static,

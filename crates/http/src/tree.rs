@@ -36,8 +36,8 @@ impl Endpoint {
     }
 }
 
-/// The methods of one path, by name.
-pub(crate) type Methods = BTreeMap<String, Endpoint>;
+/// The methods of one path, by name; `None` is one that is planned.
+pub(crate) type Methods = BTreeMap<String, Option<Endpoint>>;
 
 /// All endpoints by the shape of their path, with nameless arguments: `/rooms/{}/leave`.
 #[derive(Clone, Default)]
@@ -47,25 +47,34 @@ impl Table {
     /// Panics if the method and shape are taken: two handlers for one endpoint are a mistake in
     /// our source, found by whoever starts the server first.
     pub fn insert(&mut self, method: &Method, endpoint: Endpoint) {
-        self.insert_named(method.to_string(), endpoint);
+        let template = endpoint.template;
+        self.insert_shape(method.to_string(), shape(template), Some(endpoint));
     }
 
-    fn insert_named(&mut self, method: String, endpoint: Endpoint) {
-        let template = endpoint.template;
-        assert!(template.starts_with('/'), "the path {template} must start with a slash");
-        let methods = self.0.entry(shape(template)).or_default();
-        assert!(!methods.contains_key(&method), "two handlers for {method} {template}");
+    /// A method and path that nothing serves yet. Panics as [`Self::insert`] does.
+    pub fn insert_planned(&mut self, method: &Method, template: &str) {
+        self.insert_shape(method.to_string(), shape(template), None);
+    }
+
+    fn insert_shape(&mut self, method: String, shape: String, endpoint: Option<Endpoint>) {
+        assert!(shape.starts_with('/'), "the path {shape} must start with a slash");
+        let methods = self.0.entry(shape.clone()).or_default();
+        assert!(!methods.contains_key(&method), "two handlers for {method} {shape}");
         methods.insert(method, endpoint);
     }
 
     pub fn append(&mut self, other: Self) {
-        for (method, endpoint) in other.0.into_values().flatten() {
-            self.insert_named(method, endpoint);
+        for (shape, methods) in other.0 {
+            for (method, endpoint) in methods {
+                self.insert_shape(method, shape.clone(), endpoint);
+            }
         }
     }
 
+    /// What is served.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Endpoint)> {
-        self.0.values().flatten().map(|(method, endpoint)| (method.as_str(), endpoint))
+        let all = self.0.values().flatten();
+        all.filter_map(|(method, endpoint)| Some((method.as_str(), endpoint.as_ref()?)))
     }
 
     /// A path may fit several shapes (`/profile/{}/displayname`, `/profile/{}/{}`). The tree finds
@@ -144,7 +153,8 @@ impl Tree {
         let Ok(matched) = self.0.at(path) else { return Found::Nothing };
         let method = if method == Method::HEAD { "GET" } else { method.as_str() };
         match matched.value.get(method) {
-            Some(endpoint) => Found::Endpoint(endpoint.clone()),
+            Some(Some(endpoint)) => Found::Endpoint(endpoint.clone()),
+            Some(None) => Found::Nothing,
             None => Found::WrongMethod {
                 allow: matched.value.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
             },

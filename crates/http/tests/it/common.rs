@@ -85,6 +85,8 @@ pub fn service() -> Service {
             .public_raw(Method::DELETE, "/_matrix/client/v3/echo/{one}/{two}", echo)
             .public_raw(Method::GET, "/_matrix/client/v3/panic", panics)
             .public_raw(Method::POST, "/_matrix/client/v3/panic", panics)
+            .planned(Method::POST, "/_matrix/media/v3/upload")
+            .planned(Method::GET, "/_matrix/client/v3/echo/{one}/{two}")
             .body_limit(SMALL)
             .public_raw(Method::POST, "/_matrix/client/v3/small", echo);
     let federation = Routes::new(Api).authed(

@@ -62,6 +62,23 @@ async fn a_known_path_with_a_wrong_method_is_405() {
     check(request(made_up, "/_matrix/client/versions"), 405, "M_UNRECOGNIZED").await;
 }
 
+/// What is planned is no endpoint yet, but a path that is known.
+#[actix_web::test]
+async fn a_planned_path_is_404_and_with_a_wrong_method_405() {
+    let upload = |method| request(method, "/_matrix/media/v3/upload").set_payload(vec![0; 4096]);
+    check(upload(Method::POST), 404, "M_UNRECOGNIZED").await;
+    check(upload(Method::PATCH), 405, "M_UNRECOGNIZED").await;
+    // Beside methods that are there, which stay.
+    let echo = |method| request(method, "/_matrix/client/v3/echo/one/two");
+    check(echo(Method::GET), 404, "M_UNRECOGNIZED").await;
+    check(echo(Method::HEAD), 404, "M_UNRECOGNIZED").await;
+    check(echo(Method::PATCH), 405, "M_UNRECOGNIZED").await;
+    assert_eq!(send(echo(Method::PUT)).await.status, 200);
+    let service = service();
+    let mut served = service.endpoints();
+    assert!(served.all(|(_, path)| path != "/_matrix/media/v3/upload"));
+}
+
 #[actix_web::test]
 async fn preflights_are_answered_everywhere() {
     for path in [NAME, "/_matrix/client/v3/nope", "/_matrix/federation/v1/version"] {
