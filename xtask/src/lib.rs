@@ -7,7 +7,10 @@ pub mod tidy;
 
 use std::path::{Path, PathBuf};
 
-/// The root of the workspace.
+/// The root of the workspace. Cargo names it when it runs us: what was compiled in may be another
+/// checkout that shares the target folder.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is in the workspace").into()
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR");
+    let manifest = manifest.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&manifest).parent().expect("xtask is in the workspace").into()
 }
