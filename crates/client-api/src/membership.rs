@@ -1,15 +1,13 @@
 //! Inviting, joining, leaving, kicking and banning.
 
 use exeunt_core::Object;
-use exeunt_http::{MatrixError, Routes};
+use exeunt_http::{MatrixError, Method, RawCall, Reply, Routes};
 use exeunt_users::Session;
 use ruma::{
-    OwnedRoomId, OwnedServerName, RoomAliasId, RoomId,
+    OwnedRoomId, OwnedRoomOrAliasId, OwnedServerName, RoomAliasId, RoomId, ServerName,
     api::client::membership::{
         ban_user::v3 as ban,
         invite_user::v3::{self as invite, InvitationRecipient},
-        join_room_by_id::v3 as join,
-        join_room_by_id_or_alias::v3 as join_any,
         joined_rooms::v3 as joined_rooms,
         kick_user::v3 as kick,
         leave_room::v3 as leave,
@@ -17,13 +15,22 @@ use ruma::{
     },
 };
 
-use crate::{ClientApi, profile::member_profile, room_error};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    ClientApi, body,
+    profile::{self, member_profile},
+    room_error,
+};
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
         .authed(invite)
-        .authed(join)
-        .authed(join_any)
+        .authed_raw(Method::POST, "/_matrix/client/v3/rooms/{room_id}/join", join)
+        .authed_raw(Method::POST, "/_matrix/client/r0/rooms/{room_id}/join", join)
+        .authed_raw(Method::POST, "/_matrix/client/v3/join/{room_id_or_alias}", join_any)
+        .authed_raw(Method::POST, "/_matrix/client/r0/join/{room_id_or_alias}", join_any)
         .authed(leave)
         .authed(kick)
         .authed(ban)
@@ -54,28 +61,50 @@ pub(crate) fn no_third_party() -> MatrixError {
     MatrixError::new(400, "M_THREEPID_MEDIUM_NOT_SUPPORTED", text)
 }
 
+/// Fields of a join's body that are not the client's to put into the member event.
+const NOT_CUSTOM: [&str; 5] =
+    ["membership", "join_authorised_via_users_server", "third_party_invite", "via", "server_name"];
+
+/// The body of both ways to join. What the specification does not name is custom content of the
+/// member event.
+#[derive(Deserialize)]
+struct JoinBody {
+    reason: Option<String>,
+    /// For third-party invites, which there are none of.
+    #[serde(rename = "third_party_signed")]
+    _third_party_signed: Option<Value>,
+    #[serde(flatten)]
+    custom: Object,
+}
+
 /// `POST /_matrix/client/v3/rooms/{roomId}/join`
-async fn join(
-    api: ClientApi,
-    session: Session,
-    request: join::Request,
-) -> Result<join::Response, MatrixError> {
-    enter(&api, &session, &request.room_id, &[], request.reason).await?;
-    Ok(join::Response::new(request.room_id))
+async fn join(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, MatrixError> {
+    let room_id: OwnedRoomId = body::id(&call, 0)?;
+    enter(&api, &session, &room_id, &[], &call).await
 }
 
 /// `POST /_matrix/client/v3/join/{roomIdOrAlias}`
-async fn join_any(
-    api: ClientApi,
-    session: Session,
-    request: join_any::Request,
-) -> Result<join_any::Response, MatrixError> {
-    let (room_id, via) = match <&RoomId>::try_from(&*request.room_id_or_alias) {
-        Ok(room_id) => (room_id.to_owned(), request.via),
-        Err(alias) => by_alias(&api, alias, request.via).await?,
+async fn join_any(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, MatrixError> {
+    let id: OwnedRoomOrAliasId = body::id(&call, 0)?;
+    let via = via(&call)?;
+    let (room_id, via) = match <&RoomId>::try_from(&*id) {
+        Ok(room_id) => (room_id.to_owned(), via),
+        Err(alias) => by_alias(&api, alias, via).await?,
     };
-    enter(&api, &session, &room_id, &via, request.reason).await?;
-    Ok(join_any::Response::new(room_id))
+    enter(&api, &session, &room_id, &via, &call).await
+}
+
+/// The servers that the client names: `via`, or the older `server_name`.
+fn via(call: &RawCall) -> Result<Vec<OwnedServerName>, MatrixError> {
+    let mut names = call.head.query_all("via");
+    if names.is_empty() {
+        names = call.head.query_all("server_name");
+    }
+    let parse = |name: &String| {
+        ServerName::parse(name)
+            .map_err(|_| MatrixError::invalid_param(format!("{name:?} is not a server name")))
+    };
+    names.iter().map(parse).collect()
 }
 
 /// The room of an alias. The servers that go with it are asked after those the client names.
@@ -94,10 +123,14 @@ async fn enter(
     session: &Session,
     room_id: &RoomId,
     via: &[OwnedServerName],
-    reason: Option<String>,
-) -> Result<(), MatrixError> {
-    let content = with_reason(member_profile(api, &session.user_id).await?, reason);
-    api.rooms.join(&session.user_id, room_id, via, content).await.map_err(room_error)
+    call: &RawCall,
+) -> Result<Reply, MatrixError> {
+    let JoinBody { reason, custom: mut content, .. } = body::read(call)?;
+    content.retain(|key, _| !NOT_CUSTOM.contains(&&**key) && !profile::FIELDS.contains(&&**key));
+    content.extend(member_profile(api, &session.user_id).await?);
+    let content = with_reason(content, reason);
+    api.rooms.join(&session.user_id, room_id, via, content).await.map_err(room_error)?;
+    Ok(Reply::json(json!({ "room_id": room_id })))
 }
 
 /// `POST /_matrix/client/v3/rooms/{roomId}/leave`

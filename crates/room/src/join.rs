@@ -4,7 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use exeunt_core::{CheckedPdu, Object, PendingMembership, RoomVersion, StateKey, StateMap};
+use exeunt_core::{
+    CheckedPdu, FormatError, Object, PendingMembership, RoomVersion, StateKey, StateMap, canonical,
+    pdu::MAX_PDU_BYTES,
+};
 use exeunt_membership::{
     AfterMakeJoin, AfterSendJoin, Attempt, Join, MakeJoin, RemoteFailure, Welcome, candidates,
 };
@@ -26,7 +29,8 @@ use crate::{
 const MAX_CANDIDATES: usize = 10;
 
 impl Rooms {
-    /// Joins a local user. `via` are servers that may help; `content` holds profile and reason.
+    /// Joins a local user. `via` are servers that may help; `content` holds profile,
+    /// reason and whatever else the client adds.
     pub async fn join(
         &self,
         user: &UserId,
@@ -41,6 +45,7 @@ impl Rooms {
             self.append(room_id, intent).await?;
             return Ok(());
         }
+        check_content(&content)?;
         let join = Join {
             room_id: room_id.to_owned(),
             user_id: user.to_owned(),
@@ -164,6 +169,15 @@ impl Rooms {
             self.inner.store.read(move |reader| arrival.place(reader, &room_id)).await?;
         self.commit(&guard, placement).await?;
         Ok(())
+    }
+}
+
+/// Refuses what no event can hold before another server is asked, which would have the blame.
+fn check_content(content: &Object) -> Result<(), FormatError> {
+    canonical::check_object(content)?;
+    match canonical::encode(content).len() {
+        size if size > MAX_PDU_BYTES => Err(FormatError::TooLarge(size)),
+        _ => Ok(()),
     }
 }
 

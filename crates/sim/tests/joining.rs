@@ -122,6 +122,24 @@ async fn a_rejoin_after_everyone_left() {
     assert_eq!(stage.c().messages(&stage.room), ["welcome back"]);
 }
 
+/// What a client adds to a join is in the event of a handshake too; who authorises it is not.
+#[tokio::test]
+async fn a_join_with_custom_content() {
+    let mesh = Mesh::new(&["a.example", "b.example"]);
+    let (a, b) = (mesh.server("a.example"), mesh.server("b.example"));
+    let (ann, bob) = (a.user("ann"), b.user("bob"));
+    let room = a.room(&ann, Preset::Public, "12").await;
+    let content = json!({ "foo": "bar", "join_authorised_via_users_server": ann });
+    b.rooms.join(&bob, &room, &[a.name.clone()], object(content)).await.unwrap();
+    let join = a.graph(&room, |graph| graph.current("m.room.member", bob.as_str()).unwrap());
+    assert_eq!(*join.unwrap().content(), object(json!({ "membership": "join", "foo": "bar" })));
+    // Floats are in no event: the client's mistake, and no server's.
+    let cat = b.user("cat");
+    let content = object(json!({ "foo": 1.5 }));
+    let error = b.rooms.join(&cat, &room, &[a.name.clone()], content).await.unwrap_err();
+    assert!(matches!(error, RoomError::Format(_)), "{error}");
+}
+
 #[tokio::test]
 async fn make_join_refusals() {
     let stage = stage().await;

@@ -69,6 +69,43 @@ async fn joining_by_alias() {
 }
 
 #[actix_web::test]
+async fn joining_with_custom_content() {
+    let server = Server::new();
+    let (ann, bob) = (server.user("ann").await, server.user("bob").await);
+    let name = json!({ "displayname": "Bob" });
+    bob.put(&format!("/profile/{}/displayname", bob.user), name).await.ok();
+    let room = ann.create_room(json!({ "preset": "public_chat", "room_alias_name": "tea" })).await;
+    let by_id = format!("/rooms/{}/join", escape(&room));
+    for path in [&by_id, &format!("/join/{}", escape(&room)), "/join/%23tea:example.org"] {
+        let body = json!({
+            "foo": { "bar": [1] },
+            "reason": "thirst",
+            "third_party_signed": {},
+            "membership": "ban",
+            "displayname": "Ann",
+            "avatar_url": "mxc://example.org/ann",
+            "join_authorised_via_users_server": ann.user,
+        });
+        assert_eq!(bob.post(path, body).await.ok(), json!({ "room_id": room }));
+        let member = ann.state(&room, "m.room.member", &bob.user).await.unwrap();
+        let expected = json!({
+            "membership": "join", "displayname": "Bob", "reason": "thirst", "foo": { "bar": [1] },
+        });
+        assert_eq!(member, expected, "{path}");
+        bob.post(&format!("/rooms/{}/leave", escape(&room)), json!({})).await.ok();
+    }
+    for path in [&*by_id, "/join/%23tea:example.org"] {
+        bob.post(path, json!({ "reason": 1 })).await.fails(400, "M_BAD_JSON");
+        bob.post(path, json!({ "foo": 1.5 })).await.fails(400, "M_BAD_JSON");
+        bob.post(path, json!({ "foo": "x".repeat(70_000) })).await.fails(413, "M_TOO_LARGE");
+    }
+    // An endpoint of older clients, and one of a bad room.
+    bob.post(&format!("/_matrix/client/r0/join/{}", escape(&room)), json!({})).await.ok();
+    bob.post("/rooms/tea/join", json!({})).await.fails(400, "M_INVALID_PARAM");
+    server.anyone().post(&by_id, json!({})).await.fails(401, "M_MISSING_TOKEN");
+}
+
+#[actix_web::test]
 async fn kick_ban_and_unban() {
     let server = Server::new();
     let (ann, bob, eve) =
