@@ -10,7 +10,10 @@ use ruma::{OwnedRoomAliasId, OwnedUserId, RoomAliasId, UserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{ClientApi, body, membership::no_third_party, profile::member_profile, room_error};
+use crate::{
+    ClientApi, body, membership::no_third_party, profile::member_profile, public_rooms::Visibility,
+    room_error,
+};
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes.authed_raw(Method::POST, "/_matrix/client/v3/createRoom", create).authed_raw(
@@ -37,13 +40,6 @@ struct Body {
 }
 
 #[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "lowercase")]
-enum Visibility {
-    Public,
-    Private,
-}
-
-#[derive(Deserialize, Clone, Copy)]
 enum PresetName {
     #[serde(rename = "private_chat")]
     Private,
@@ -62,8 +58,8 @@ struct InitialState {
     content: Object,
 }
 
-/// `POST /_matrix/client/v3/createRoom`. Being published in the room directory is not built:
-/// `visibility` chooses the preset where none is named.
+/// `POST /_matrix/client/v3/createRoom`. `visibility` publishes the room, and chooses the preset
+/// where none is named.
 async fn create(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, MatrixError> {
     let body: Body = body::read(&call)?;
     let room = new_room(&api, session.user_id, body).await?;
@@ -95,6 +91,7 @@ async fn new_room(
     }
     let initial_state = body.initial_state.unwrap_or_default();
     Ok(NewRoom {
+        published: matches!(body.visibility, Some(Visibility::Public)),
         profile: member_profile(api, &creator).await?,
         creator,
         version,

@@ -10,6 +10,7 @@ mod error;
 mod filter;
 mod membership;
 mod profile;
+mod public_rooms;
 mod read;
 mod send;
 mod send_member;
@@ -33,6 +34,7 @@ pub fn routes(state: ClientApi) -> Routes<ClientApi> {
     let routes = membership::routes(routes);
     let routes = send::routes(routes);
     let routes = directory::routes(routes);
+    let routes = public_rooms::routes(routes);
     let routes = read::routes(routes);
     sync::routes(routes)
 }

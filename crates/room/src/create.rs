@@ -48,6 +48,8 @@ pub struct NewRoom {
     pub initial_state: Vec<(String, String, Object)>,
     pub creation_content: Object,
     pub power_level_override: Object,
+    /// Whether the room is in the published directory.
+    pub published: bool,
 }
 
 impl Rooms {
@@ -71,6 +73,9 @@ impl Rooms {
         }
         if let Some(alias) = &room.alias {
             self.put_alias(alias, &room_id, creator).await?;
+        }
+        if room.published {
+            self.put_published(&room_id, true).await?;
         }
         for (user, profile) in &room.invite {
             let mut content = profile.clone();

@@ -187,7 +187,8 @@ fn unknown_alias() -> RoomError {
     RoomError::NotFound("Unknown room alias".into())
 }
 
-fn may_change_aliases(graph: &Graph<'_>, user: &UserId) -> Result<bool, RoomError> {
+/// Whether a member may change the room's canonical alias.
+pub(crate) fn may_change_aliases(graph: &Graph<'_>, user: &UserId) -> Result<bool, RoomError> {
     if graph.membership(user)?.as_deref() != Some("join") {
         return Ok(false);
     }

@@ -30,6 +30,7 @@ mod moderation;
 mod outliers;
 mod place;
 mod profile;
+mod public_rooms;
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,6 +43,7 @@ pub use create::{NewRoom, Preset};
 pub use error::RoomError;
 pub use exeunt_membership::InboundError;
 pub use keys::KeyCache;
+pub use public_rooms::{PublicRoom, PublicRoomsPage, PublicRoomsRequest};
 pub use remote::{Call, Remote, RemoteError, ServerKeys};
 
 /// Milliseconds since the epoch.

@@ -83,6 +83,7 @@ impl Server {
         let object = |value: Value| value.as_object().cloned().expect("an object");
         let state = state.into_iter().map(|(k, c)| (k.to_owned(), String::new(), object(c)));
         let room = NewRoom {
+            published: false,
             creator: creator.to_owned(),
             version: RoomVersion::parse(version).expect("a version"),
             preset,

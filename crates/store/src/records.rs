@@ -197,6 +197,11 @@ pub struct AliasRecord {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PublicRoomRecord {
+    pub published_at: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AccountRecord {
     /// Argon2 hash in PHC form; `None` for an account without a password.
     pub password: Option<String>,

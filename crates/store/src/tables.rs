@@ -59,6 +59,8 @@ tables! {
     0x42 ClientTransactions: (OwnedUserId, OwnedDeviceId, String) => OwnedEventId,
     /// Sender's side of the same: the device and transaction id of an event.
     0x43 EventTransactions: OwnedEventId => (OwnedDeviceId, String),
+    /// Rooms in the published directory of this server.
+    0x44 PublicRooms: OwnedRoomId => PublicRoomRecord,
 
     /// Local accounts.
     0x50 Accounts: OwnedUserId => AccountRecord,

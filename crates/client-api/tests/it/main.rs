@@ -8,5 +8,6 @@ mod discovery;
 mod filter;
 mod membership;
 mod profile;
+mod public_rooms;
 mod remote;
 mod send;

@@ -31,6 +31,7 @@ async fn profiles_of_local_users() {
 async fn aliases_of_this_server() {
     let site = site().await;
     let room = NewRoom {
+        published: false,
         creator: site.ann.clone(),
         version: RoomVersion::latest(),
         preset: Preset::Public,

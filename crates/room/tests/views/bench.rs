@@ -70,6 +70,7 @@ impl Bench {
     pub async fn room(&self, creator: &UserId, visibility: &str) -> OwnedRoomId {
         let content = object(json!({ "history_visibility": visibility }));
         let room = NewRoom {
+            published: false,
             creator: creator.to_owned(),
             version: RoomVersion::latest(),
             preset: Preset::Public,
