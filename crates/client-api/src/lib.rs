@@ -1,5 +1,5 @@
 //! Client endpoints and sync. Handlers are thin: a typed request, one service call, a typed
-//! response. What is not built is answered by the router: 404 `M_UNRECOGNIZED`.
+//! response. What is not built is answered by the router: 404 `M_UNRECOGNIZED` (`planned.rs`).
 
 mod accounts;
 mod body;
@@ -9,6 +9,7 @@ mod discovery;
 mod error;
 mod filter;
 mod membership;
+mod planned;
 mod profile;
 mod public_rooms;
 mod read;
@@ -36,7 +37,8 @@ pub fn routes(state: ClientApi) -> Routes<ClientApi> {
     let routes = directory::routes(routes);
     let routes = public_rooms::routes(routes);
     let routes = read::routes(routes);
-    sync::routes(routes)
+    let routes = sync::routes(routes);
+    planned::routes(routes)
 }
 
 /// Largest body of a client's request: an event has at most 64 KiB, createRoom holds several.

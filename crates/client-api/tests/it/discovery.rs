@@ -39,3 +39,19 @@ async fn what_is_not_built_is_not_recognized() {
     server.anyone().get("/nope").await.fails(404, "M_UNRECOGNIZED");
     server.anyone().put("/login", json!({})).await.fails(405, "M_UNRECOGNIZED");
 }
+
+/// Paths of the specification that are not built are known all the same.
+#[actix_web::test]
+async fn what_is_not_built_is_told_from_what_has_another_method() {
+    use actix_web::http::Method;
+    let server = Server::new();
+    let (ann, patch) = (server.user("ann").await, Method::PATCH);
+    for path in ["/_matrix/media/v3/upload", "/keys/upload", "/rooms/!r:example.org/upgrade"] {
+        ann.post(path, json!({})).await.fails(404, "M_UNRECOGNIZED");
+        ann.send(patch.clone(), path, None).await.fails(405, "M_UNRECOGNIZED");
+    }
+    for path in ["/unknown", "/_matrix/media/v3/unknown", "/_matrix/client/v1/unknown"] {
+        ann.post(path, json!({})).await.fails(404, "M_UNRECOGNIZED");
+        ann.send(patch.clone(), path, None).await.fails(404, "M_UNRECOGNIZED");
+    }
+}
