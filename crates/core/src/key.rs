@@ -58,7 +58,8 @@ impl Signer {
     /// Adds our signature to an object, leaving `unsigned` and other signatures as they are.
     ///
     /// Not for events (see [`Draft`](crate::Draft)): this signs what it is given. Its callers are
-    /// the key document and the X-Matrix request object, both built from scratch.
+    /// the key document and the X-Matrix request object, both built from scratch, and the notary,
+    /// whose documents hold `server_name`, which no event keeps when it is redacted for signing.
     pub fn sign_object(&self, object: &mut Object) {
         let signature = self.signature_of(object);
         self.add_signature(object, signature);

@@ -14,6 +14,7 @@ pub mod graph;
 pub mod inbound;
 pub mod keys;
 pub mod locks;
+mod notary;
 pub mod notify;
 pub mod remote;
 pub mod views;
@@ -43,6 +44,7 @@ pub use create::{NewRoom, Preset};
 pub use error::RoomError;
 pub use exeunt_membership::InboundError;
 pub use keys::KeyCache;
+pub use notary::MAX_NOTARY_SERVERS;
 pub use public_rooms::{PublicRoom, PublicRoomsPage, PublicRoomsRequest};
 pub use remote::{Call, Remote, RemoteError, ServerKeys};
 
@@ -85,6 +87,7 @@ struct Inner {
     locks: locks::RoomLocks,
     notifier: notify::Notifier,
     keys: KeyCache,
+    notary: notary::Notary,
     /// Held from the check that an alias is free to its commit.
     alias_lock: tokio::sync::Mutex<()>,
 }
@@ -110,6 +113,7 @@ impl Rooms {
                 locks: locks::RoomLocks::default(),
                 notifier: notify::Notifier::default(),
                 keys,
+                notary: notary::Notary::default(),
                 alias_lock: tokio::sync::Mutex::default(),
             }),
         }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use exeunt_core::{Pdu, key::KnownKey};
+use exeunt_core::{Object, Pdu, key::KnownKey};
 use exeunt_membership::{MakeRequest, Membership, SendApi, SendRequest};
 use ruma::{EventId, OwnedEventId, RoomAliasId, RoomId, ServerName, UserId};
 use serde_json::{Value, json};
@@ -25,6 +25,8 @@ pub trait Remote: Send + Sync + 'static {
 pub struct ServerKeys {
     pub current: BTreeMap<String, KnownKey>,
     pub old: BTreeMap<String, KnownKey>,
+    /// The document as the server signed it, for those who ask us as a notary.
+    pub document: Object,
 }
 
 /// A request to another server.

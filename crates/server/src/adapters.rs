@@ -38,7 +38,7 @@ impl Remote for Federation {
     async fn server_keys(&self, server: &ServerName) -> Result<ServerKeys, RemoteError> {
         let client = self.0.as_ref().ok_or_else(switched_off)?;
         let keys = client.server_keys(server).await.map_err(remote_error)?;
-        Ok(ServerKeys { current: keys.keys, old: keys.old_keys })
+        Ok(ServerKeys { current: keys.keys, old: keys.old_keys, document: keys.document })
     }
 }
 

@@ -54,7 +54,7 @@ impl Remote for SimRemote {
                 .map_err(|error| RemoteError::Misbehaved(error.to_string()))?;
             current.insert(key_id.clone(), KnownKey { key, valid_until: u64::MAX });
         }
-        Ok(ServerKeys { current, old: BTreeMap::new() })
+        Ok(ServerKeys { current, old: BTreeMap::new(), document })
     }
 }
 

@@ -14,6 +14,7 @@ fn argument(name: &str, room: &str) -> String {
         "{event_id}" => format!("%24{}", "A".repeat(43)),
         "{user_id}" => "%40cat%3Ac.example".into(),
         "{txn_id}" => "1".into(),
+        "{server_name}" => "b.example".into(),
         other => panic!("say whether {other} is about a room, and what stands for it here"),
     }
 }
