@@ -130,13 +130,14 @@ async fn a_join_with_custom_content() {
     let (ann, bob) = (a.user("ann"), b.user("bob"));
     let room = a.room(&ann, Preset::Public, "12").await;
     let content = json!({ "foo": "bar", "join_authorised_via_users_server": ann });
-    b.rooms.join(&bob, &room, &[a.name.clone()], object(content)).await.unwrap();
+    b.rooms.join(&bob, &room, std::slice::from_ref(&a.name), object(content)).await.unwrap();
     let join = a.graph(&room, |graph| graph.current("m.room.member", bob.as_str()).unwrap());
     assert_eq!(*join.unwrap().content(), object(json!({ "membership": "join", "foo": "bar" })));
     // Floats are in no event: the client's mistake, and no server's.
     let cat = b.user("cat");
     let content = object(json!({ "foo": 1.5 }));
-    let error = b.rooms.join(&cat, &room, &[a.name.clone()], content).await.unwrap_err();
+    let error =
+        b.rooms.join(&cat, &room, std::slice::from_ref(&a.name), content).await.unwrap_err();
     assert!(matches!(error, RoomError::Format(_)), "{error}");
 }
 
