@@ -52,3 +52,4 @@ release: tools
 
 tools:
 	@deploy/tools/install.sh
+	@deploy/tools/rocksdb.sh >/dev/null
