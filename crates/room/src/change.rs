@@ -44,7 +44,7 @@ impl Change<'_> {
         let event_id = self.event.event_id().to_owned();
         let room_id = self.graph.room_id.clone();
         let record = event_record(self.event, verdict.clone(), Some(states), self.source.from());
-        self.graph.add(self.event, record.clone());
+        let record = self.graph.add(self.event, record)?;
         if verdict.is_accepted() {
             self.apply_redaction()?;
         }
@@ -94,7 +94,7 @@ impl Change<'_> {
             redacted_because: Some(self.event.event_id().to_owned()),
             ..(*record).clone()
         };
-        self.graph.add(&redacted, record);
+        self.graph.add(&redacted, record)?;
         Ok(())
     }
 
@@ -333,6 +333,7 @@ pub(crate) fn event_record(
         room_id: event.room_id().to_owned(),
         room_version: event.version().as_str().into(),
         verdict,
+        generation: 0,
         states,
         order: None,
         redacted_because: None,

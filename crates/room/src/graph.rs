@@ -83,11 +83,26 @@ impl<'a> Graph<'a> {
         self.batch.into_inner()
     }
 
-    /// Writes an event without a place in the timeline, and makes it readable here.
-    pub fn add(&self, pdu: &Pdu, record: EventRecord) {
+    /// Writes an event, which has no place in the timeline yet, with its place among the auth
+    /// events, and makes it readable here. Gives the record as written.
+    pub fn add(&self, pdu: &Pdu, mut record: EventRecord) -> Result<EventRecord, RoomError> {
         let id = pdu.event_id().to_owned();
+        for auth in pdu.auth_events() {
+            let below = self.event(auth)?.map_or(0, |known| known.record.generation + 1);
+            record.generation = record.generation.max(below);
+            if pdu.state_key().is_none() {
+                continue;
+            }
+            let edge = (auth.clone(), id.clone());
+            match record.verdict.is_rejected() {
+                true => self.batch().delete::<tables::AuthChildren>(&edge),
+                false => self.batch().put::<tables::AuthChildren>(&edge, &()),
+            }
+        }
         self.batch().put::<tables::Events>(&id, &record);
-        self.added.borrow_mut().insert(id, Known { pdu: pdu.clone(), record: record.into() });
+        let known = Known { pdu: pdu.clone(), record: record.clone().into() };
+        self.added.borrow_mut().insert(id, known);
+        Ok(record)
     }
 
     /// An event of this room, outliers and rejected ones too.

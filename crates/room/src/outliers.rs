@@ -68,7 +68,7 @@ pub(crate) fn add_outliers(
             }
             Err(error) => return Err(error),
         };
-        graph.add(event, event_record(event, verdict, None, Some(from)));
+        graph.add(event, event_record(event, verdict, None, Some(from)))?;
     }
     Ok(())
 }

@@ -36,6 +36,8 @@ pub struct EventRecord {
     pub room_id: OwnedRoomId,
     pub room_version: String,
     pub verdict: Verdict,
+    /// Longest path of auth events below the event, in edges: 0 for what has none.
+    pub generation: u64,
     /// State before and after the event; `None` for an outlier, whose place is not known.
     pub states: Option<States>,
     /// Order in the room's timeline, if it is shown there.

@@ -26,6 +26,8 @@ tables! {
     0x15 StateNodes: [u8; 16] => Node,
     /// How many users of a server are joined to a room.
     0x16 JoinedServers: (OwnedRoomId, OwnedServerName) => u64,
+    /// State events that were not rejected, by an event that they name in `auth_events`.
+    0x17 AuthChildren: (OwnedEventId, OwnedEventId) => (),
 
     /// Membership of local users, of rooms that we reside in and of rooms that we do not.
     0x20 Memberships: (OwnedUserId, OwnedRoomId) => MembershipRecord,

@@ -197,6 +197,7 @@ impl Bench {
             room_id: room_id.clone(),
             room_version: head.version.clone(),
             verdict: Verdict::Accepted,
+            generation: 0,
             states: Some(States { before: head.state, after: head.state }),
             order: None,
             redacted_because: None,

@@ -9,8 +9,8 @@ use crate::records::{OutboxItem, Root};
 use crate::snapshot::{self, Node};
 use crate::table::{decode_key, decode_value, display_key};
 use crate::tables::{
-    AccountData, Children, Events, MembershipLog, Memberships, Outbox, Pending, RoomStates, Rooms,
-    SigningJournal, Timeline,
+    AccountData, AuthChildren, Children, Events, MembershipLog, Memberships, Outbox, Pending,
+    RoomStates, Rooms, SigningJournal, Timeline,
 };
 use crate::{Reader, StoreError, Table};
 
@@ -42,6 +42,7 @@ impl Walk<'_> {
             roots.into_iter().flatten().try_for_each(|root| walk.tree(row, root))
         })?;
         self.each::<Children>(|walk, row, (_, _, child), ()| walk.event(row, &child))?;
+        self.each::<AuthChildren>(|walk, row, (_, child), ()| walk.event(row, &child))?;
         self.each::<Timeline>(|walk, row, _, event| walk.event(row, &event))
     }
 

@@ -27,6 +27,7 @@ fn event(after: Root) -> EventRecord {
         room_id: room(),
         room_version: "12".to_owned(),
         verdict: Verdict::Accepted,
+        generation: 0,
         states: Some(States { before: Root::EMPTY, after }),
         order: Some(-1),
         redacted_because: None,
