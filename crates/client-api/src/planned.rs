@@ -38,7 +38,6 @@ const PLANNED: [(Method, &str); 116] = [
     (Method::POST, "/_matrix/client/v3/rooms/{room_id}/upgrade"),
     (Method::POST, "/_matrix/client/v3/rooms/{room_id}/forget"),
     (Method::POST, "/_matrix/client/v3/knock/{room_id_or_alias}"),
-    (Method::GET, "/_matrix/client/v3/rooms/{room_id}/context/{event_id}"),
     (Method::GET, "/_matrix/client/v1/rooms/{room_id}/timestamp_to_event"),
     (Method::GET, "/_matrix/client/v3/rooms/{room_id}/initialSync"),
     (Method::GET, "/_matrix/client/v3/events"),

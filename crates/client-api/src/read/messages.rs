@@ -29,14 +29,8 @@ async fn get(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, M
             Some("f") => Direction::Forward,
             Some(_) => return Err(bad("dir")),
         },
-        limit: match call.head.query("limit") {
-            Some(limit) => Some(limit.parse().map_err(|_| bad("limit"))?),
-            None => None,
-        },
-        filter: match call.head.query("filter").filter(|text| !text.is_empty()) {
-            Some(text) => serde_json::from_str(&text).map_err(|_| bad("filter"))?,
-            None => EventFilter::default(),
-        },
+        limit: limit(&call)?,
+        filter: filter(&call)?,
     };
     let page = api.rooms.messages(request).await.map_err(room_error)?;
     let mut body = json!({ "chunk": page.chunk, "start": page.start.to_string() });
@@ -53,6 +47,17 @@ fn token(call: &RawCall, name: &str) -> Result<Option<Token>, MatrixError> {
     match call.head.query(name).filter(|text| !text.is_empty()) {
         Some(text) => text.parse().map(Some).map_err(room_error),
         None => Ok(None),
+    }
+}
+
+pub(super) fn limit(call: &RawCall) -> Result<Option<u64>, MatrixError> {
+    call.head.query("limit").map(|limit| limit.parse().map_err(|_| bad("limit"))).transpose()
+}
+
+pub(super) fn filter(call: &RawCall) -> Result<EventFilter, MatrixError> {
+    match call.head.query("filter").filter(|text| !text.is_empty()) {
+        Some(text) => serde_json::from_str(&text).map_err(|_| bad("filter")),
+        None => Ok(EventFilter::default()),
     }
 }
 

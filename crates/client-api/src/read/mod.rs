@@ -1,5 +1,6 @@
 //! Reading rooms: history, state, members, single events.
 
+mod context;
 mod event;
 mod members;
 mod messages;
@@ -13,5 +14,6 @@ pub fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     let routes = messages::routes(routes);
     let routes = members::routes(routes);
     let routes = state::routes(routes);
+    let routes = context::routes(routes);
     event::routes(routes)
 }

@@ -15,15 +15,21 @@ pub(super) fn event(
     event_id: &EventId,
 ) -> Result<Option<Value>, RoomError> {
     let Some(view) = RoomView::open(reader, viewer, room_id)? else { return Ok(None) };
+    let known = visible(&view, event_id)?;
+    known.map(|known| view.client_event(&known)).transpose()
+}
+
+/// The event, if the viewer may see it.
+pub(super) fn visible(view: &RoomView<'_>, event_id: &EventId) -> Result<Option<Known>, RoomError> {
     let Some(known) = view.graph.event(event_id)? else { return Ok(None) };
     if view.is_forgotten() {
         return Ok(None);
     }
     let seen = match known.record.order {
         Some(order) => view.sees(&known, order)?,
-        None => is_known_state(&view, &known)?,
+        None => is_known_state(view, &known)?,
     };
-    seen.then(|| view.client_event(&known)).transpose()
+    Ok(seen.then_some(known))
 }
 
 /// State that came with the room, without a place in the timeline.

@@ -87,7 +87,10 @@ pub(super) fn messages(
 }
 
 /// The member event of each sender, as of the sender's newest event of the page.
-fn senders(view: &RoomView<'_>, events: &[(i64, Known)]) -> Result<Vec<Value>, RoomError> {
+pub(super) fn senders(
+    view: &RoomView<'_>,
+    events: &[(i64, Known)],
+) -> Result<Vec<Value>, RoomError> {
     let mut newest: BTreeMap<_, &(i64, Known)> = BTreeMap::new();
     for event in events {
         let known = newest.entry(event.1.pdu.sender().to_owned()).or_insert(event);

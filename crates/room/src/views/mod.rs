@@ -5,6 +5,7 @@
 //! events the user may see ([`visibility`]).
 
 mod access;
+mod context;
 mod delta;
 mod event;
 mod filter;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 
 use crate::{RoomError, Rooms};
 
+pub use context::{Context, ContextRequest};
 pub use filter::{EventFilter, Filter, RoomFilter};
 pub use members::{MemberProfile, MembersRequest};
 pub use messages::{Direction, MessagesPage, MessagesRequest};
@@ -108,6 +110,11 @@ impl Rooms {
     ) -> Result<Option<Value>, RoomError> {
         let (room_id, event_id) = (room_id.to_owned(), event_id.to_owned());
         self.view(move |reader| event::event(reader, &viewer, &room_id, &event_id)).await
+    }
+
+    /// One event with those around it, if the viewer may see it.
+    pub async fn context(&self, request: ContextRequest) -> Result<Option<Context>, RoomError> {
+        self.view(move |reader| context::context(reader, &request)).await
     }
 
     async fn view<R: Send + 'static>(

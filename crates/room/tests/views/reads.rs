@@ -1,7 +1,9 @@
 //! State, members, messages and events, for members, departed users and strangers.
 
 use exeunt_room::RoomError;
-use exeunt_room::views::{Direction, EventFilter, MembersRequest, MessagesRequest, Token};
+use exeunt_room::views::{
+    ContextRequest, Direction, EventFilter, MembersRequest, MessagesRequest, Token,
+};
 use ruma::{RoomId, UserId};
 use serde_json::{Value, json};
 
@@ -180,4 +182,37 @@ async fn history_is_whole_and_in_order() {
     assert!(page.end.is_none(), "the beginning of the room");
     let state = bench.rooms.state_event(bench.viewer(&alice), &room, "m.room.topic", "").await;
     assert!(matches!(state, Ok::<_, RoomError>(None)));
+}
+
+#[tokio::test]
+async fn context_is_what_lies_around_an_event_and_pages_on() {
+    let (bench, alice, bob) = (bench(), user("alice"), user("bob"));
+    let room = bench.room(&alice, "joined").await;
+    let mut said = Vec::new();
+    for text in ["one", "two", "three", "four", "five"] {
+        said.push(bench.say(&alice, &room, text).await);
+    }
+    bench.set(&alice, &room, "m.room.name", json!({ "name": "later" })).await;
+    let request = |user: &UserId, limit| ContextRequest {
+        viewer: bench.viewer(user),
+        room_id: room.clone(),
+        event_id: said[2].clone(),
+        limit,
+        filter: EventFilter::default(),
+    };
+    let context = bench.rooms.context(request(&alice, Some(3))).await.unwrap().unwrap();
+    assert_eq!(context.event["event_id"], said[2].as_str());
+    assert_eq!(gist(&context.before), ["two"]);
+    assert_eq!(gist(&context.after), ["four", "five"]);
+    assert_eq!(find(&context.state, "m.room.name", ""), None, "state as of the last event");
+    let page = bench.page(&alice, &room, Direction::Backward, Some(context.start), 1);
+    assert_eq!(gist(&page.await.unwrap().chunk), ["one"]);
+    let page = bench.page(&alice, &room, Direction::Forward, Some(context.end), 1);
+    assert!(find(&page.await.unwrap().chunk, "m.room.name", "").is_some());
+
+    let alone = bench.rooms.context(request(&alice, Some(0))).await.unwrap().unwrap();
+    assert!(alone.before.is_empty() && alone.after.is_empty());
+    assert!(is_forbidden(&bench.rooms.context(request(&bob, None)).await));
+    bench.join(&bob, &room).await;
+    assert!(bench.rooms.context(request(&bob, None)).await.unwrap().is_none());
 }

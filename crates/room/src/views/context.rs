@@ -1,0 +1,95 @@
+//! The events around one event. Specification: client-server API, "GET
+//! /rooms/{roomId}/context/{eventId}".
+
+use exeunt_store::Reader;
+use ruma::{OwnedEventId, OwnedRoomId};
+use serde_json::Value;
+
+use super::{
+    Direction, Token, Viewer,
+    access::RoomView,
+    event::visible,
+    filter::EventFilter,
+    messages::{MAX_PAGE, senders},
+    timeline::Stretch,
+};
+use crate::RoomError;
+
+/// Events around the one asked for where the request names no limit.
+const DEFAULT_LIMIT: usize = 10;
+
+#[derive(Debug, Clone)]
+pub struct ContextRequest {
+    pub viewer: Viewer,
+    pub room_id: OwnedRoomId,
+    pub event_id: OwnedEventId,
+    pub limit: Option<u64>,
+    pub filter: EventFilter,
+}
+
+#[derive(Debug, Clone)]
+pub struct Context {
+    pub event: Value,
+    /// Newest first.
+    pub before: Vec<Value>,
+    /// Oldest first.
+    pub after: Vec<Value>,
+    /// State after the last event; under lazy loading, only the members who speak.
+    pub state: Vec<Value>,
+    pub start: Token,
+    pub end: Token,
+}
+
+/// `None` for an event that the viewer may not see. An event without a place in the timeline has
+/// nothing around it.
+pub(super) fn context(
+    reader: &Reader<'_>,
+    request: &ContextRequest,
+) -> Result<Option<Context>, RoomError> {
+    let ContextRequest { viewer, room_id, event_id, limit, filter } = request;
+    let (view, until) = RoomView::readable(reader, viewer, room_id)?;
+    let Some(known) = visible(&view, event_id)? else { return Ok(None) };
+    let readable = Token::Stream(until).order();
+    let asked = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let limit = asked.unwrap_or(DEFAULT_LIMIT).min(MAX_PAGE);
+    let order = known.record.order.unwrap_or(readable);
+    let placed = known.record.order.is_some();
+    let walk = |stretch, direction, limit| {
+        let limit = if placed { limit } else { 0 };
+        view.walk(stretch, direction, limit, filter, false)
+    };
+    let earlier = Stretch { after: i64::MIN, until: order.saturating_sub(1) };
+    let later = Stretch { after: order, until: readable };
+    let before = walk(earlier, Direction::Backward, limit / 2)?.events;
+    let after = walk(later, Direction::Forward, limit - limit / 2)?.events;
+
+    let start = before.last().map_or(order, |(order, _)| *order).saturating_sub(1);
+    let (end, last) = after.last().map_or((order, &known), |(order, known)| (*order, known));
+    let root = match last.record.states {
+        Some(states) => states.after,
+        None => view.root_at(until)?,
+    };
+    let spoken: Vec<_> =
+        before.iter().chain(&after).cloned().chain([(order, known.clone())]).collect();
+    let mut state = Vec::new();
+    for (key, id) in view.graph.state_ids(root)? {
+        if filter.lazy_load_members && key.kind == "m.room.member" {
+            continue;
+        }
+        state.push(view.client_event(&view.graph.event_here(&id)?)?);
+    }
+    if filter.lazy_load_members {
+        state.extend(senders(&view, &spoken)?);
+    }
+    let form = |events: &[(i64, _)]| -> Result<Vec<Value>, RoomError> {
+        events.iter().map(|(_, known)| view.client_event(known)).collect()
+    };
+    Ok(Some(Context {
+        event: view.client_event(&known)?,
+        before: form(&before)?,
+        after: form(&after)?,
+        state,
+        start: Token::Timeline(start),
+        end: Token::Timeline(end),
+    }))
+}
