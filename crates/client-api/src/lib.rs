@@ -17,6 +17,7 @@ mod send;
 mod send_member;
 mod state;
 mod sync;
+mod upgrade;
 
 use exeunt_http::Routes;
 
@@ -32,6 +33,7 @@ pub fn routes(state: ClientApi) -> Routes<ClientApi> {
     let routes = profile::routes(routes);
     let routes = filter::routes(routes);
     let routes = create::routes(routes);
+    let routes = upgrade::routes(routes);
     let routes = membership::routes(routes);
     let routes = send::routes(routes);
     let routes = directory::routes(routes);

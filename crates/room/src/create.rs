@@ -56,6 +56,16 @@ impl Rooms {
     /// Creates a room. An alias that is taken fails it before anything is made; an invite that
     /// another server refuses does not.
     pub async fn create_room(&self, room: NewRoom) -> Result<OwnedRoomId, RoomError> {
+        let state = state_of(&room);
+        self.create_with(room, state).await
+    }
+
+    /// Creates a room whose state, after create and the creator's join, is given.
+    pub(crate) async fn create_with(
+        &self,
+        room: NewRoom,
+        state: Vec<(String, String, Object)>,
+    ) -> Result<OwnedRoomId, RoomError> {
         if let Some(alias) = &room.alias {
             self.check_alias_free(alias).await?;
         }
@@ -68,7 +78,7 @@ impl Rooms {
             Intent::state(creator.clone(), "m.room.member", creator.as_str(), join),
         )
         .await?;
-        for (kind, state_key, content) in state_of(&room) {
+        for (kind, state_key, content) in state {
             self.append(&room_id, Intent::state(creator.clone(), kind, state_key, content)).await?;
         }
         if let Some(alias) = &room.alias {
@@ -185,19 +195,20 @@ fn creation_content(room: &NewRoom) -> Object {
 /// and topic. What `initial_state` gives replaces the preset's.
 fn state_of(room: &NewRoom) -> Vec<(String, String, Object)> {
     let object = |value: Value| value.as_object().cloned().unwrap_or_default();
-    let (join_rule, guests) = match room.preset {
-        Preset::Public => ("public", "forbidden"),
-        Preset::Private | Preset::TrustedPrivate => ("invite", "can_join"),
-    };
+    let public = room.preset == Preset::Public;
+    let join_rule = if public { "public" } else { "invite" };
     let mut state = vec![("m.room.power_levels", object(power_levels(room)))];
     if let Some(alias) = &room.alias {
         state.push(("m.room.canonical_alias", object(json!({ "alias": alias }))));
     }
-    let preset = [
+    let mut preset = vec![
         ("m.room.join_rules", json!({ "join_rule": join_rule })),
         ("m.room.history_visibility", json!({ "history_visibility": "shared" })),
-        ("m.room.guest_access", json!({ "guest_access": guests })),
     ];
+    if !public {
+        // Without this event guests are forbidden, as a public room has it.
+        preset.push(("m.room.guest_access", json!({ "guest_access": "can_join" })));
+    }
     for (kind, content) in preset {
         let given = room.initial_state.iter().any(|(k, key, _)| k == kind && key.is_empty());
         if !given {

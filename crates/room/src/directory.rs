@@ -4,7 +4,7 @@
 
 use exeunt_core::Object;
 use exeunt_store::{
-    Batch,
+    Batch, Reader,
     records::AliasRecord,
     tables::{Aliases, RoomAliases},
 };
@@ -138,9 +138,28 @@ impl Rooms {
     ) -> Result<Vec<OwnedRoomAliasId>, RoomError> {
         self.require_joined(room_id, user).await?;
         let room = room_id.to_owned();
-        let keys =
-            self.inner.store.read(move |reader| reader.scan::<RoomAliases>(room).keys()).await?;
-        Ok(keys.into_iter().map(|(_, alias)| alias).collect())
+        self.inner.store.read(move |reader| aliases_of(reader, &room)).await
+    }
+
+    /// Lets an alias of this server mean another room.
+    pub(crate) async fn move_alias(
+        &self,
+        alias: &RoomAliasId,
+        room_id: &RoomId,
+    ) -> Result<(), RoomError> {
+        let _lock = self.inner.alias_lock.lock().await;
+        let key = alias.to_owned();
+        let Some(old) = self.inner.store.read(move |reader| reader.get::<Aliases>(&key)).await?
+        else {
+            return Ok(());
+        };
+        let mut batch = Batch::default();
+        batch.delete::<RoomAliases>(&(old.room_id, alias.to_owned()));
+        let record = AliasRecord { room_id: room_id.to_owned(), creator: old.creator };
+        batch.put::<Aliases>(&alias.to_owned(), &record);
+        batch.put::<RoomAliases>(&(room_id.to_owned(), alias.to_owned()), &());
+        self.inner.store.commit(batch).await?;
+        Ok(())
     }
 
     async fn require_joined(&self, room_id: &RoomId, user: &UserId) -> Result<(), RoomError> {
@@ -181,6 +200,14 @@ impl Rooms {
         self.inner.store.commit(batch).await?;
         Ok(())
     }
+}
+
+pub(crate) fn aliases_of(
+    reader: &Reader<'_>,
+    room_id: &RoomId,
+) -> Result<Vec<OwnedRoomAliasId>, RoomError> {
+    let keys = reader.scan::<RoomAliases>(room_id.to_owned()).keys()?;
+    Ok(keys.into_iter().map(|(_, alias)| alias).collect())
 }
 
 fn unknown_alias() -> RoomError {

@@ -32,6 +32,7 @@ mod outliers;
 mod place;
 mod profile;
 mod public_rooms;
+mod upgrade;
 
 use std::{sync::Arc, time::Duration};
 
@@ -47,6 +48,7 @@ pub use keys::KeyCache;
 pub use notary::MAX_NOTARY_SERVERS;
 pub use public_rooms::{PublicRoom, PublicRoomsPage, PublicRoomsRequest};
 pub use remote::{Call, Remote, RemoteError, ServerKeys};
+pub use upgrade::Upgrade;
 
 /// Milliseconds since the epoch.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;

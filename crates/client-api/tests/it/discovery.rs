@@ -46,7 +46,7 @@ async fn what_is_not_built_is_told_from_what_has_another_method() {
     use actix_web::http::Method;
     let server = Server::new();
     let (ann, patch) = (server.user("ann").await, Method::PATCH);
-    for path in ["/_matrix/media/v3/upload", "/keys/upload", "/rooms/!r:example.org/upgrade"] {
+    for path in ["/_matrix/media/v3/upload", "/keys/upload", "/rooms/!r:example.org/report"] {
         ann.post(path, json!({})).await.fails(404, "M_UNRECOGNIZED");
         ann.send(patch.clone(), path, None).await.fails(405, "M_UNRECOGNIZED");
     }

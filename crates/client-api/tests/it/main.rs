@@ -11,3 +11,4 @@ mod profile;
 mod public_rooms;
 mod remote;
 mod send;
+mod upgrade;
