@@ -129,8 +129,7 @@ impl Check<'_> {
     }
 
     fn power_levels(&self) -> Result<PowerLevels, AuthError> {
-        let event = self.lookup(StateKey::single("m.room.power_levels"))?;
-        Ok(PowerLevels::from_state(self.version, self.create, event.as_ref()))
+        Ok(self.state.power_levels(self.create)?)
     }
 }
 

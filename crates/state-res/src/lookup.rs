@@ -1,9 +1,11 @@
 //! How the rules get at events: traits whose answers tell "absent" from "could not be read".
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt, ops::ControlFlow, sync::Arc};
 
 use exeunt_core::{Pdu, StateKey, StateMap};
-use ruma::EventId;
+use ruma::{EventId, OwnedEventId};
+
+use crate::PowerLevels;
 
 /// A lookup failed. Says nothing about whether the event exists.
 #[derive(Debug, Clone)]
@@ -40,6 +42,12 @@ impl Eq for LookupError {}
 pub trait StateLookup {
     /// The event of `key`, `None` if the state has none.
     fn get(&self, key: &StateKey) -> Result<Option<Pdu>, LookupError>;
+
+    /// The power levels in force. Who judges many events by the same levels hands out one value.
+    fn power_levels(&self, create: &Pdu) -> Result<PowerLevels, LookupError> {
+        let event = self.get(&StateKey::single("m.room.power_levels"))?;
+        Ok(PowerLevels::from_state(create.version(), create, event.as_ref()))
+    }
 }
 
 impl StateLookup for StateMap<Pdu> {
@@ -55,4 +63,33 @@ pub trait EventSource {
 
     /// Whether the event was rejected by the authorisation rules.
     fn rejected(&self, id: &EventId) -> Result<bool, LookupError>;
+}
+
+/// What a store keeps beside the events, so that walks over auth chains stay local.
+pub trait AuthIndex: EventSource {
+    /// Length of the longest path of auth events below the event: 0 for the create event, and
+    /// always more than that of every auth event. `None` if this server does not have the event.
+    fn generation(&self, id: &EventId) -> Result<Option<u64>, LookupError>;
+
+    /// Visits the state events that name `id` in their auth events, until `visit` breaks.
+    ///
+    /// Rejected events may be left out: no state has them, and nothing accepted rests on them.
+    fn cited_by(
+        &self,
+        id: &EventId,
+        visit: &mut dyn FnMut(&EventId) -> ControlFlow<()>,
+    ) -> Result<(), LookupError>;
+}
+
+/// What states to be resolved agree on, read key by key. In the server a persistent tree.
+pub trait Agreed {
+    /// The event that every state has at `key`, `None` if none has one. Only asked for keys that
+    /// are not in conflict.
+    fn get(&self, key: &StateKey) -> Result<Option<OwnedEventId>, LookupError>;
+}
+
+impl Agreed for StateMap<OwnedEventId> {
+    fn get(&self, key: &StateKey) -> Result<Option<OwnedEventId>, LookupError> {
+        Ok(StateMap::get(self, key).cloned())
+    }
 }

@@ -3,7 +3,7 @@
 //! Specification: client-server API, `m.room.power_levels`; rooms/v1 (strings, floats), v10
 //! (integers only), v12 (creators).
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use exeunt_core::{Object, Pdu, RoomVersion};
 use ruma::{OwnedUserId, UserId};
@@ -40,12 +40,13 @@ pub struct MalformedLevel(pub String);
 /// Power of a creator where the room has no power levels event.
 const CREATOR_LEVEL: i64 = 100;
 
-/// The power levels in force. Fields are read when asked for: before room version 10 an accepted
-/// event may have malformed ones, which matter only to events that need them.
+/// The power levels in force; clones share what was parsed. Fields are read when asked for: before
+/// room version 10 an accepted event may have malformed ones, which matter only to events that
+/// need them.
 #[derive(Debug, Clone)]
 pub struct PowerLevels {
     version: RoomVersion,
-    creators: Vec<OwnedUserId>,
+    creators: Arc<[OwnedUserId]>,
     event: Option<Pdu>,
 }
 
@@ -60,7 +61,7 @@ impl PowerLevels {
         creators: Vec<OwnedUserId>,
         event: Option<Pdu>,
     ) -> Self {
-        Self { version, creators, event }
+        Self { version, creators: creators.into(), event }
     }
 
     /// The level of a user.

@@ -2,72 +2,97 @@
 //!
 //! Specification: rooms/v2, "Iterative auth checks" and "Rejected events".
 
-use exeunt_core::{Pdu, StateKey, StateMap};
-use ruma::OwnedEventId;
+use std::collections::BTreeMap;
 
-use super::{ResolveError, events::Events};
-use crate::auth::{AuthError, auth_types, check_auth};
+use super::ResolveError;
+use super::base::Base;
+use super::events::{EventNo, Events, KeyNo};
+use super::judge::{judge, needed};
+use crate::Trace;
+use crate::trace::Phase;
 
-/// Applies those of the events, in order, that the authorisation rules allow.
-pub(super) fn apply(
-    mut state: StateMap<OwnedEventId>,
-    ids: &[OwnedEventId],
-    events: &mut Events<'_>,
-) -> Result<StateMap<OwnedEventId>, ResolveError> {
-    for id in ids {
-        let pdu = events.get(id)?;
-        let Some(key) = pdu.key() else { continue };
-        if is_allowed(&pdu, &state, events)? {
-            state.insert(key, id.clone());
+/// The state as far as it is resolved, over the agreed state or over nothing (rooms/v12).
+#[derive(Default)]
+pub(super) struct Partial {
+    pub(super) over_agreed: bool,
+    pub(super) state: BTreeMap<KeyNo, EventNo>,
+}
+
+impl Partial {
+    pub(super) fn get(
+        &self,
+        key: KeyNo,
+        base: &mut Base<'_>,
+        events: &mut Events<'_>,
+    ) -> Result<Option<EventNo>, ResolveError> {
+        match self.state.get(&key) {
+            Some(event) => Ok(Some(*event)),
+            None if self.over_agreed => base.get(key, events),
+            None => Ok(None),
         }
     }
-    Ok(state)
+
+    /// Applies those of the events, in order, that the authorisation rules allow.
+    pub(super) fn apply<T: Trace>(
+        &mut self,
+        order: &[EventNo],
+        phase: Phase,
+        base: &mut Base<'_>,
+        events: &mut Events<'_>,
+        trace: &mut T,
+    ) -> Result<(), ResolveError> {
+        for &event in order {
+            let Some(key) = events.key(event)? else { continue };
+            let known = self.auth_state(event, base, events)?;
+            let verdict = judge(event, &known, events)?;
+            trace.check(phase, events.id(event), verdict.as_ref().copied());
+            if verdict.is_ok() {
+                self.state.insert(key, event);
+            }
+        }
+        Ok(())
+    }
+
+    /// The state that the event is judged by: what the state has of the keys that matter, else the
+    /// event's own auth events; rejected events in neither.
+    fn auth_state(
+        &self,
+        event: EventNo,
+        base: &mut Base<'_>,
+        events: &mut Events<'_>,
+    ) -> Result<Vec<(KeyNo, EventNo)>, ResolveError> {
+        let mut known = Vec::new();
+        let mut own: Option<Vec<(KeyNo, EventNo)>> = None;
+        for key in needed(event, events)? {
+            if let Some(event) = self.get(key, base, events)?
+                && !events.is_rejected(event)?
+            {
+                known.push((key, event));
+                continue;
+            }
+            if own.is_none() {
+                own = Some(own_state(event, events)?);
+            }
+            // Should two have the same key, the last counts.
+            let own = own.iter().flatten().rfind(|(own, _)| *own == key);
+            known.extend(own);
+        }
+        Ok(known)
+    }
 }
 
-fn is_allowed(
-    pdu: &Pdu,
-    state: &StateMap<OwnedEventId>,
+/// The event's auth events that were not rejected, by key.
+fn own_state(
+    event: EventNo,
     events: &mut Events<'_>,
-) -> Result<bool, ResolveError> {
-    if pdu.kind() == "m.room.create" {
-        return Ok(check_auth(pdu, pdu, &StateMap::new()).is_ok());
-    }
-    let known = auth_state(pdu, state, events)?;
-    let create = match pdu.version().create_event_id(pdu.room_id()) {
-        Some(id) => events.get(&id)?,
-        None => match known.get(&StateKey::single("m.room.create")) {
-            Some(create) => create.clone(),
-            None => return Ok(false),
-        },
-    };
-    match check_auth(pdu, &create, &known) {
-        Ok(()) => Ok(true),
-        Err(AuthError::Lookup(error)) => Err(error.into()),
-        Err(_) => Ok(false),
-    }
-}
-
-/// The state that the event is judged by: what `state` has of the keys that matter, else the
-/// event's own auth events; rejected events in neither.
-fn auth_state(
-    pdu: &Pdu,
-    state: &StateMap<OwnedEventId>,
-    events: &mut Events<'_>,
-) -> Result<StateMap<Pdu>, ResolveError> {
-    let mut known = StateMap::new();
-    for id in pdu.auth_events() {
-        if let Some(event) = events.accepted(id)?
-            && let Some(key) = event.key()
+) -> Result<Vec<(KeyNo, EventNo)>, ResolveError> {
+    let mut own = Vec::new();
+    for &cited in events.auth(event)?.iter() {
+        if let Some(key) = events.key(cited)?
+            && !events.is_rejected(cited)?
         {
-            known.insert(key, event);
+            own.push((key, cited));
         }
     }
-    let version = pdu.version();
-    for key in auth_types(version, pdu.kind(), pdu.sender(), pdu.state_key(), pdu.content()) {
-        let Some(id) = state.get(&key) else { continue };
-        if let Some(event) = events.accepted(id)? {
-            known.insert(key, event);
-        }
-    }
-    Ok(known)
+    Ok(own)
 }

@@ -3,69 +3,73 @@
 //! Specification: rooms/v2, "Mainline ordering".
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
-use exeunt_core::Pdu;
 use ruma::OwnedEventId;
 
-use super::{ResolveError, events::Events};
+use super::ResolveError;
+use super::events::{EventNo, Events};
 
 /// Place of a power levels event in the mainline, 0 for the newest; `FAR` for what has none.
 type Position = usize;
 const FAR: Position = usize::MAX;
 
-/// Orders events by how far back in the mainline of `power` they rest, then by time, then by id.
-pub(super) fn sort(
-    ids: Vec<OwnedEventId>,
-    power: Option<&OwnedEventId>,
-    events: &mut Events<'_>,
-) -> Result<Vec<OwnedEventId>, ResolveError> {
-    let mut positions = mainline(power, events)?;
-    let mut ranked = Vec::with_capacity(ids.len());
-    for id in ids {
-        let pdu = events.get(&id)?;
-        let position = position(&pdu, &mut positions, events)?;
-        ranked.push((Reverse(position), pdu.origin_server_ts(), id));
-    }
-    ranked.sort_unstable();
-    Ok(ranked.into_iter().map(|(_, _, id)| id).collect())
-}
+const POWER_LEVELS: &str = "m.room.power_levels";
 
-fn mainline(
-    power: Option<&OwnedEventId>,
+/// The power levels event and those that it came from, the newest first.
+pub(super) fn mainline(
+    power: Option<EventNo>,
     events: &mut Events<'_>,
-) -> Result<BTreeMap<OwnedEventId, Position>, ResolveError> {
-    let mut positions = BTreeMap::new();
-    let mut next = power.map(|id| events.get(id)).transpose()?;
-    while let Some(pdu) = next {
-        let position = positions.len();
-        if positions.insert(pdu.event_id().to_owned(), position).is_some() {
+) -> Result<Vec<EventNo>, ResolveError> {
+    let mut line = Vec::new();
+    let mut passed = super::subgraph::Marks::default();
+    let mut next = power;
+    while let Some(event) = next {
+        if !passed.set(event) {
             break;
         }
-        next = events.auth_event(&pdu, "m.room.power_levels")?;
+        line.push(event);
+        next = events.auth_event(event, POWER_LEVELS)?;
     }
-    Ok(positions)
+    Ok(line)
 }
 
-/// The position of the first power levels event under `pdu` that has one. What was passed on the
+/// Orders events by how far back in the mainline they rest, then by time, then by id.
+pub(super) fn sort(
+    unordered: Vec<EventNo>,
+    mainline: &[EventNo],
+    events: &mut Events<'_>,
+) -> Result<Vec<EventNo>, ResolveError> {
+    let mut positions: HashMap<EventNo, Position> = mainline.iter().copied().zip(0..).collect();
+    let mut ranked: Vec<(Reverse<Position>, u64, OwnedEventId, EventNo)> = Vec::new();
+    for event in unordered {
+        let position = position(event, &mut positions, events)?;
+        let time = events.pdu(event)?.origin_server_ts();
+        ranked.push((Reverse(position), time, events.id(event).to_owned(), event));
+    }
+    ranked.sort_unstable();
+    Ok(ranked.into_iter().map(|(.., event)| event).collect())
+}
+
+/// The position of the first power levels event under `event` that has one. What was passed on the
 /// way is remembered, so that every event is passed once.
 fn position(
-    pdu: &Pdu,
-    positions: &mut BTreeMap<OwnedEventId, Position>,
+    event: EventNo,
+    positions: &mut HashMap<EventNo, Position>,
     events: &mut Events<'_>,
 ) -> Result<Position, ResolveError> {
     let mut passed = Vec::new();
-    let mut next = events.auth_event(pdu, "m.room.power_levels")?;
+    let mut next = events.auth_event(event, POWER_LEVELS)?;
     let found = loop {
         let Some(power) = next else { break FAR };
-        if let Some(position) = positions.get(power.event_id()) {
+        if let Some(position) = positions.get(&power) {
             break *position;
         }
         // Until a position is found it is none; this also ends the walk should ids form a circle.
-        positions.insert(power.event_id().to_owned(), FAR);
-        passed.push(power.event_id().to_owned());
-        next = events.auth_event(&power, "m.room.power_levels")?;
+        positions.insert(power, FAR);
+        passed.push(power);
+        next = events.auth_event(power, POWER_LEVELS)?;
     };
-    positions.extend(passed.into_iter().map(|id| (id, found)));
+    positions.extend(passed.into_iter().map(|power| (power, found)));
     Ok(found)
 }
