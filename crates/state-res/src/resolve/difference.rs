@@ -139,7 +139,8 @@ impl Canvas {
     fn partly_painted(&self) -> Vec<EventNo> {
         let words = self.full.len();
         let painted = self.paints.chunks_exact(words).zip(0..);
-        let partly = painted.filter(|(paint, _)| *paint != self.full && paint.iter().any(|w| *w != 0));
+        let partly =
+            painted.filter(|(paint, _)| *paint != self.full && paint.iter().any(|w| *w != 0));
         partly.map(|(_, event)| event).collect()
     }
 }

@@ -25,7 +25,9 @@ pub(super) fn split(sets: &[StateMap<OwnedEventId>]) -> (Vec<Row>, StateMap<Owne
             Some(first) if row.iter().all(|id| *id == Some(first)) => {
                 agreed.insert(key.clone(), first.clone());
             }
-            _ => conflicted.push((key.clone(), row.into_iter().map(Option::<&_>::cloned).collect())),
+            _ => {
+                conflicted.push((key.clone(), row.into_iter().map(Option::<&_>::cloned).collect()))
+            }
         }
     }
     (conflicted, agreed)

@@ -1,7 +1,10 @@
 //! What the tests share: building events, and ruma's implementation as an oracle.
 #![allow(dead_code)]
 
+pub mod index;
 pub mod oracle;
+pub mod oracle_v1;
+pub mod random_room;
 pub mod room;
 
 use exeunt_core::{Object, Pdu, RoomVersion, hash};

@@ -1,7 +1,9 @@
 //! ruma-state-res behind our types.
 
 use std::borrow::Borrow;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use exeunt_core::{Pdu, RoomVersion, StateKey, StateMap};
 use ruma::events::{StateEventType, TimelineEventType};
@@ -111,10 +113,15 @@ pub fn resolve(
     events: &BTreeMap<OwnedEventId, (Pdu, bool)>,
 ) -> StateMap<OwnedEventId> {
     let rules = version.rules();
-    let prepared: BTreeMap<OwnedEventId, Event> = events
-        .iter()
-        .map(|(id, (pdu, rejected))| (id.clone(), Event::new(pdu, *rejected)))
-        .collect();
+    let prepared: RefCell<BTreeMap<OwnedEventId, Arc<Event>>> = RefCell::default();
+    let fetch = |id: &EventId| {
+        if let Some(event) = prepared.borrow().get(id) {
+            return Some(event.clone());
+        }
+        let event = events.get(id).map(|(pdu, rejected)| Arc::new(Event::new(pdu, *rejected)))?;
+        prepared.borrow_mut().insert(id.to_owned(), event.clone());
+        Some(event)
+    };
     let maps: Vec<ruma_state_res::StateMap<OwnedEventId>> = sets
         .iter()
         .map(|set| {
@@ -125,16 +132,14 @@ pub fn resolve(
         .collect();
     let chains = sets
         .iter()
-        .map(|set| {
-            set.values().flat_map(|id| chain(id, events)).collect::<EventIdSet<OwnedEventId>>()
-        })
+        .map(|set| chain(set.values(), events).into_iter().collect::<EventIdSet<OwnedEventId>>())
         .collect();
     let resolved = ruma_state_res::resolve(
         &rules.authorization,
         rules.state_res.v2_rules().expect("not version 1"),
         maps.iter(),
         chains,
-        |id| prepared.get(id).cloned(),
+        fetch,
         |conflicted| {
             let ends: BTreeSet<OwnedEventId> = conflicted.values().flatten().cloned().collect();
             Some(subgraph(&ends, events).into_iter().collect())
@@ -147,12 +152,12 @@ pub fn resolve(
         .collect()
 }
 
-fn chain(
-    from: &OwnedEventId,
+fn chain<'a>(
+    from: impl IntoIterator<Item = &'a OwnedEventId>,
     events: &BTreeMap<OwnedEventId, (Pdu, bool)>,
 ) -> BTreeSet<OwnedEventId> {
     let mut seen = BTreeSet::new();
-    let mut stack = vec![from.clone()];
+    let mut stack: Vec<OwnedEventId> = from.into_iter().cloned().collect();
     while let Some(id) = stack.pop() {
         if seen.insert(id.clone()) {
             stack.extend(events[&id].0.auth_events().iter().cloned());
@@ -166,9 +171,11 @@ fn subgraph(
     ends: &BTreeSet<OwnedEventId>,
     events: &BTreeMap<OwnedEventId, (Pdu, bool)>,
 ) -> BTreeSet<OwnedEventId> {
-    let below: BTreeSet<OwnedEventId> = ends.iter().flat_map(|id| chain(id, events)).collect();
-    below
+    chain(ends, events)
         .into_iter()
-        .filter(|id| chain(id, events).iter().any(|lower| ends.contains::<EventId>(lower.borrow())))
+        .filter(|id| {
+            let below = chain([id], events);
+            below.iter().any(|lower| ends.contains::<EventId>(lower.borrow()))
+        })
         .collect()
 }
