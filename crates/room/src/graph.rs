@@ -1,12 +1,12 @@
 //! Reads of the event graph: everything that a decision needs, from one snapshot.
 
 use std::cell::{RefCell, RefMut};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use exeunt_acl::ServerAcl;
 use exeunt_core::{Pdu, RoomVersion, StateKey, StateMap};
-use exeunt_state_res::{EventSource, LookupError, PowerLevels, StateLookup};
+use exeunt_state_res::{LookupError, PowerLevels, StateLookup};
 use exeunt_store::{
     Batch, Reader, StoreError,
     records::{EventRecord, RoomRecord, Root},
@@ -30,6 +30,8 @@ pub struct Graph<'a> {
     batch: RefCell<Batch>,
     stored: RefCell<BTreeMap<OwnedEventId, Option<Known>>>,
     added: RefCell<BTreeMap<OwnedEventId, Known>>,
+    /// What the batch adds to `AuthChildren`.
+    citing: RefCell<BTreeMap<OwnedEventId, BTreeSet<OwnedEventId>>>,
     joined: RefCell<BTreeMap<OwnedServerName, u64>>,
 }
 
@@ -69,6 +71,7 @@ impl<'a> Graph<'a> {
             batch: RefCell::default(),
             stored: RefCell::default(),
             added: RefCell::default(),
+            citing: RefCell::default(),
             joined: RefCell::default(),
         })
     }
@@ -94,9 +97,11 @@ impl<'a> Graph<'a> {
                 continue;
             }
             let edge = (auth.clone(), id.clone());
-            match record.verdict.is_rejected() {
-                true => self.batch().delete::<tables::AuthChildren>(&edge),
-                false => self.batch().put::<tables::AuthChildren>(&edge, &()),
+            if record.verdict.is_rejected() {
+                self.batch().delete::<tables::AuthChildren>(&edge);
+            } else {
+                self.batch().put::<tables::AuthChildren>(&edge, &());
+                self.citing.borrow_mut().entry(edge.0).or_default().insert(edge.1);
             }
         }
         self.batch().put::<tables::Events>(&id, &record);
@@ -133,9 +138,14 @@ impl<'a> Graph<'a> {
         Ok(self.event_here(&self.room.create_event)?.pdu)
     }
 
+    /// The id of the event at a key, in the state with that root.
+    pub fn state_id(&self, root: Root, key: &StateKey) -> Result<Option<OwnedEventId>, RoomError> {
+        Ok(snapshot::get((self.reader, &*self.batch.borrow()), root, key)?)
+    }
+
     /// The state event at a key, in the state with that root.
     pub fn state_event(&self, root: Root, key: &StateKey) -> Result<Option<Pdu>, RoomError> {
-        let id = snapshot::get((self.reader, &*self.batch.borrow()), root, key)?;
+        let id = self.state_id(root, key)?;
         id.map(|id| Ok(self.event_here(&id)?.pdu)).transpose()
     }
 
@@ -157,8 +167,24 @@ impl<'a> Graph<'a> {
 
     /// The state with one entry changed.
     pub fn apply(&self, root: Root, key: StateKey, id: &EventId) -> Result<Root, RoomError> {
-        let change = [(key, Some(id.to_owned()))];
-        Ok(snapshot::apply(self.reader, root, &change, &mut self.batch())?)
+        self.apply_all(root, &[(key, Some(id.to_owned()))])
+    }
+
+    /// The state with some entries changed; `None` takes one out.
+    pub fn apply_all(
+        &self,
+        root: Root,
+        changes: &[(StateKey, Option<OwnedEventId>)],
+    ) -> Result<Root, RoomError> {
+        Ok(snapshot::apply(self.reader, root, changes, &mut self.batch())?)
+    }
+
+    /// State events that have this one among their auth events; rejected ones may be left out.
+    pub fn citing(&self, id: &EventId) -> impl Iterator<Item = Result<OwnedEventId, RoomError>> {
+        let added = self.citing.borrow().get(id).cloned().unwrap_or_default();
+        let rows = self.reader.scan::<tables::AuthChildren>(id.to_owned());
+        let stored = rows.iter().map(|row| Ok(row?.0.1));
+        added.into_iter().map(Ok).chain(stored)
     }
 
     /// The entries in which two states differ.
@@ -169,18 +195,6 @@ impl<'a> Graph<'a> {
     /// Writes a state, and gives its root.
     pub fn root_of(&self, map: &StateMap<OwnedEventId>) -> Root {
         snapshot::from_map(map, &mut self.batch())
-    }
-
-    /// Resolves states given by their roots.
-    pub fn resolve(&self, mut roots: Vec<Root>) -> Result<Root, RoomError> {
-        roots.sort_unstable();
-        roots.dedup();
-        if let [root] = roots[..] {
-            return Ok(root);
-        }
-        let sets = roots.iter().map(|root| self.state_ids(*root)).collect::<Result<Vec<_>, _>>()?;
-        let resolved = exeunt_state_res::resolve(self.version, &sets, self)?;
-        Ok(self.root_of(&resolved))
     }
 
     /// Servers with joined users, from current state.
@@ -237,18 +251,7 @@ impl StateLookup for StateAt<'_> {
     }
 }
 
-impl EventSource for Graph<'_> {
-    fn event(&self, id: &EventId) -> Result<Option<Pdu>, LookupError> {
-        Ok(Graph::event(self, id).map_err(lookup_error)?.map(|known| known.pdu))
-    }
-
-    fn rejected(&self, id: &EventId) -> Result<bool, LookupError> {
-        let known = Graph::event(self, id).map_err(lookup_error)?;
-        Ok(known.is_some_and(|known| known.record.verdict.is_rejected()))
-    }
-}
-
-fn lookup_error(error: RoomError) -> LookupError {
+pub(crate) fn lookup_error(error: RoomError) -> LookupError {
     LookupError::new(error)
 }
 

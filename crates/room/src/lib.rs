@@ -32,6 +32,7 @@ mod outliers;
 mod place;
 mod profile;
 mod public_rooms;
+mod resolution;
 mod upgrade;
 
 use std::{sync::Arc, time::Duration};

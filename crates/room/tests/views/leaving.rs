@@ -28,7 +28,8 @@ async fn a_left_room_is_told_once() {
     let with_leave = serde_json::from_str(WITH_LEAVE).unwrap();
     let view = bench.sync_with(&bob, None, with_leave).await;
     let left = &view.leave[&room];
-    assert_eq!(gist(&left.timeline.events)[6..], ["join", "before", "leave"]);
+    let shown = gist(&left.timeline.events);
+    assert!(shown.ends_with(&["join", "before", "leave"].map(Into::into)), "{shown:?}");
 }
 
 #[tokio::test]
