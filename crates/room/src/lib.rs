@@ -10,6 +10,7 @@
 //! the network: it is released, the call is made, it is taken again, and everything is read again.
 
 pub mod error;
+pub mod explain;
 pub mod graph;
 pub mod inbound;
 pub mod keys;

@@ -231,7 +231,7 @@ pub(crate) fn judge_by_auth_events(
 }
 
 /// Splits a refusal by the rules from a failed lookup: the latter is never a verdict.
-fn refusal(result: Result<(), AuthError>) -> Result<Option<String>, RoomError> {
+pub(crate) fn refusal(result: Result<(), AuthError>) -> Result<Option<String>, RoomError> {
     match result {
         Ok(()) => Ok(None),
         Err(AuthError::Lookup(error)) => Err(error.into()),

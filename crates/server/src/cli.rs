@@ -2,6 +2,7 @@
 
 mod departures;
 mod health;
+mod room;
 mod store;
 mod user;
 
@@ -12,6 +13,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+use exeunt_core::ruma::{OwnedEventId, OwnedRoomId};
 use exeunt_store::Store;
 
 use crate::{
@@ -47,6 +49,9 @@ enum Command {
     /// Departures that no server has taken yet (also beside the running server)
     #[command(subcommand)]
     Departures(DeparturesCommand),
+    /// Rooms (also beside the running server)
+    #[command(subcommand)]
+    Room(RoomCommand),
     /// The database
     #[command(subcommand)]
     Store(StoreCommand),
@@ -98,6 +103,21 @@ enum DeparturesCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum RoomCommand {
+    /// Say why an event is in its room or not: its verdict, the checks, and how the state before it
+    /// was resolved
+    Explain {
+        #[command(flatten)]
+        at: At,
+        room_id: OwnedRoomId,
+        event_id: OwnedEventId,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum StoreCommand {
     /// Check that everything in the database can be read and fits together (the server must be
     /// stopped)
@@ -138,6 +158,10 @@ fn dispatch(command: Command, out: &mut impl Write) -> Result<ExitCode, Failure>
         Command::Departures(DeparturesCommand::List { at, json }) => {
             let config = config::load(&at.config)?;
             print(out, &departures::list(&config, json)?)?;
+        }
+        Command::Room(RoomCommand::Explain { at, room_id, event_id, json }) => {
+            let config = config::load(&at.config)?;
+            print(out, &room::explain_event(&config, &room_id, &event_id, json)?)?;
         }
         Command::Store(StoreCommand::Verify(at)) => {
             let config = config::load(&at.config)?;

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
+use exeunt_room::RoomError;
 use exeunt_store::StoreError;
 use exeunt_users::UsersError;
 use thiserror::Error;
@@ -30,6 +31,8 @@ pub enum Failure {
     #[error("{0}")]
     User(UsersError),
     #[error("{0}")]
+    Room(RoomError),
+    #[error("{0}")]
     Input(String),
     #[error("cannot start a thread or a socket: {0}; raise this process's limits")]
     Runtime(io::Error),
@@ -43,6 +46,7 @@ impl Failure {
         match self {
             Self::Unhealthy { .. }
             | Self::User(_)
+            | Self::Room(_)
             | Self::Input(_)
             | Self::Runtime(_)
             | Self::Output(_) => 1,
@@ -64,6 +68,15 @@ impl From<UsersError> for Failure {
         match error {
             UsersError::Store(error) => Self::Store { error },
             error => Self::User(error),
+        }
+    }
+}
+
+impl From<RoomError> for Failure {
+    fn from(error: RoomError) -> Self {
+        match error {
+            RoomError::Store(error) => Self::Store { error },
+            error => Self::Room(error),
         }
     }
 }

@@ -16,4 +16,4 @@ pub use auth::{
 pub use exeunt_core::RoomVersion;
 pub use lookup::{Agreed, AuthIndex, EventSource, LookupError, StateLookup};
 pub use resolve::{Conflict, ResolveError, resolve, resolve_conflict};
-pub use trace::{Recorder, Trace};
+pub use trace::{Check, Recorder, Trace};
