@@ -3,6 +3,7 @@
 
 pub mod index;
 pub mod oracle;
+pub mod oracle_event;
 pub mod oracle_v1;
 pub mod random_room;
 pub mod room;
