@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ca import Authority
+from client import eventually
 
 #: In the order of `deploy/mesh/docker-compose.yml`, with what runs there.
 SERVERS = {"hs1": "exeunt", "hs2": "exeunt", "hs3": "exeunt", "hs4": "synapse"}
@@ -59,6 +60,29 @@ class Container:
 
     async def log(self) -> str:
         return await docker("logs", self.id)
+
+    async def log_from_now(self) -> Log:
+        return Log(self, len(await self.log()))
+
+    def log_from_start(self) -> Log:
+        return Log(self, 0)
+
+
+@dataclass(frozen=True)
+class Log:
+    """What a server writes, from some character on."""
+
+    server: Container
+    start: int
+
+    async def shows(self, *words: str) -> None:
+        """Some line has all the words, or will have."""
+
+        async def has_line() -> bool:
+            lines = (await self.server.log())[self.start :].splitlines()
+            return any(all(word in line for word in words) for line in lines)
+
+        await eventually(has_line, f"a line of {self.server.name}'s log with {words}")
 
 
 async def find(name: str, kind: str, authority: Authority) -> Container:
