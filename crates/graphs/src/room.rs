@@ -184,7 +184,11 @@ impl Room {
         }
         self.server.insert(pdu, before.clone(), verdict);
         self.order.push(id.clone());
-        if accepted { self.accepted.push(id) } else { self.rejected.push(id) }
+        if accepted {
+            self.accepted.push(id)
+        } else {
+            self.rejected.push(id)
+        }
         true
     }
 
