@@ -9,11 +9,13 @@ from collections import Counter
 from synapse_rules import IN_FLIGHT, Room
 
 MAX_SHOWN = 20
+PROGRESS = 1000  # rooms
 
 
 class Comparison:
     def __init__(self):
-        self.counts = Counter()
+        names = ("rooms", "events", "rejected", "resolutions", "differences")
+        self.counts = Counter(dict.fromkeys(names, 0))
         self.by_version = Counter()
         self.shown = 0
 
@@ -22,7 +24,7 @@ class Comparison:
         if self.shown < MAX_SHOWN:
             self.shown += 1
             print(f"DIFFERENT version {line['version']}, seed {line['seed']}: {what}")
-            print(f"  ours:   {ours}\n  theirs: {theirs}")
+            print(f"  ours:   {ours}\n  theirs: {theirs}", flush=True)
 
     def room(self, line):
         room = Room(line)
@@ -80,6 +82,10 @@ def choices(room, sets, key):
     return [None if i is None else f"#{room.ids.index(i)}" for i in ids]
 
 
+def summary(counts):
+    return ", ".join(f"{count} {what}" for what, count in counts.items())
+
+
 def main():
     logging.disable(logging.CRITICAL)
     comparison, start = Comparison(), time.monotonic()
@@ -92,13 +98,15 @@ def main():
             break
         else:
             comparison.room(line)
+            if comparison.counts["rooms"] % PROGRESS == 0:
+                print(summary(comparison.counts), flush=True)
     else:
         finished = False
     if not finished:
         print("the generator did not finish")
     versions = sorted(comparison.by_version.items(), key=lambda item: int(item[0]))
     print("rooms by version:", ", ".join(f"{v}: {count}" for v, count in versions))
-    print(", ".join(f"{count} {what}" for what, count in comparison.counts.items()))
+    print(summary(comparison.counts))
     print(f"{time.monotonic() - start:.0f} s")
     return 0 if finished and not comparison.counts["differences"] else 1
 
