@@ -82,6 +82,13 @@ def choices(room, sets, key):
     return [None if i is None else f"#{room.ids.index(i)}" for i in ids]
 
 
+def lines(stream):
+    for text in stream:
+        if not text.endswith("\n"):
+            return  # cut off
+        yield json.loads(text)
+
+
 def summary(counts):
     return ", ".join(f"{count} {what}" for what, count in counts.items())
 
@@ -89,19 +96,16 @@ def summary(counts):
 def main():
     logging.disable(logging.CRITICAL)
     comparison, start = Comparison(), time.monotonic()
-    for text in sys.stdin:
-        line = json.loads(text)
+    finished = False
+    for line in lines(sys.stdin):
         if "skipped" in line:
             print(f"skipped: room version {line['skipped']}, which this server does not know")
         elif "end" in line:
             finished = line["end"] == comparison.counts["rooms"] > 0
-            break
         else:
             comparison.room(line)
             if comparison.counts["rooms"] % PROGRESS == 0:
                 print(summary(comparison.counts), flush=True)
-    else:
-        finished = False
     if not finished:
         print("the generator did not finish")
     versions = sorted(comparison.by_version.items(), key=lambda item: int(item[0]))
