@@ -1,7 +1,7 @@
 //! Invites across servers: rows IN, RS and the round trips of SL11.
 
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId, RoomId};
-use exeunt_core::{CheckedPdu, Draft, Object, RoomVersion};
+use exeunt_core::{CheckedPdu, Draft, Object, RoomVersion, canonical::MAX_INT};
 use exeunt_room::{
     Preset, RoomError,
     inbound::{InboundInvite, MAX_INVITE_STATE_EVENTS, Transaction},
@@ -118,6 +118,17 @@ async fn a_lost_answer_does_not_double_a_rejection() {
     assert_eq!(stage.a().in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
     let departures = stage.b().store.reader().scan::<tables::Departures>(()).keys().unwrap();
     assert!(departures.is_empty(), "the room says that bob is gone");
+}
+
+/// A hostile server sets the depth as high as it goes; the rejection has none above that.
+#[tokio::test]
+async fn an_invite_of_the_largest_depth_can_be_rejected() {
+    let stage = stage().await;
+    let invite = stage.a().sign(Draft { depth: MAX_INT as u64, ..stage.draft() });
+    stage.hand(&invite, json!([])).await.unwrap();
+    stage.b().leave(&stage.bob, &stage.room).await.unwrap();
+    assert_eq!(stage.bobs().as_deref(), Some("leave"));
+    assert!(!stage.pending());
 }
 
 /// RJ7: the rejection reaches an inviter that was away.
