@@ -29,20 +29,23 @@ cargo_here() {
         --locked --release --quiet --target "$host" --target-dir "$built" "${@:2}"
 }
 
-# The other targets do without RocksDB and HTTP.
-with_server() {
+# The other targets do without RocksDB.
+with_rocksdb() {
     ROCKSDB_LIB_DIR=$("$root/deploy/tools/rocksdb.sh")
     export ROCKSDB_LIB_DIR ROCKSDB_STATIC=1
-    features=(--features server)
 }
 
 build() {
-    local features=() bins=()
+    local options=()
     for target in "$@"; do
-        bins+=(--bin "$target")
-        case $target in acl | canonical | pdu) ;; *) with_server ;; esac
+        options+=(--bin "$target")
+        case $target in
+            acl | canonical | pdu) ;;
+            server_keys) options+=(--features client) ;;
+            *) with_rocksdb && options+=(--features server) ;;
+        esac
     done
-    cargo_here build "${features[@]}" "${bins[@]}"
+    cargo_here build "${options[@]}"
 }
 
 # Longest input: what the format allows, or what is worth while.
@@ -86,8 +89,8 @@ fuzz() {
 case ${1:-} in
     check)
         cargo fmt --manifest-path "$root/fuzz/Cargo.toml" --check
-        with_server
-        cargo_here clippy "${features[@]}" -- -D warnings
+        with_rocksdb
+        cargo_here clippy --all-features -- -D warnings
         ;;
     replay)
         build "$2"

@@ -6,7 +6,7 @@ use common::*;
 use exeunt_core::canonical::CanonicalError;
 use exeunt_core::pdu::{FormatError, MAX_ID_BYTES, MAX_PDU_BYTES};
 use exeunt_core::ruma::OwnedRoomId;
-use exeunt_core::{Object, Pdu, RoomVersion, hash};
+use exeunt_core::{Object, Pdu, RoomVersion, canonical, hash};
 use serde_json::{Value, json};
 
 fn message(id: &str) -> Object {
@@ -118,6 +118,17 @@ fn numbers_are_strict_since_version_6() {
             assert!(with(id, field, json!(1_u64 << 53)).is_err());
             assert!(with(id, field, json!(1.0)).is_err());
         }
+    }
+}
+
+/// Where floats are allowed they are written as they came: a last digit changed is another hash,
+/// and another event id. Python's repr is what the others write.
+#[test]
+fn floats_of_the_lax_versions_keep_every_digit() {
+    for number in ["121.47399999999999", "9.16750723e-26", "-9.007199111111111e+83"] {
+        let text = format!("{{\"n\":{number}}}");
+        let object: Object = serde_json::from_str(&text).unwrap();
+        assert_eq!(canonical::encode(&object), text);
     }
 }
 

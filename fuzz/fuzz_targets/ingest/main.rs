@@ -8,7 +8,6 @@ mod hostile;
 mod program;
 
 use std::collections::BTreeSet;
-use std::sync::LazyLock;
 
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use exeunt_core::{Object, RoomVersion, Signer, hash};
@@ -21,17 +20,15 @@ use exeunt_sim::{Fault, Mesh, Server};
 use exeunt_store::{tables, verify};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 use hostile::Maker;
 use program::{Program, Way};
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-    Builder::new_current_thread().enable_time().build().expect("a runtime starts")
-});
-
 fuzz_target!(|program: Program| {
-    RUNTIME.block_on(run(program));
+    // A new one each time: nothing of one input lives on in the next.
+    let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime starts");
+    runtime.block_on(run(program));
 });
 
 async fn run(program: Program) {
