@@ -219,11 +219,11 @@ impl Maker<'_> {
 }
 
 /// The state that the rules ask for (server-server API, "Auth events selection").
-fn auth_keys<'a>(
+fn auth_keys(
     kind: &str,
     sender: &OwnedUserId,
     state_key: Option<&str>,
-    content: &'a Value,
+    content: &Value,
 ) -> Vec<(&'static str, String)> {
     if kind == "m.room.create" {
         return Vec::new();
