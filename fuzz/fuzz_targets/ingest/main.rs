@@ -56,7 +56,8 @@ async fn run(program: Program) {
         let (accepted, before) = (stage.accepted(), stage.view(&stage.room));
         let pdus = std::mem::take(&mut waiting).into_iter().map(Value::Object).collect();
         let transaction = Transaction { pdus, edus: Vec::new() };
-        let answer = b.rooms.receive_transaction(&a.name, &number.to_string(), transaction).await;
+        let txn = format!("fuzz {number}");
+        let answer = b.rooms.receive_transaction(&a.name, &txn, transaction).await;
         answer.expect("one bad event never fails a transaction");
         if stage.accepted() == accepted {
             assert_eq!(stage.view(&stage.room), before, "nothing was accepted");
