@@ -37,10 +37,10 @@ impl RoomVersion {
         VERSIONS.iter().map(RoomVersion)
     }
 
-    /// The versions that rooms can live in on this server: 3 to 12. The event formats of 1 and 2
-    /// are parsed, but state resolution v1 is not built yet.
+    /// The versions that rooms can live in on this server: 2 to 12. Events of version 1 can be
+    /// parsed and built, but state resolution v1 is not there yet.
     pub fn usable() -> impl Iterator<Item = RoomVersion> {
-        Self::all().filter(|version| !version.rules().event_format.require_event_id)
+        Self::all().filter(|version| version.rules().state_res != StateResolutionVersion::V1)
     }
 
     /// The default for new rooms: 12 (specification, "Room versions").
@@ -63,6 +63,17 @@ impl RoomVersion {
 
     pub fn rules(self) -> &'static RoomVersionRules {
         &self.0.rules
+    }
+
+    /// Whether events carry their ids, which nothing binds to what they say (versions 1 and 2).
+    pub fn id_is_claimed(self) -> bool {
+        self.rules().event_format.require_event_id
+    }
+
+    /// Whether events of one version are events of the other, word for word: they are the same
+    /// version, or 1 and 2, which differ in state resolution alone.
+    pub fn shares_events_with(self, other: RoomVersion) -> bool {
+        self == other || self.id_is_claimed() && other.id_is_claimed()
     }
 
     /// Whether the room id is the hash of the create event (room version 12, MSC4291).

@@ -145,8 +145,8 @@ impl Rooms {
     ) -> Result<CheckedPdu, RoomError> {
         let position = GraphPosition {
             version: invite.version(),
-            prev_events: vec![invite.event_id().to_owned()],
-            auth_events: vec![invite.event_id().to_owned()],
+            prev_events: vec![invite.into()],
+            auth_events: vec![invite.into()],
             depth: (invite.depth() + 1).min(MAX_INT as u64),
         };
         let room_id = invite.room_id().to_owned();
