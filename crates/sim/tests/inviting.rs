@@ -106,6 +106,30 @@ async fn invite_and_reject_five_times_in_every_version() {
     }
 }
 
+/// A server that knows only the older endpoint is invited by it in version 2, and in no other.
+#[tokio::test]
+async fn an_invite_falls_back_to_the_older_endpoint() {
+    for (version, requests) in [("2", 2), ("3", 1)] {
+        let stage = stage_in(version).await;
+        let unrecognized = Fault::refused(404, "M_UNRECOGNIZED");
+        stage.mesh.net.fail_next(&stage.b().name, "invite", unrecognized);
+        let invited = stage.a().invite(&stage.ann, &stage.bob, &stage.room).await;
+        assert_eq!(
+            stage.mesh.net.take_requests().iter().filter(|r| r.2 == "invite").count(),
+            requests
+        );
+        assert_eq!((invited.is_ok(), stage.pending()), (requests == 2, requests == 2));
+        if requests == 2 {
+            let key = (stage.bob.clone(), stage.room.clone());
+            let pending = stage.b().store.reader().get::<tables::Pending>(&key).unwrap().unwrap();
+            assert!(pending.stripped_state.iter().any(|event| event["type"] == "m.room.create"));
+            stage.b().leave(&stage.bob, &stage.room).await.unwrap();
+            stage.mesh.settle().await;
+            assert_eq!(stage.a().in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
+        }
+    }
+}
+
 /// RJ4: the answer to send_leave is lost; the leave is there once, and the departure ends.
 #[tokio::test]
 async fn a_lost_answer_does_not_double_a_rejection() {

@@ -1,7 +1,7 @@
 //! Joins, messages, forks and gaps: spec-map 4.9 to 4.11.
 
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
-use exeunt_core::{Draft, Object, RoomVersion};
+use exeunt_core::{Draft, Object, Reference, RoomVersion};
 use exeunt_room::{Preset, RemoteError, RoomError};
 use exeunt_sim::{
     Fault, Mesh, Server,
@@ -330,7 +330,7 @@ async fn restricted_joins() {
     // Claiming our voucher without meeting a condition gets no signature.
     let mut draft = member_draft(a, &club, &stranger, &stranger, "join");
     draft.auth_events.extend(a.graph(&club, |g| {
-        g.current("m.room.member", stage.ann.as_str()).unwrap().map(|e| e.event_id().to_owned())
+        g.current("m.room.member", stage.ann.as_str()).unwrap().map(|e| Reference::from(&e))
     }));
     let field = "join_authorised_via_users_server";
     draft.content = object(json!({ "membership": "join", field: stage.ann }));

@@ -286,7 +286,7 @@ async fn sl9_the_same_leave_again_is_fine_and_nothing_new() {
 async fn a_leave_upon_unknown_events_is_refused() {
     let stage = stage().await;
     let mut draft = member_draft(stage.a(), &stage.room, &stage.bob, &stage.bob, "leave");
-    draft.prev_events = vec![EventId::parse(format!("${}", "A".repeat(43))).unwrap()];
+    draft.prev_events = vec![EventId::parse(format!("${}", "A".repeat(43))).unwrap().into()];
     check(stage.send_pdu(&stage.b().sign(draft)).await, 400, "M_INVALID_PARAM");
     let mut draft = member_draft(stage.a(), &stage.room, &stage.bob, &stage.bob, "leave");
     draft.prev_events.clear();
