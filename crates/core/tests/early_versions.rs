@@ -8,7 +8,8 @@ use exeunt_core::verify::required_signers;
 use exeunt_core::{Draft, FormatError, Object, Pdu, Reference, encoding, hash};
 use serde_json::{Value, json};
 
-/// An event of version 2 and one that follows it, byte for byte.
+/// An event of version 2 and one that follows it, byte for byte as `synapse.crypto.event_signing`
+/// hashes and signs them.
 #[test]
 fn golden_events() {
     let first = Draft {
@@ -33,8 +34,23 @@ fn golden_events() {
     assert_eq!(read.check(&ring(&["domain"])).unwrap().object(), second.object());
 }
 
-const FIRST: &str = "";
-const SECOND: &str = "";
+const FIRST: &str = concat!(
+    r#"{"auth_events":[],"content":{"body":"hi"},"depth":3,"event_id":"$yhjHV9NCoDbvWRh4kPYJC"#,
+    r#"beoaEUwbvU23UoYXPUFk2g:domain","hashes":{"sha256":"FDAUL/U4BejeVLXDuphtHCP8qI0U3SaXeDa"#,
+    r#"axk+G2Ec"},"origin":"domain","origin_server_ts":1000000,"prev_events":[],"room_id":"!x"#,
+    r#":domain","sender":"@a:domain","signatures":{"domain":{"ed25519:1":"Z343boroZlgraKHOTle"#,
+    r#"otNPByPR7hMvkJSXr+pTPdNc+MhF/IdqGbwX7Y3RwIzqmRyylNUVBPdIinK/M1+oYBw"}},"type":"m.room."#,
+    r#"message"}"#,
+);
+const SECOND: &str = concat!(
+    r#"{"auth_events":[],"content":{"name":"x"},"depth":4,"event_id":"$w2T6mmgs7MzEA6lxrf6aq4"#,
+    r#"UFexzCh4oWCPS-ouGC-_s:domain","hashes":{"sha256":"kEGSNmGVynPsmXQT+EfxSLtRg5q0AcaZyPZH"#,
+    r#"9w8rGmA"},"origin":"domain","origin_server_ts":1000001,"prev_events":[["$yhjHV9NCoDbvW"#,
+    r#"Rh4kPYJCbeoaEUwbvU23UoYXPUFk2g:domain",{"sha256":"r6QnxJVYEg2pDxiuGWtepP7ZNtVObnJwFwnz"#,
+    r#"jE3oaXU"}]],"room_id":"!x:domain","sender":"@a:domain","signatures":{"domain":{"ed2551"#,
+    r#"9:1":"U8v3kNIKjfDqlObgYqtDZdSJS67NzPDcd8lnOv1I1498Y6aafMEN5MUqCm7bZaPg2bekS9T7uBOqs7FY"#,
+    r#"qipKDQ"}},"state_key":"","type":"m.room.name"}"#,
+);
 
 #[test]
 fn ids_are_unique_and_survive_redaction() {
