@@ -81,7 +81,7 @@ impl Draft {
         for (field, references) in
             [("prev_events", self.prev_events), ("auth_events", self.auth_events)]
         {
-            object.insert(field.into(), reference::to_wire(version, &references, field)?);
+            object.insert(field.into(), reference::to_wire(version, &references));
         }
         object.insert("type".into(), self.kind.into());
         object.insert("sender".into(), self.sender.as_str().into());

@@ -3,15 +3,16 @@
 //! Specification: rooms/v1 and v3, "Event format". In versions 1 and 2 nobody checks the hash of a
 //! pair: the specification asks for no such check, and Synapse takes a pair with a wrong one, or
 //! with none. Who is stricter lives in another graph than the rest of the room, so a received
-//! event is held to the shape alone ([`id_of`]). What a template brings into an event of ours must
-//! be whole ([`Reference::from_wire`]).
+//! event is held to the shape alone ([`id_of`]). Of a template that goes into an event of ours only
+//! ids and SHA-256 hashes are taken ([`Reference::from_wire`]); Synapse gives no hash of events that
+//! it made in the batch of a new room.
 
 use ruma::{EventId, OwnedEventId};
 use serde_json::{Value, json};
 
 use crate::pdu::MAX_ID_BYTES;
 use crate::version::EventsReferenceFormatVersion;
-use crate::{FormatError, Pdu, RoomVersion, encoding, hash};
+use crate::{Pdu, RoomVersion, encoding, hash};
 
 const SHA256_BYTES: usize = 32;
 
@@ -28,26 +29,32 @@ impl Reference {
         &self.id
     }
 
-    /// Reads an entry of a template's `prev_events` or `auth_events`. `None` unless it is complete:
-    /// in versions 1 and 2 with a SHA-256, which alone is kept of the hashes.
+    /// Reads an entry of a template's `prev_events` or `auth_events`. `None` unless it is
+    /// well-formed. In versions 1 and 2 a SHA-256 may be absent, and all other hashes are dropped.
     pub fn from_wire(version: RoomVersion, entry: &Value) -> Option<Self> {
         let id = id_of(version, entry)?;
         if !as_pairs(version) {
             return Some(Self { id, sha256: None });
         }
         id.server_name().filter(|_| id.as_str().len() <= MAX_ID_BYTES)?;
-        let sha256 = encoding::from_base64(entry.get(1)?.get("sha256")?.as_str()?)?;
-        let sha256 = (sha256.len() == SHA256_BYTES).then(|| encoding::to_base64(&sha256));
-        Some(Self { id, sha256: Some(sha256?) })
+        let sha256 = match entry.get(1)?.get("sha256") {
+            None => None,
+            Some(text) => {
+                let bytes = encoding::from_base64(text.as_str()?)?;
+                Some(encoding::to_base64(<&[u8; SHA256_BYTES]>::try_from(&*bytes).ok()?))
+            }
+        };
+        Some(Self { id, sha256 })
     }
 
     /// The entry as events of the version hold it.
-    pub(crate) fn to_wire(&self, version: RoomVersion) -> Option<Value> {
+    fn to_wire(&self, version: RoomVersion) -> Value {
         let id = self.id.as_str();
-        if !as_pairs(version) {
-            return Some(id.into());
+        match &self.sha256 {
+            _ if !as_pairs(version) => id.into(),
+            None => json!([id, {}]),
+            Some(sha256) => json!([id, { "sha256": sha256 }]),
         }
-        Some(json!([id, { "sha256": self.sha256.as_ref()? }]))
     }
 }
 
@@ -60,8 +67,7 @@ impl From<&Pdu> for Reference {
     }
 }
 
-/// An id that is a hash. In versions 1 and 2 it is not, and the reference not complete: a draft
-/// with such a one cannot be signed.
+/// An id alone: all there is to say since version 3, and without the hash before.
 impl From<OwnedEventId> for Reference {
     fn from(id: OwnedEventId) -> Self {
         Self { id, sha256: None }
@@ -80,14 +86,9 @@ pub(crate) fn id_of(version: RoomVersion, entry: &Value) -> Option<OwnedEventId>
     EventId::parse(id.as_str()?).ok()
 }
 
-/// The entries of `field` as events of the version hold them.
-pub(crate) fn to_wire(
-    version: RoomVersion,
-    references: &[Reference],
-    field: &'static str,
-) -> Result<Value, FormatError> {
-    let entries = references.iter().map(|reference| reference.to_wire(version));
-    entries.collect::<Option<Vec<_>>>().map(Value::from).ok_or(FormatError::Field(field))
+/// The entries as events of the version hold them.
+pub(crate) fn to_wire(version: RoomVersion, references: &[Reference]) -> Value {
+    references.iter().map(|reference| reference.to_wire(version)).collect()
 }
 
 fn as_pairs(version: RoomVersion) -> bool {
