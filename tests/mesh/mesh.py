@@ -14,6 +14,8 @@ from client import eventually
 SERVERS = {"hs1": "exeunt", "hs2": "exeunt", "hs3": "exeunt", "hs4": "synapse"}
 SECRET = "mesh-secret"
 COMMAND_DEADLINE = 60.0
+#: The runtime gives up on freezing a container in which a health check is just being started.
+PAUSE_ATTEMPTS = 5
 
 
 class DockerFailed(Exception):
@@ -43,7 +45,13 @@ class Container:
         return self.kind == "exeunt"
 
     async def pause(self) -> None:
-        await docker("pause", self.id)
+        for attempt in range(1, PAUSE_ATTEMPTS + 1):
+            try:
+                await docker("pause", self.id)
+                break
+            except DockerFailed as failed:
+                if "unable to freeze" not in str(failed) or attempt == PAUSE_ATTEMPTS:
+                    raise
         self.paused = True
 
     async def unpause(self) -> None:
