@@ -32,15 +32,9 @@ static VERSIONS: LazyLock<Vec<Entry>> = LazyLock::new(|| {
 });
 
 impl RoomVersion {
-    /// Every version that can be parsed, in ascending order.
+    /// The stable versions, 1 to 12, in ascending order: rooms of all of them can live here.
     pub fn all() -> impl Iterator<Item = RoomVersion> {
         VERSIONS.iter().map(RoomVersion)
-    }
-
-    /// The versions that rooms can live in on this server: 2 to 12. Events of version 1 can be
-    /// parsed and built, but state resolution v1 is not there yet.
-    pub fn usable() -> impl Iterator<Item = RoomVersion> {
-        Self::all().filter(|version| version.rules().state_res != StateResolutionVersion::V1)
     }
 
     /// The default for new rooms: 12 (specification, "Room versions").
@@ -48,9 +42,9 @@ impl RoomVersion {
         RoomVersion(VERSIONS.last().expect("the table is not empty"))
     }
 
-    /// Looks up a version that is [`usable`](Self::usable).
+    /// Looks up a stable version.
     pub fn parse(id: &str) -> Result<RoomVersion, UnsupportedRoomVersion> {
-        Self::usable().find(|v| v.as_str() == id).ok_or_else(|| UnsupportedRoomVersion(id.into()))
+        Self::all().find(|v| v.as_str() == id).ok_or_else(|| UnsupportedRoomVersion(id.into()))
     }
 
     pub fn id(self) -> &'static RoomVersionId {

@@ -42,8 +42,8 @@ pub enum AfterMakeJoin {
 impl MakeJoin {
     pub fn new(join: Join, server: OwnedServerName) -> (Self, MakeRequest) {
         let versions = match join.room_version {
-            Some(known) => RoomVersion::usable().filter(|v| v.shares_events_with(known)).collect(),
-            None => RoomVersion::usable().collect::<Vec<_>>(),
+            Some(known) => RoomVersion::all().filter(|v| v.shares_events_with(known)).collect(),
+            None => RoomVersion::all().collect::<Vec<_>>(),
         };
         let versions = versions.into_iter().map(RoomVersion::as_str).collect();
         let request = MakeRequest {

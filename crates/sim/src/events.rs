@@ -78,8 +78,9 @@ impl Server {
         let mut object = self.sign(draft).object().clone();
         object.insert("event_id".into(), id.as_str().into());
         hash::set_content_hash(&mut object);
-        let signature = self.signer.signature_of(&redact::redact(version, &object));
-        self.signer.add_signature(&mut object, signature);
+        let mut signed = redact::redact(version, &object);
+        self.signer.sign_object(&mut signed);
+        object.insert("signatures".into(), signed["signatures"].clone());
         let pdu = Pdu::from_object(version, object).expect("the event is well-formed");
         CheckedPdu::trusted(pdu)
     }

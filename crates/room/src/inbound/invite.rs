@@ -35,7 +35,7 @@ impl InboundInvite {
     /// An invite by the v1 endpoint, whose body is the event. It is of room version 1 or 2, which
     /// are the same to all that an invite goes through; the template of a join or leave will say.
     pub fn v1(mut event: Object) -> Result<Self, RoomError> {
-        let version = RoomVersion::usable().find(|version| version.id_is_claimed());
+        let version = RoomVersion::all().find(|version| version.id_is_claimed());
         let version = version.ok_or_else(|| RoomError::UnsupportedVersion("1".into()))?;
         let unsigned = event.remove("unsigned").unwrap_or_default();
         let invite_room_state = unsigned.get("invite_room_state").cloned().unwrap_or_default();
