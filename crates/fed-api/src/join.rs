@@ -30,10 +30,21 @@ async fn make(api: FedApi, entry: Admitted, call: RawCall) -> Result<Value, Matr
 }
 
 async fn send(api: FedApi, entry: Admitted, call: RawCall) -> Result<Value, MatrixError> {
-    let event_id: OwnedEventId = arg(&call, 1, "event id")?;
-    api.rooms.send_join(&entry, &event_id, call.object()?).await.map_err(matrix_error)
+    let omit_members = call.head.query("omit_members").is_some_and(|omit| omit == "true");
+    take(api, entry, call, omit_members).await
 }
 
 async fn send_v1(api: FedApi, entry: Admitted, call: RawCall) -> Result<Value, MatrixError> {
-    Ok(json!([200, send(api, entry, call).await?]))
+    Ok(json!([200, take(api, entry, call, false).await?]))
+}
+
+async fn take(
+    api: FedApi,
+    entry: Admitted,
+    call: RawCall,
+    omit_members: bool,
+) -> Result<Value, MatrixError> {
+    let event_id: OwnedEventId = arg(&call, 1, "event id")?;
+    let joined = api.rooms.send_join(&entry, &event_id, call.object()?, omit_members).await;
+    joined.map_err(matrix_error)
 }

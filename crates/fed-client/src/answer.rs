@@ -10,6 +10,16 @@ const MAX_ERROR_BODY: usize = 64 * 1024;
 
 /// Reads the answer to a federation request; `max_bytes` counts what is unpacked.
 pub(crate) async fn read(response: Response, max_bytes: usize) -> Result<Value, RequestError> {
+    let html = is_html(&response);
+    let body = bytes(response, max_bytes).await?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let html = if html { ", but an HTML page; is this a web server?" } else { "" };
+        RequestError::Misbehaved(format!("not JSON{html} ({error})"))
+    })
+}
+
+/// The answer, if its status is one of success.
+pub(crate) async fn success(response: Response) -> Result<Response, RequestError> {
     let status = response.status();
     if status.is_redirection() {
         let to = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok());
@@ -22,12 +32,7 @@ pub(crate) async fn read(response: Response, max_bytes: usize) -> Result<Value, 
     if !status.is_success() {
         return Err(refusal(status, bytes(response, MAX_ERROR_BODY).await.unwrap_or_default()));
     }
-    let html = is_html(&response);
-    let body = bytes(response, max_bytes).await?;
-    serde_json::from_slice(&body).map_err(|error| {
-        let html = if html { ", but an HTML page; is this a web server?" } else { "" };
-        RequestError::Misbehaved(format!("not JSON{html} ({error})"))
-    })
+    Ok(response)
 }
 
 fn is_html(response: &Response) -> bool {

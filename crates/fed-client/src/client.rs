@@ -9,13 +9,16 @@ use std::time::Duration;
 use exeunt_core::key::signatures_of;
 use exeunt_core::ruma::{OwnedServerName, ServerName};
 use exeunt_core::{Signer, request_object};
+use reqwest::Response;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use crate::discovery::{self, Delegation, Destination, Dns, ResolveError, Step, Target};
 use crate::dns::{CachedDns, SystemDns};
 use crate::error::{RequestError, SetupError};
 use crate::keys::ServerKeys;
+use crate::listing::{self, Entry, Listing};
 use crate::routes::{Resolver, Routes, pick};
 use crate::skew::ClockWatch;
 use crate::well_known::HttpWellKnown;
@@ -27,6 +30,8 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 pub const DEFAULT_MAX_RESPONSE: usize = 32 * 1024 * 1024;
 /// Longest key document.
 const MAX_KEY_DOCUMENT: usize = 256 * 1024;
+/// Longest answer of a notary.
+const MAX_NOTARY_ANSWER: usize = 8 * 1024 * 1024;
 
 /// How the client is set up.
 #[derive(Clone)]
@@ -129,18 +134,61 @@ impl FederationClient {
 
     /// Sends a signed request and reads the JSON of its answer.
     pub async fn request(&self, request: Request<'_>) -> Result<Value, RequestError> {
-        self.0.send(request, true).await
+        self.0.within(request, self.0.whole(request, true)).await
+    }
+
+    /// The same for an answer with long lists: their entries go to `entries` as they arrive, and
+    /// the other values are returned.
+    pub async fn request_listing(
+        &self,
+        request: Request<'_>,
+        listing: Listing,
+        entries: mpsc::Sender<Entry>,
+    ) -> Result<Value, RequestError> {
+        let answer = async {
+            let response = self.0.exchange(request, true).await?;
+            let max_bytes = request.max_bytes.unwrap_or(self.0.max_response);
+            listing::read(response, listing, max_bytes, entries).await
+        };
+        self.0.within(request, answer).await
     }
 
     /// Fetches and checks the keys of a server: `GET /_matrix/key/v2/server`.
     pub async fn server_keys(&self, server: &ServerName) -> Result<ServerKeys, RequestError> {
         let mut request = Request::get(server, "/_matrix/key/v2/server");
         request.max_bytes = Some(MAX_KEY_DOCUMENT.min(self.0.max_response));
-        let Value::Object(document) = self.0.send(request, false).await? else {
+        let answer = self.0.within(request, self.0.whole(request, false)).await?;
+        let Value::Object(document) = answer else {
             return Err(RequestError::Misbehaved("the key document is not an object".into()));
         };
         ServerKeys::check(server, document, (self.0.clock)())
             .map_err(|error| RequestError::Misbehaved(error.to_string()))
+    }
+
+    /// Asks a notary for the keys of other servers: `POST /_matrix/key/v2/query`. Documents that
+    /// their servers have not signed are left out; the notary's signature is not looked at.
+    pub async fn keys_by_notary(
+        &self,
+        notary: &ServerName,
+        wanted: &BTreeMap<OwnedServerName, BTreeMap<String, u64>>,
+    ) -> Result<Vec<ServerKeys>, RequestError> {
+        let body = notary_query(wanted);
+        let mut request = Request::post(notary, "/_matrix/key/v2/query", &body);
+        request.max_bytes = Some(MAX_NOTARY_ANSWER.min(self.0.max_response));
+        let mut answer = self.0.within(request, self.0.whole(request, false)).await?;
+        let Some(Value::Array(documents)) = answer.get_mut("server_keys").map(Value::take) else {
+            return Err(RequestError::Misbehaved("server_keys is not a list".into()));
+        };
+        let now = (self.0.clock)();
+        let mut keys = Vec::new();
+        for document in documents {
+            let Value::Object(document) = document else { continue };
+            match ServerKeys::check_any(document, now) {
+                Ok(checked) => keys.push(checked),
+                Err(error) => tracing::info!(%notary, %error, "a notary gave a bad key document"),
+            }
+        }
+        Ok(keys)
     }
 
     /// Where requests for a server go, and why there.
@@ -160,17 +208,28 @@ impl FederationClient {
 }
 
 impl Inner {
-    async fn send(&self, request: Request<'_>, signed: bool) -> Result<Value, RequestError> {
+    /// The outcome of a request, unless it takes too long.
+    async fn within(
+        &self,
+        request: Request<'_>,
+        answer: impl Future<Output = Result<Value, RequestError>>,
+    ) -> Result<Value, RequestError> {
         let timeout = request.timeout.unwrap_or(self.timeout);
-        let answer = tokio::time::timeout(timeout, self.exchange(request, signed)).await;
+        let answer = tokio::time::timeout(timeout, answer).await;
         answer.unwrap_or_else(|_| {
             let text = format!("no answer within {} s", timeout.as_secs_f32());
             Err(RequestError::Unreachable(text))
         })
     }
 
-    async fn exchange(&self, request: Request<'_>, signed: bool) -> Result<Value, RequestError> {
-        let Request { destination, method, path, body, max_bytes, .. } = request;
+    async fn whole(&self, request: Request<'_>, signed: bool) -> Result<Value, RequestError> {
+        let response = self.exchange(request, signed).await?;
+        answer::read(response, request.max_bytes.unwrap_or(self.max_response)).await
+    }
+
+    /// Sends a request. The answer's body is yet to be read.
+    async fn exchange(&self, request: Request<'_>, signed: bool) -> Result<Response, RequestError> {
+        let Request { destination, method, path, body, .. } = request;
         let way = match self.routes.fixed_way(destination, path)? {
             Some(way) => way,
             None => {
@@ -197,7 +256,7 @@ impl Inner {
             RequestError::from_http(&error)
         })?;
         self.clocks.look(destination, response.headers(), asked_at..=(self.clock)());
-        answer::read(response, max_bytes.unwrap_or(self.max_response)).await
+        answer::success(response).await
     }
 
     /// The `Authorization` header. None of the values can hold a quote or a backslash.
@@ -212,4 +271,15 @@ impl Inner {
             "X-Matrix origin=\"{origin}\",destination=\"{destination}\",key=\"{key}\",sig=\"{sig}\""
         )
     }
+}
+
+/// The body that asks for keys by id, each valid at a time.
+fn notary_query(wanted: &BTreeMap<OwnedServerName, BTreeMap<String, u64>>) -> Value {
+    let criteria = |keys: &BTreeMap<String, u64>| -> Value {
+        let keys =
+            keys.iter().map(|(id, at)| (id.clone(), json!({ "minimum_valid_until_ts": at })));
+        Value::Object(keys.collect())
+    };
+    let servers = wanted.iter().map(|(server, keys)| (server.to_string(), criteria(keys)));
+    json!({ "server_keys": Value::Object(servers.collect()) })
 }

@@ -10,6 +10,7 @@ pub mod discovery;
 mod dns;
 mod error;
 pub mod keys;
+pub mod listing;
 mod routes;
 mod skew;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use client::{FederationClient, Method, Options, Request};
 pub use discovery::{Delegation, Destination, ResolveError, Step};
 pub use error::{RequestError, SetupError};
 pub use keys::{KeyDocumentError, ServerKeys};
+pub use listing::{Entry, Listing};
 
 /// Milliseconds since the epoch.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;

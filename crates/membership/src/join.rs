@@ -109,23 +109,11 @@ pub struct SendJoin {
     api: SendApi,
 }
 
-/// The answer to a send_join. Nothing in it has been verified yet, but for its shape.
-#[derive(Debug, Clone)]
-pub struct Welcome {
-    /// Our join; in a restricted room with the authorising server's signature, still unchecked.
-    pub event: Pdu,
-    pub state: Vec<Value>,
-    pub auth_chain: Vec<Value>,
-    /// Whether member events were left out of `state`.
-    pub members_omitted: bool,
-    /// Servers that the peer says are in the room.
-    pub servers_in_room: Vec<OwnedServerName>,
-}
-
 /// What follows the answer to send_join.
 #[derive(Debug)]
 pub enum AfterSendJoin {
-    Done(Box<Welcome>, Attempt),
+    /// Our join; in a restricted room with the authorising server's signature, still unchecked.
+    Done(Pdu, Attempt),
     /// The peer does not know v2: the same event again, by v1.
     FallBackToV1(SendJoin, SendRequest),
     /// The peer said no: ask somebody else, or tell the client.
@@ -139,15 +127,22 @@ impl SendJoin {
         SendRequest::new(&self.server, Membership::Join, self.api, &self.event)
     }
 
+    /// The event that is sent.
+    pub fn event(&self) -> &CheckedPdu {
+        &self.event
+    }
+
+    /// Of the answer only what is not in its lists (`state`, `auth_chain`) is looked at: those are
+    /// read apart, event by event.
     pub fn on_answer(self, answer: Result<Value, RemoteFailure>) -> AfterSendJoin {
         let step = match self.api {
             SendApi::V2 => "send_join v2",
             SendApi::V1 => "send_join v1",
         };
-        let failure = match answer.and_then(|answer| self.welcome(answer)) {
-            Ok(welcome) => {
+        let failure = match answer.and_then(|answer| self.accepted(answer)) {
+            Ok(event) => {
                 let attempt = Attempt::of_send(&self.server, step, "accepted");
-                return AfterSendJoin::Done(Box::new(welcome), attempt);
+                return AfterSendJoin::Done(event, attempt);
             }
             Err(failure) => failure,
         };
@@ -165,33 +160,23 @@ impl SendJoin {
         }
     }
 
-    fn welcome(&self, answer: Value) -> Result<Welcome, RemoteFailure> {
+    fn accepted(&self, answer: Value) -> Result<Pdu, RemoteFailure> {
         let wrong = |what: &str| RemoteFailure::Misbehaved(format!("send_join: {what}"));
         let answer = match (self.api, answer) {
             (SendApi::V2, answer) => answer,
             (SendApi::V1, Value::Array(mut pair)) if pair.len() == 2 => pair.remove(1),
             (SendApi::V1, _) => return Err(wrong("the answer is not a pair")),
         };
-        let Value::Object(mut answer) = answer else {
+        let Value::Object(answer) = answer else {
             return Err(wrong("the answer is not an object"));
         };
-        let event = self.cosigned(answer.get("event")).ok_or_else(|| {
+        // We never ask for that, and could not tell who is in the room.
+        if answer.get("members_omitted") == Some(&Value::Bool(true)) {
+            return Err(wrong("member events are left out, which nobody asked for"));
+        }
+        self.cosigned(answer.get("event")).ok_or_else(|| {
             wrong("the authorising server's signature is missing or on another event")
-        })?;
-        let mut list = |field: &str| match answer.remove(field) {
-            Some(Value::Array(list)) => Ok(list),
-            _ => Err(wrong(&format!("{field} is not a list"))),
-        };
-        let state = list("state")?;
-        let auth_chain = list("auth_chain")?;
-        let servers = answer.get("servers_in_room").and_then(Value::as_array);
-        let servers_in_room = servers
-            .into_iter()
-            .flatten()
-            .filter_map(|server| OwnedServerName::try_from(server.as_str()?).ok())
-            .collect();
-        let members_omitted = answer.get("members_omitted") == Some(&Value::Bool(true));
-        Ok(Welcome { event, state, auth_chain, members_omitted, servers_in_room })
+        })
     }
 
     /// Our event, with the signatures of the authorising server from the peer's copy. Everything

@@ -20,7 +20,7 @@ pub use exeunt_core::PendingMembership;
 pub use inbound::{
     InboundError, check_invite, check_send_join, check_send_knock, check_send_leave,
 };
-pub use join::{AfterMakeJoin, AfterSendJoin, Join, MakeJoin, SendJoin, Welcome};
+pub use join::{AfterMakeJoin, AfterSendJoin, Join, MakeJoin, SendJoin};
 pub use leave::{AfterMakeLeave, AfterSendLeave, Departure, MakeLeave, SendLeave};
 pub use plan::{LeavePlan, LeaveView, Membership, plan_leave};
 pub use remote::{

@@ -212,24 +212,17 @@ fn a_refused_make_join_keeps_its_reason() {
 }
 
 #[test]
-fn a_join_ends_with_the_rooms_state() {
+fn a_join_ends_with_our_event() {
     let (awaiting, request) = send_join(template("join"));
     assert_eq!((request.api, request.membership), (SendApi::V2, Membership::Join));
     assert_eq!(request.event.content_str("displayname"), Some("Us"));
     let answer = json!({
-        "state": [{ "a": 1 }, { "b": 2 }],
-        "auth_chain": [{ "c": 3 }],
-        "members_omitted": true,
+        "members_omitted": false,
         "servers_in_room": [THEIRS, 3, "not a server"],
         "event": { "ignored": "in rooms that are not restricted" },
     });
     match awaiting.on_answer(Ok(answer)) {
-        AfterSendJoin::Done(welcome, _) => {
-            assert_eq!((welcome.state.len(), welcome.auth_chain.len()), (2, 1));
-            assert!(welcome.members_omitted);
-            assert_eq!(welcome.servers_in_room, [server(THEIRS)]);
-            assert_eq!(welcome.event.object(), request.event.object());
-        }
+        AfterSendJoin::Done(event, _) => assert_eq!(event.object(), request.event.object()),
         other => panic!("{other:?}"),
     }
 }
@@ -243,7 +236,7 @@ fn a_join_falls_back_to_v1_and_its_pair() {
         }
         other => panic!("{other:?}"),
     };
-    let body = json!({ "state": [], "auth_chain": [] });
+    let body = json!({ "origin": THEIRS });
     let done = fall_back().on_answer(Ok(json!([200, body])));
     assert!(matches!(done, AfterSendJoin::Done(..)), "{done:?}");
     for wrong in [body, json!([200]), json!([200, []])] {
@@ -256,13 +249,8 @@ fn a_join_falls_back_to_v1_and_its_pair() {
 
 #[test]
 fn a_welcome_of_the_wrong_shape_is_misbehaviour() {
-    for answer in [
-        json!([]),
-        json!({}),
-        json!({ "state": [] }),
-        json!({ "state": {}, "auth_chain": [] }),
-        json!({ "state": [], "auth_chain": null }),
-    ] {
+    // We never ask for fewer members.
+    for answer in [json!([]), json!([200, {}]), json!("ok"), json!({ "members_omitted": true })] {
         match send_join(template("join")).0.on_answer(Ok(answer)) {
             AfterSendJoin::Failed(_, _, RemoteFailure::Misbehaved(_)) => {}
             other => panic!("{other:?}"),
@@ -278,7 +266,7 @@ fn restricted() -> (SendJoin, CheckedPdu) {
 }
 
 fn welcome(event: Option<Object>) -> Value {
-    let mut answer = json!({ "state": [], "auth_chain": [] });
+    let mut answer = json!({});
     if let Some(event) = event {
         answer["event"] = Value::Object(event);
     }
@@ -295,7 +283,7 @@ fn a_restricted_join_takes_the_authorisers_signature_and_nothing_else() {
     copy["content"]["displayname"] = json!("Evil");
     copy.insert("evil".into(), json!(true));
     match awaiting.on_answer(Ok(welcome(Some(copy)))) {
-        AfterSendJoin::Done(welcome, _) => assert_eq!(welcome.event.object(), cosigned.object()),
+        AfterSendJoin::Done(event, _) => assert_eq!(event.object(), cosigned.object()),
         other => panic!("{other:?}"),
     }
 }

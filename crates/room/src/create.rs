@@ -211,7 +211,9 @@ fn state_of(room: &NewRoom) -> Vec<(String, String, Object)> {
     }
     for (kind, content) in preset {
         let given = room.initial_state.iter().any(|(k, key, _)| k == kind && key.is_empty());
-        if !given {
+        // Guests may not join where nothing says that they may.
+        let is_default = content == json!({ "guest_access": "forbidden" });
+        if !given && !is_default {
             state.push((kind, object(content)));
         }
     }

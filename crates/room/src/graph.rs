@@ -18,7 +18,7 @@ use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerNa
 use crate::RoomError;
 
 /// Most events that one [`Graph`] keeps parsed; a decision rarely needs more than a few dozen.
-const MAX_CACHED: usize = 10_000;
+const MAX_CACHED: usize = 2_000;
 
 /// A room's graph in one snapshot of the store, and the batch that a decision writes upon it.
 /// State trees and events of the batch can be read like the others.

@@ -2,32 +2,35 @@
 //!
 //! Specification: server-server API, "Joining Rooms"; spec-map 4.9.
 
+mod entry;
+mod held;
+mod index;
+mod intake;
+
 use std::collections::BTreeSet;
 
 use exeunt_core::{
-    CheckedPdu, FormatError, Object, PendingMembership, RoomVersion, StateKey, StateMap, canonical,
-    pdu::MAX_PDU_BYTES,
+    FormatError, Object, PendingMembership, RoomVersion, canonical, pdu::MAX_PDU_BYTES,
 };
 use exeunt_membership::{
-    AfterMakeJoin, AfterSendJoin, Attempt, Join, MakeJoin, RemoteFailure, Welcome, candidates,
+    AfterMakeJoin, AfterSendJoin, Attempt, Join, MakeJoin, RemoteFailure, SendRequest, candidates,
 };
-use exeunt_store::{
-    Reader,
-    records::{RoomRecord, Root, Verdict},
-    tables,
-};
-use ruma::{OwnedEventId, OwnedServerName, RoomId, UserId};
+use exeunt_store::tables;
+use futures_util::future;
+use ruma::{OwnedServerName, RoomId, UserId};
+use serde_json::Value;
+use tokio::sync::mpsc;
 
-use crate::{
-    Call, Intent, RoomError, Rooms,
-    change::{journal, move_state},
-    graph::{Graph, is_joined, is_taken},
-    outliers::{Pool, add_outliers},
-    place::{Placement, Source, decide},
-};
+use crate::{Call, Intent, RoomError, Rooms, graph::is_joined};
+pub(crate) use held::Joins;
+use held::Underway;
+use intake::Intake;
+pub use intake::clear_unfinished_joins;
 
 /// Most servers that one join asks.
 const MAX_CANDIDATES: usize = 10;
+/// Entries of an answer that wait to be laid aside.
+const ENTRIES_AHEAD: usize = 64;
 
 impl Rooms {
     /// Joins a local user. `via` are servers that may help; `content` holds profile,
@@ -40,6 +43,7 @@ impl Rooms {
         mut content: Object,
     ) -> Result<(), RoomError> {
         content.insert("membership".into(), "join".into());
+        let _turn = self.inner.joins.turn(room_id).await;
         let (resident, pending) = self.join_view(user, room_id).await?;
         if resident {
             let intent = Intent::state(user.to_owned(), "m.room.member", user.as_str(), content);
@@ -54,10 +58,13 @@ impl Rooms {
             content,
         };
         let candidates = self.join_candidates(room_id, via, pending.as_ref());
+        let _underway = Underway::begin(self, room_id);
         let mut attempts = Vec::new();
         let mut refusal = None;
         for server in candidates {
-            match self.join_through(&join, &server).await? {
+            let outcome = self.join_through(&join, &server).await;
+            self.clear_arrivals(room_id).await?;
+            match outcome? {
                 Ok(()) => return Ok(()),
                 Err((attempt, failure)) => {
                     tracing::info!(%room_id, %server, outcome = attempt.outcome, "a join failed");
@@ -123,10 +130,10 @@ impl Rooms {
                 }
             };
         loop {
-            let answer = self.call(server, Call::Send(&request)).await;
+            let (answer, intake) = self.send_join_to(server, &request).await?;
             match awaiting.on_answer(answer) {
-                AfterSendJoin::Done(welcome, attempt) => {
-                    return Ok(match self.enter(join, server, *welcome).await {
+                AfterSendJoin::Done(event, attempt) => {
+                    return Ok(match self.enter(intake, event, server).await {
                         Err(RoomError::Store(error)) => return Err(error.into()),
                         Err(error) => Err((attempt, RemoteFailure::Misbehaved(error.to_string()))),
                         Ok(()) => Ok(()),
@@ -141,35 +148,21 @@ impl Rooms {
         }
     }
 
-    /// Verifies the room's state and moves in: the state that we were given replaces whatever was
-    /// left of an earlier stay.
-    async fn enter(
+    /// Sends the join, and lays the room's events aside as they come.
+    async fn send_join_to(
         &self,
-        join: &Join,
         server: &OwnedServerName,
-        welcome: Welcome,
-    ) -> Result<(), RoomError> {
-        let version = welcome.event.version();
-        let state = self.check_answer(version, &join.room_id, welcome.state).await?;
-        let state_ids: Vec<_> = state.keys().cloned().collect();
-        let mut pool = self.check_answer(version, &join.room_id, welcome.auth_chain).await?;
-        pool.extend(state);
-        let event = self.checked(welcome.event).await?;
-        let guard = self.inner.locks.lock(&join.room_id).await;
-        let arrival = Arrival {
-            version,
-            state_ids,
-            pool,
-            event,
-            from: server.clone(),
-            ours: self.server_name().to_owned(),
-            now: self.now(),
-        };
-        let room_id = join.room_id.clone();
-        let placement =
-            self.inner.store.read(move |reader| arrival.place(reader, &room_id)).await?;
-        self.commit(&guard, placement).await?;
-        Ok(())
+        request: &SendRequest,
+    ) -> Result<(Result<Value, RemoteFailure>, Intake), RoomError> {
+        let room_id = request.event.room_id();
+        self.clear_arrivals(room_id).await?;
+        let intake = Intake::new(request.event.version(), room_id);
+        let (entries, coming) = mpsc::channel(ENTRIES_AHEAD);
+        let answer = self.inner.remote.call_listing(server, Call::Send(request), entries);
+        match future::join(answer, self.take_in(intake, coming)).await {
+            (answer, Ok(intake)) => Ok((answer, intake)),
+            (_, Err(error)) => Err(error),
+        }
     }
 }
 
@@ -179,87 +172,5 @@ fn check_content(content: &Object) -> Result<(), FormatError> {
     match canonical::encode(content).len() {
         size if size > MAX_PDU_BYTES => Err(FormatError::TooLarge(size)),
         _ => Ok(()),
-    }
-}
-
-/// A room as it was handed to us, with our join on top.
-struct Arrival {
-    version: RoomVersion,
-    state_ids: Vec<OwnedEventId>,
-    pool: Pool,
-    event: CheckedPdu,
-    from: OwnedServerName,
-    ours: OwnedServerName,
-    now: u64,
-}
-
-impl Arrival {
-    fn place(self, reader: &Reader, room_id: &RoomId) -> Result<Placement, RoomError> {
-        let known = reader.get::<tables::Rooms>(&room_id.to_owned())?;
-        let head = RoomRecord {
-            version: self.version.as_str().into(),
-            create_event: self.create_event(reader)?,
-            extremities: Vec::new(),
-            state: known.as_ref().map_or(Root::EMPTY, |room| room.state),
-            depth: 0,
-            first_order: known.as_ref().map_or(0, |room| room.first_order),
-            position: 0,
-        };
-        let mut graph = Graph::with_head(reader, room_id.to_owned(), head)?;
-        add_outliers(&graph, &self.pool, &self.from)?;
-        let state = self.state(&graph)?;
-        let root = graph.root_of(&state);
-        let mut users = BTreeSet::new();
-        move_state(&graph, &self.ours, root, None, self.now, &mut users)?;
-        graph.room.state = root;
-        let peer = Some(self.from.as_ref());
-        journal(&mut graph.batch(), "join", self.event.event_id(), peer, self.now);
-        let source = Source::Federation { from: self.from.clone() };
-        let mut placement = decide(graph, &self.ours, &self.event, &source, Some(root), self.now)?;
-        if let Verdict::Rejected(why) | Verdict::SoftFailed(why) = placement.verdict {
-            return Err(RoomError::Forbidden(format!("the state does not allow the join: {why}")));
-        }
-        placement.users.extend(users);
-        Ok(placement)
-    }
-
-    /// The create event, which must be of the version that the template named.
-    fn create_event(&self, reader: &Reader) -> Result<OwnedEventId, RoomError> {
-        let wrong = |what: &str| RoomError::InvalidParam(what.into());
-        let create = self.state_ids.iter().find(|id| self.pool[*id].is_state("m.room.create", ""));
-        let id = create.ok_or_else(|| wrong("the state has no create event"))?;
-        let create = &self.pool[id];
-        let named = match create.content().get("room_version") {
-            None => Some("1"),
-            Some(named) => named.as_str(),
-        };
-        if named != Some(self.version.as_str()) {
-            return Err(wrong("the create event names another room version than the template"));
-        }
-        if is_taken(reader, create)? {
-            return Err(wrong("another event has the id of the create event"));
-        }
-        Ok(id.clone())
-    }
-
-    /// The state that the events make. One that was refused is left out; power levels that were
-    /// refused mean that the state is not to be trusted.
-    fn state(&self, graph: &Graph<'_>) -> Result<StateMap<OwnedEventId>, RoomError> {
-        let mut map = StateMap::new();
-        for id in &self.state_ids {
-            let known = graph.event(id)?;
-            let Some(key) = self.pool[id].key() else { continue };
-            let accepted = known.is_some_and(|known| {
-                !known.record.verdict.is_rejected() && known.pdu.is_same_event(&self.pool[id])
-            });
-            if accepted {
-                map.insert(key, id.clone());
-            } else if key == StateKey::single("m.room.create")
-                || key == StateKey::single("m.room.power_levels")
-            {
-                return Err(RoomError::InvalidParam(format!("{} was refused", key.kind)));
-            }
-        }
-        Ok(map)
     }
 }

@@ -1,9 +1,17 @@
 //! Keys of other servers: kept in the store, fetched when an unknown or expired one is needed.
 //!
+//! Each server is asked for its own keys; where it does not answer soon, notaries are asked, too.
+//! A notary can make keys up, so its word counts for good only if the operator trusts it
+//! ([`Options::trusted_key_servers`](crate::Options)). The keys that a server gives us while we
+//! join a room by way of it serve to check the events of that answer, and are not kept: what it
+//! could forge with them is what it hands us itself.
+//!
 //! Specification: server-server API, "Retrieving server keys".
 
+mod fetch;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex},
 };
 
@@ -13,21 +21,28 @@ use exeunt_core::{
     verify::required_signers,
 };
 use exeunt_store::{Batch, Store, StoreError, records::ServerKeyRecord, tables};
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use ruma::{OwnedServerName, ServerName};
 
-use crate::{Clock, Remote, remote::ServerKeys};
+use crate::{
+    Clock, Remote,
+    remote::{ServerKeys, WantedKeys},
+};
 
-/// How long a server is not asked again after its keys could not be had.
+/// How long a server is not asked again after its keys could not be had: doubled each time, up to
+/// the second.
 const COOL_DOWN_MS: u64 = 5_000;
+const MAX_COOL_DOWN_MS: u64 = 60_000;
 /// How long a server is not asked again after it answered.
 const FRESH_MS: u64 = 60_000;
-/// Most servers asked at a time.
-const CONCURRENT_FETCHES: usize = 20;
 /// Most key ids of one server that are looked up for one check.
 const MAX_KEY_IDS: usize = 10;
 /// Most servers whose last fetch is remembered.
 const MAX_REMEMBERED: usize = 10_000;
+/// Events whose signatures are checked in one go.
+const CHECKED_AT_ONCE: usize = 64;
+/// Such goes side by side.
+const CONCURRENT_CHECKS: usize = 4;
 
 /// Verifies by keys that are in the store, and fetches what is missing.
 pub struct KeyCache {
@@ -35,12 +50,18 @@ pub struct KeyCache {
     signer: Arc<Signer>,
     remote: Arc<dyn Remote>,
     clock: Clock,
-    /// Until when (ms) a server is not asked.
-    asked: Mutex<HashMap<OwnedServerName, u64>>,
+    notaries: Vec<OwnedServerName>,
+    asked: Mutex<HashMap<OwnedServerName, Asked>>,
 }
 
-/// Keys that a check needs: key id to the time (ms) at which it must be valid.
-type Wanted = BTreeMap<OwnedServerName, BTreeMap<String, u64>>;
+/// When a server was asked last.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// Until when (ms) it is not asked again.
+    until: u64,
+    /// Failures in a row.
+    failures: u32,
+}
 
 impl KeyCache {
     pub(crate) fn new(
@@ -48,8 +69,9 @@ impl KeyCache {
         signer: Arc<Signer>,
         remote: Arc<dyn Remote>,
         clock: Clock,
+        notaries: Vec<OwnedServerName>,
     ) -> Self {
-        Self { store, signer, remote, clock, asked: Mutex::default() }
+        Self { store, signer, remote, clock, notaries, asked: Mutex::default() }
     }
 
     /// Checks signatures and hashes of an event.
@@ -58,13 +80,35 @@ impl KeyCache {
         Ok(pdu.check(&ring))
     }
 
-    /// Checks many events, with the keys of all of them fetched side by side.
+    /// Checks many events, with the keys of all of them fetched side by side. Each signature is
+    /// verified by itself: verified as a batch, some crafted ones pass here and fail elsewhere.
     pub async fn check_all(
         &self,
         pdus: Vec<Pdu>,
     ) -> Result<Vec<Result<CheckedPdu, SignatureError>>, StoreError> {
-        let ring = self.for_events(&pdus).await?;
-        Ok(pdus.into_iter().map(|pdu| pdu.check(&ring)).collect())
+        let ring = Arc::new(self.for_events(&pdus).await?);
+        let mut pdus = pdus.into_iter().peekable();
+        let chunks = std::iter::from_fn(|| {
+            pdus.peek()?;
+            Some(pdus.by_ref().take(CHECKED_AT_ONCE).collect::<Vec<_>>())
+        });
+        let checks = chunks.map(|chunk| {
+            let ring = ring.clone();
+            let check = move || chunk.into_iter().map(|pdu| pdu.check(&ring)).collect::<Vec<_>>();
+            self.store.off_thread(check)
+        });
+        let checked: Vec<_> =
+            stream::iter(checks).buffered(CONCURRENT_CHECKS).try_collect().await?;
+        Ok(checked.into_iter().flatten().collect())
+    }
+
+    /// The keys for what a room that we join by way of a server consists of.
+    pub(crate) async fn ring_by_way_of(
+        &self,
+        wanted: WantedKeys,
+        server: &ServerName,
+    ) -> Result<KeyRing, StoreError> {
+        self.ring(wanted, Some(server)).await
     }
 
     /// The keys for verifying a request signed by `server`, which must be valid now.
@@ -73,9 +117,9 @@ impl KeyCache {
         server: &ServerName,
         key_id: &str,
     ) -> Result<KeyRing, StoreError> {
-        let mut wanted = Wanted::new();
+        let mut wanted = WantedKeys::new();
         wanted.entry(server.to_owned()).or_default().insert(key_id.to_owned(), (self.clock)());
-        self.ring(wanted).await
+        self.ring(wanted, None).await
     }
 
     /// Whether `server` signed the event, beyond what its room version demands.
@@ -84,25 +128,29 @@ impl KeyCache {
         event: &CheckedPdu,
         server: &ServerName,
     ) -> Result<bool, StoreError> {
-        let mut wanted = Wanted::new();
+        let mut wanted = WantedKeys::new();
         want(&mut wanted, event, server);
-        Ok(event.signed_by(server, &self.ring(wanted).await?))
+        Ok(event.signed_by(server, &self.ring(wanted, None).await?))
     }
 
     async fn for_events<'a>(
         &self,
         pdus: impl IntoIterator<Item = &'a Pdu>,
     ) -> Result<KeyRing, StoreError> {
-        let mut wanted = Wanted::new();
+        let mut wanted = WantedKeys::new();
         for pdu in pdus {
-            for server in required_signers(pdu) {
-                want(&mut wanted, pdu, &server);
-            }
+            want_signers(&mut wanted, pdu);
         }
-        self.ring(wanted).await
+        self.ring(wanted, None).await
     }
 
-    async fn ring(&self, mut wanted: Wanted) -> Result<KeyRing, StoreError> {
+    /// Keys of the store, and for what it lacks those that can be had. `handing` is the server that
+    /// hands us what the keys are for.
+    async fn ring(
+        &self,
+        mut wanted: WantedKeys,
+        handing: Option<&ServerName>,
+    ) -> Result<KeyRing, StoreError> {
         let mut ring = KeyRing::default();
         let ours = self.signer.server();
         if wanted.remove(ours).is_some() {
@@ -110,63 +158,47 @@ impl KeyCache {
             let known = KnownKey { key, valid_until: u64::MAX };
             ring.insert(ours.to_owned(), self.signer.key_id().to_owned(), known);
         }
-        let (stored, missing) = self.load(wanted).await?;
+        let (stored, lacking) = self.load(wanted).await?;
         ring.merge(stored);
-        let missing = self.worth_asking(missing);
-        let fetched: Vec<_> = stream::iter(missing)
-            .map(|server| async move {
-                let keys = self.remote.server_keys(&server).await;
-                (server, keys)
-            })
-            .buffer_unordered(CONCURRENT_FETCHES)
-            .collect()
-            .await;
-        for (server, keys) in fetched {
-            match keys {
-                Ok(keys) => ring.merge(self.keep(server, keys).await?),
-                Err(error) => {
-                    tracing::warn!(%server, %error, "the keys of a server cannot be had");
-                    self.remember(server, COOL_DOWN_MS);
-                }
-            }
+        let lacking = self.worth_asking(lacking);
+        if !lacking.is_empty() {
+            self.fetch(lacking, handing, &mut ring).await?;
         }
         Ok(ring)
     }
 
-    /// What the store has, and the servers of which it lacks something.
-    async fn load(
-        &self,
-        wanted: Wanted,
-    ) -> Result<(KeyRing, BTreeSet<OwnedServerName>), StoreError> {
+    /// What the store has, and what it lacks.
+    async fn load(&self, wanted: WantedKeys) -> Result<(KeyRing, WantedKeys), StoreError> {
         if wanted.is_empty() {
             return Ok(Default::default());
         }
         self.store
             .read(move |reader| {
                 let mut ring = KeyRing::default();
-                let mut missing = BTreeSet::new();
+                let mut lacking = WantedKeys::new();
                 for (server, keys) in wanted {
                     for (key_id, at) in keys {
                         let row = (server.clone(), key_id.clone());
                         let record = reader.get::<tables::ServerKeys>(&row)?;
                         if record.as_ref().is_none_or(|r| r.current && r.valid_until < at) {
-                            missing.insert(server.clone());
+                            let keys = lacking.entry(server.clone()).or_default();
+                            keys.insert(key_id.clone(), at);
                         }
                         if let Some(known) = record.as_ref().and_then(known_key) {
                             ring.insert(server.clone(), key_id, known);
                         }
                     }
                 }
-                Ok((ring, missing))
+                Ok((ring, lacking))
             })
             .await
     }
 
-    async fn keep(&self, server: OwnedServerName, keys: ServerKeys) -> Result<KeyRing, StoreError> {
+    /// Stores keys.
+    async fn keep(&self, server: &ServerName, keys: &ServerKeys) -> Result<(), StoreError> {
         let now = (self.clock)();
         let mut batch = Batch::default();
-        let mut ring = KeyRing::default();
-        for (current, keys) in [(false, keys.old), (true, keys.current)] {
+        for (current, keys) in [(false, &keys.old), (true, &keys.current)] {
             for (key_id, known) in keys {
                 let record = ServerKeyRecord {
                     key: known.key.to_base64(),
@@ -174,36 +206,50 @@ impl KeyCache {
                     current,
                     fetched_at: now,
                 };
-                batch.put::<tables::ServerKeys>(&(server.clone(), key_id.clone()), &record);
-                ring.insert(server.clone(), key_id, known);
+                batch.put::<tables::ServerKeys>(&(server.to_owned(), key_id.clone()), &record);
             }
         }
         self.store.commit(batch).await?;
-        self.remember(server, FRESH_MS);
-        Ok(ring)
+        Ok(())
     }
 
-    fn worth_asking(&self, servers: BTreeSet<OwnedServerName>) -> Vec<OwnedServerName> {
+    /// Without the servers that were asked a moment ago.
+    fn worth_asking(&self, mut lacking: WantedKeys) -> WantedKeys {
         let now = (self.clock)();
         let asked = self.asked.lock().unwrap_or_else(|e| e.into_inner());
-        let due = |server: &OwnedServerName| asked.get(server).is_none_or(|until| *until <= now);
-        servers.into_iter().filter(due).collect()
+        lacking.retain(|server, _| asked.get(server).is_none_or(|asked| asked.until <= now));
+        lacking
     }
 
-    fn remember(&self, server: OwnedServerName, for_ms: u64) {
+    /// Remembers that a server was asked, and whether it answered.
+    fn remember(&self, server: &ServerName, answered: bool) {
         let now = (self.clock)();
         let mut asked = self.asked.lock().unwrap_or_else(|e| e.into_inner());
         if asked.len() >= MAX_REMEMBERED {
-            asked.retain(|_, until| *until > now);
+            asked.retain(|_, asked| asked.until > now);
         }
-        if asked.len() < MAX_REMEMBERED {
-            asked.insert(server, now + for_ms);
+        if asked.len() >= MAX_REMEMBERED && !asked.contains_key(server) {
+            return;
         }
+        let failures = asked.get(server).map_or(0, |asked| asked.failures);
+        let (pause, failures) = match answered {
+            true => (FRESH_MS, 0),
+            false => (COOL_DOWN_MS << failures.min(10), failures.saturating_add(1)),
+        };
+        let until = now + pause.min(if answered { FRESH_MS } else { MAX_COOL_DOWN_MS });
+        asked.insert(server.to_owned(), Asked { until, failures });
+    }
+}
+
+/// Notes the keys of all who must have signed the event.
+pub(crate) fn want_signers(wanted: &mut WantedKeys, pdu: &Pdu) {
+    for server in required_signers(pdu) {
+        want(wanted, pdu, &server);
     }
 }
 
 /// Notes the keys that would show that `server` signed the event.
-fn want(wanted: &mut Wanted, pdu: &Pdu, server: &ServerName) {
+fn want(wanted: &mut WantedKeys, pdu: &Pdu, server: &ServerName) {
     let dated = pdu.version().rules().enforce_key_validity;
     let at = if dated { pdu.origin_server_ts() } else { 0 };
     let keys = wanted.entry(server.to_owned()).or_default();

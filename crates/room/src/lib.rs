@@ -46,10 +46,11 @@ pub use append::{ClientTransaction, Intent};
 pub use create::{NewRoom, Preset};
 pub use error::RoomError;
 pub use exeunt_membership::InboundError;
+pub use join::clear_unfinished_joins;
 pub use keys::KeyCache;
 pub use notary::MAX_NOTARY_SERVERS;
 pub use public_rooms::{PublicRoom, PublicRoomsPage, PublicRoomsRequest};
-pub use remote::{Call, Remote, RemoteError, ServerKeys};
+pub use remote::{Call, Entry, Listing, Remote, RemoteError, ServerKeys, WantedKeys};
 pub use upgrade::Upgrade;
 
 /// Milliseconds since the epoch.
@@ -67,11 +68,17 @@ pub struct Options {
     pub default_version: RoomVersion,
     /// How long a leave may wait for other servers before the client has its answer.
     pub leave_deadline: Duration,
+    /// Notaries whose word on the keys of other servers is taken.
+    pub trusted_key_servers: Vec<OwnedServerName>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { default_version: RoomVersion::latest(), leave_deadline: Duration::from_secs(2) }
+        Self {
+            default_version: RoomVersion::latest(),
+            leave_deadline: Duration::from_secs(2),
+            trusted_key_servers: Vec::new(),
+        }
     }
 }
 
@@ -92,6 +99,7 @@ struct Inner {
     notifier: notify::Notifier,
     keys: KeyCache,
     notary: notary::Notary,
+    joins: join::Joins,
     /// Held from the check that an alias is free to its commit.
     alias_lock: tokio::sync::Mutex<()>,
 }
@@ -105,7 +113,13 @@ impl Rooms {
         clock: Clock,
         options: Options,
     ) -> Self {
-        let keys = KeyCache::new(store.clone(), signer.clone(), remote.clone(), clock.clone());
+        let keys = KeyCache::new(
+            store.clone(),
+            signer.clone(),
+            remote.clone(),
+            clock.clone(),
+            options.trusted_key_servers.clone(),
+        );
         Self {
             inner: Arc::new(Inner {
                 store,
@@ -118,6 +132,7 @@ impl Rooms {
                 notifier: notify::Notifier::default(),
                 keys,
                 notary: notary::Notary::default(),
+                joins: join::Joins::default(),
                 alias_lock: tokio::sync::Mutex::default(),
             }),
         }

@@ -82,7 +82,8 @@ pub(crate) fn add_outliers(
     Ok(())
 }
 
-fn judge_outlier(graph: &Graph<'_>, event: &CheckedPdu) -> Result<Verdict, RoomError> {
+/// The verdict on an event by its auth events.
+pub(crate) fn judge_outlier(graph: &Graph<'_>, event: &CheckedPdu) -> Result<Verdict, RoomError> {
     let refusal = if event.kind() == "m.room.create" {
         check_create(event).err().map(|why| why.to_string())
     } else {

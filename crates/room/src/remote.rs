@@ -5,8 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 use exeunt_core::{Object, Pdu, key::KnownKey};
 use exeunt_membership::{MakeRequest, Membership, SendApi, SendRequest};
-use ruma::{EventId, OwnedEventId, RoomAliasId, RoomId, ServerName, UserId};
-use serde_json::{Value, json};
+use ruma::{EventId, OwnedEventId, OwnedServerName, RoomAliasId, RoomId, ServerName, UserId};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
+use tokio::sync::mpsc;
 
 pub use exeunt_membership::RemoteFailure as RemoteError;
 
@@ -16,9 +20,61 @@ pub trait Remote: Send + Sync + 'static {
     /// Makes one signed request. The answer is JSON of unknown shape and unknown intent.
     async fn call(&self, server: &ServerName, call: Call<'_>) -> Result<Value, RemoteError>;
 
+    /// The same for an answer with long lists ([`Call::listing`]): their entries go to `entries` as
+    /// they arrive, what is left of the answer is returned. Implementations over a real network do
+    /// not hold the answer as a whole.
+    async fn call_listing(
+        &self,
+        server: &ServerName,
+        call: Call<'_>,
+        entries: mpsc::Sender<Entry>,
+    ) -> Result<Value, RemoteError> {
+        let lists = call.listing().lists;
+        let mut answer = self.call(server, call).await?;
+        let object = match &mut answer {
+            Value::Array(pair) if pair.len() == 2 => &mut pair[1],
+            other => other,
+        };
+        for (index, name) in lists.iter().enumerate() {
+            let Some(Value::Array(list)) = object.as_object_mut().and_then(|o| o.remove(*name))
+            else {
+                return Err(RemoteError::Misbehaved(format!("{name} is not a list")));
+            };
+            for entry in list {
+                let json = to_raw_value(&entry)
+                    .map_err(|error| RemoteError::Misbehaved(error.to_string()))?;
+                if entries.send((index, json)).await.is_err() {
+                    return Err(RemoteError::Misbehaved("the entries were not wanted".into()));
+                }
+            }
+        }
+        Ok(answer)
+    }
+
     /// The server's own keys; its signature on them has been checked.
     async fn server_keys(&self, server: &ServerName) -> Result<ServerKeys, RemoteError>;
+
+    /// Keys of other servers, as a notary has them. The servers' own signatures have been checked,
+    /// the notary's has not. Nothing else is promised: they may be of servers nobody asked about.
+    async fn keys_by_notary(
+        &self,
+        notary: &ServerName,
+        wanted: &WantedKeys,
+    ) -> Result<Vec<(OwnedServerName, ServerKeys)>, RemoteError>;
 }
+
+/// An entry of a list in an answer: the list's index in [`Listing::lists`], and its JSON.
+pub type Entry = (usize, Box<RawValue>);
+
+/// What is read of an answer entry by entry, and what else is wanted of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Listing {
+    pub lists: &'static [&'static str],
+    pub values: &'static [&'static str],
+}
+
+/// Keys that a check needs: by server, the key id and the time (ms) at which it must be valid.
+pub type WantedKeys = BTreeMap<OwnedServerName, BTreeMap<String, u64>>;
 
 /// Keys of a server by key id.
 #[derive(Debug, Clone, Default)]
@@ -99,8 +155,21 @@ const SMALL: usize = 512 * 1024;
 const LARGE: usize = 32 * 1024 * 1024;
 /// Answers that hold a room's state.
 const STATE: usize = 256 * 1024 * 1024;
+/// The same where it is read event by event.
+const STATE_LISTING: usize = 1024 * 1024 * 1024;
 
 impl Call<'_> {
+    /// The long lists of the answer, and the other values that count; both empty where it has none.
+    pub fn listing(&self) -> Listing {
+        match self {
+            Call::Send(request) if request.membership == Membership::Join => Listing {
+                lists: &["state", "auth_chain"],
+                values: &["event", "members_omitted", "servers_in_room"],
+            },
+            _ => Listing::default(),
+        }
+    }
+
     /// Method, path, body and limits (server-server API).
     pub fn wire(&self) -> Wire {
         let get = |path: String, timeout, max_bytes| Wire {
@@ -138,8 +207,11 @@ impl Call<'_> {
                 };
                 let membership = request.membership;
                 let endpoint = format!("send_{}", membership.as_str());
-                let (timeout, max_bytes) =
-                    if membership == Membership::Join { (JOIN, STATE) } else { (QUICK, SMALL) };
+                let (timeout, max_bytes) = if membership == Membership::Join {
+                    (JOIN, STATE_LISTING)
+                } else {
+                    (QUICK, SMALL)
+                };
                 put(
                     send_path(api, &endpoint, &request.event),
                     federation(&request.event),

@@ -3,13 +3,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use exeunt_fed_client::{FederationClient, Method, Request, RequestError};
-use exeunt_room::{Call, Remote, RemoteError, Rooms, ServerKeys, Wake, leave};
+use exeunt_fed_client::{FederationClient, Listing, Method, Request, RequestError};
+use exeunt_room::{
+    Call, Entry, Remote, RemoteError, Rooms, ServerKeys, Wake, WantedKeys, leave, remote::Wire,
+};
 use exeunt_sender::{
     DepartureOutcome, DepartureRunner, Departures, SendError, Sender, TransactionAnswer, Transport,
 };
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 /// Other servers over HTTPS; `None` where federation is switched off, so that no socket is opened.
 pub struct Federation(pub Option<FederationClient>);
@@ -19,27 +22,55 @@ impl Remote for Federation {
     async fn call(&self, server: &ServerName, call: Call<'_>) -> Result<Value, RemoteError> {
         let client = self.0.as_ref().ok_or_else(switched_off)?;
         let wire = call.wire();
-        let method = match wire.method {
-            "GET" => Method::Get,
-            "PUT" => Method::Put,
-            _ => Method::Post,
-        };
-        let request = Request {
-            destination: server,
-            method,
-            path: &wire.path,
-            body: wire.body.as_ref(),
-            timeout: Some(wire.timeout),
-            max_bytes: Some(wire.max_bytes),
-        };
-        client.request(request).await.map_err(remote_error)
+        client.request(request(server, &wire)).await.map_err(remote_error)
+    }
+
+    async fn call_listing(
+        &self,
+        server: &ServerName,
+        call: Call<'_>,
+        entries: mpsc::Sender<Entry>,
+    ) -> Result<Value, RemoteError> {
+        let client = self.0.as_ref().ok_or_else(switched_off)?;
+        let (wire, listing) = (call.wire(), call.listing());
+        let listing = Listing { lists: listing.lists, values: listing.values };
+        let answer = client.request_listing(request(server, &wire), listing, entries).await;
+        answer.map_err(remote_error)
     }
 
     async fn server_keys(&self, server: &ServerName) -> Result<ServerKeys, RemoteError> {
         let client = self.0.as_ref().ok_or_else(switched_off)?;
-        let keys = client.server_keys(server).await.map_err(remote_error)?;
-        Ok(ServerKeys { current: keys.keys, old: keys.old_keys, document: keys.document })
+        client.server_keys(server).await.map(server_keys).map_err(remote_error)
     }
+
+    async fn keys_by_notary(
+        &self,
+        notary: &ServerName,
+        wanted: &WantedKeys,
+    ) -> Result<Vec<(OwnedServerName, ServerKeys)>, RemoteError> {
+        let client = self.0.as_ref().ok_or_else(switched_off)?;
+        let keys = client.keys_by_notary(notary, wanted).await.map_err(remote_error)?;
+        Ok(keys.into_iter().map(|keys| (keys.server.clone(), server_keys(keys))).collect())
+    }
+}
+
+fn request<'a>(server: &'a ServerName, wire: &'a Wire) -> Request<'a> {
+    Request {
+        destination: server,
+        method: match wire.method {
+            "GET" => Method::Get,
+            "PUT" => Method::Put,
+            _ => Method::Post,
+        },
+        path: &wire.path,
+        body: wire.body.as_ref(),
+        timeout: Some(wire.timeout),
+        max_bytes: Some(wire.max_bytes),
+    }
+}
+
+fn server_keys(keys: exeunt_fed_client::ServerKeys) -> ServerKeys {
+    ServerKeys { current: keys.keys, old: keys.old_keys, document: keys.document }
 }
 
 fn switched_off() -> RemoteError {

@@ -45,6 +45,7 @@ pub async fn serve(config: Config) -> Result<(), Failure> {
     // Sockets first: an address that is taken is found out before anything is written or sent.
     let bound = bind(&config)?;
     let store = Store::open(&database(&config.store.path))?;
+    exeunt_room::clear_unfinished_joins(&store).await?;
     let services = Services::start(&config, &store, stopping)?;
     let mut listening = Vec::new();
     for (listener, bound) in config.listeners.iter().zip(bound) {
@@ -176,6 +177,7 @@ fn room_options(config: &Config) -> exeunt_room::Options {
     exeunt_room::Options {
         default_version: config.rooms.default_version,
         leave_deadline: config.federation.leave_deadline,
+        trusted_key_servers: config.federation.trusted_key_servers.0.clone(),
     }
 }
 

@@ -19,7 +19,7 @@ use option::Section;
 use read::Tree;
 pub use sections::{Federation, Listener, Log, Registration, Rooms, Server, Store, WellKnown};
 use thiserror::Error;
-pub use values::{Authority, BaseUrl, Filter, LogFormat, Secret, Serves};
+pub use values::{Authority, BaseUrl, Filter, LogFormat, Secret, ServerNames, Serves};
 
 /// The most listeners that can be configured.
 pub const MAX_LISTENERS: usize = 16;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Weak};
 
 use async_trait::async_trait;
 use exeunt_core::{
-    VerifyKey,
+    Object, VerifyKey,
     key::KnownKey,
     ruma::{OwnedServerName, ServerName},
     wire::federation,
@@ -12,7 +12,7 @@ use exeunt_core::{
 use exeunt_fed_api::matrix_error;
 use exeunt_membership::{Membership, SendApi};
 use exeunt_room::{
-    Call, Remote, RemoteError, RoomError, Rooms, ServerKeys,
+    Call, Remote, RemoteError, RoomError, Rooms, ServerKeys, WantedKeys,
     inbound::{InboundInvite, MissingEvents, Transaction},
 };
 use exeunt_sender::{SendError, TransactionAnswer, Transport};
@@ -48,17 +48,40 @@ impl Remote for SimRemote {
     async fn server_keys(&self, server: &ServerName) -> Result<ServerKeys, RemoteError> {
         let net = self.net.upgrade().ok_or_else(gone)?;
         let (rooms, _) = net.route(&self.ours, server, "keys")?;
-        let document = rooms.key_document(0);
-        let listed = document.get("verify_keys").and_then(Value::as_object);
-        let mut current = BTreeMap::new();
-        for (key_id, key) in listed.into_iter().flatten() {
-            let key = key.get("key").and_then(Value::as_str).unwrap_or_default();
-            let key = VerifyKey::from_base64(key)
-                .map_err(|error| RemoteError::Misbehaved(error.to_string()))?;
-            current.insert(key_id.clone(), KnownKey { key, valid_until: u64::MAX });
-        }
-        Ok(ServerKeys { current, old: BTreeMap::new(), document })
+        read_document(rooms.key_document(0))
     }
+
+    async fn keys_by_notary(
+        &self,
+        notary: &ServerName,
+        wanted: &WantedKeys,
+    ) -> Result<Vec<(OwnedServerName, ServerKeys)>, RemoteError> {
+        let net = self.net.upgrade().ok_or_else(gone)?;
+        let (rooms, _) = net.route(&self.ours, notary, "notary")?;
+        let latest = |keys: &BTreeMap<String, u64>| keys.values().max().copied().unwrap_or(0);
+        let wanted = wanted.iter().map(|(server, keys)| (server.clone(), latest(keys)));
+        let documents = rooms.notarized_keys(wanted.collect()).await;
+        let read = |document: Object| {
+            let name = document.get("server_name").and_then(Value::as_str).unwrap_or_default();
+            let name = OwnedServerName::try_from(name)
+                .map_err(|error| RemoteError::Misbehaved(error.to_string()))?;
+            Ok((name, read_document(document)?))
+        };
+        documents.into_iter().map(read).collect()
+    }
+}
+
+/// The keys of a document. The simulation's last for ever.
+fn read_document(document: Object) -> Result<ServerKeys, RemoteError> {
+    let listed = document.get("verify_keys").and_then(Value::as_object);
+    let mut current = BTreeMap::new();
+    for (key_id, key) in listed.into_iter().flatten() {
+        let key = key.get("key").and_then(Value::as_str).unwrap_or_default();
+        let key = VerifyKey::from_base64(key)
+            .map_err(|error| RemoteError::Misbehaved(error.to_string()))?;
+        current.insert(key_id.clone(), KnownKey { key, valid_until: u64::MAX });
+    }
+    Ok(ServerKeys { current, old: BTreeMap::new(), document })
 }
 
 #[async_trait]
@@ -137,7 +160,7 @@ async fn serve(rooms: &Rooms, origin: &ServerName, call: Call<'_>) -> Result<Val
             let entry = rooms.admit(origin, &request.room_id).await?;
             let (id, body) = (&request.event_id, request.event.object().clone());
             let answer = match request.membership {
-                Membership::Join => rooms.send_join(&entry, id, body).await?,
+                Membership::Join => rooms.send_join(&entry, id, body, false).await?,
                 Membership::Leave => {
                     rooms.send_leave(&entry, id, body).await?;
                     json!({})

@@ -172,7 +172,7 @@ async fn send_join_takes_joins_of_the_senders_own_users_only() {
     let draft = |membership| member_draft(a, &stage.room, &dan, &dan, membership);
     let send = |event: exeunt_core::CheckedPdu| {
         let entry = &entry;
-        async move { a.rooms.send_join(entry, event.event_id(), event.object().clone()).await }
+        async move { a.rooms.send_join(entry, event.event_id(), event.object().clone(), false).await }
     };
     for membership in ["leave", "invite", "knock", "ban"] {
         check(send(b.sign(draft(membership))).await, 400, "M_INVALID_PARAM");
@@ -185,11 +185,13 @@ async fn send_join_takes_joins_of_the_senders_own_users_only() {
     let join = b.sign(draft("join"));
     let mut unsigned = join.object().clone();
     unsigned["signatures"] = json!({});
-    check(a.rooms.send_join(&entry, join.event_id(), unsigned).await, 403, "M_FORBIDDEN");
+    check(a.rooms.send_join(&entry, join.event_id(), unsigned, false).await, 403, "M_FORBIDDEN");
     assert_eq!(a.in_state(&dan, &stage.room), None);
 
-    let first = a.rooms.send_join(&entry, join.event_id(), join.object().clone()).await.unwrap();
-    let again = a.rooms.send_join(&entry, join.event_id(), join.object().clone()).await.unwrap();
+    let first =
+        a.rooms.send_join(&entry, join.event_id(), join.object().clone(), false).await.unwrap();
+    let again =
+        a.rooms.send_join(&entry, join.event_id(), join.object().clone(), false).await.unwrap();
     assert_eq!(first["state"], again["state"]);
     assert_eq!(a.outbox(stage.c()).len(), 1, "relayed once");
     for (key, value) in [("members_omitted", json!(false)), ("event", json!(join.object()))] {
@@ -336,7 +338,7 @@ async fn restricted_joins() {
     draft.content = object(json!({ "membership": "join", field: stage.ann }));
     let forged = c.sign(draft);
     let entry = a.rooms.admit(&c.name, &club).await.unwrap();
-    let sent = a.rooms.send_join(&entry, forged.event_id(), forged.object().clone()).await;
+    let sent = a.rooms.send_join(&entry, forged.event_id(), forged.object().clone(), false).await;
     check(sent, 403, "M_FORBIDDEN");
     assert!(a.signed_as(&forged).is_empty());
 }

@@ -92,19 +92,25 @@ impl Store {
         E: From<StoreError> + Send + 'static,
         R: Send + 'static,
     {
+        let store = self.clone();
+        self.off_thread(move || f(&store.reader())).await?
+    }
+
+    /// Runs a function that takes long off the async threads: on the blocking pool, unless the
+    /// store is deterministic.
+    pub async fn off_thread<R: Send + 'static>(
+        &self,
+        f: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<R, StoreError> {
         if !self.inner.blocking {
             tokio::task::yield_now().await;
-            return f(&self.reader());
+            return Ok(f());
         }
-        let store = self.clone();
-        match tokio::task::spawn_blocking(move || f(&store.reader())).await {
-            Ok(result) => result,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => panic::resume_unwind(panic),
-                // The runtime is going down.
-                Err(_) => Err(StoreError::Closed.into()),
-            },
-        }
+        tokio::task::spawn_blocking(f).await.map_err(|error| match error.try_into_panic() {
+            Ok(panic) => panic::resume_unwind(panic),
+            // The runtime is going down.
+            Err(_) => StoreError::Closed,
+        })
     }
 
     /// A snapshot, for blocking contexts and tests.

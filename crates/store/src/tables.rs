@@ -4,6 +4,7 @@ use exeunt_core::PendingMembership;
 use ruma::{
     OwnedDeviceId, OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId,
 };
+use serde_json::value::RawValue;
 
 use crate::records::*;
 use crate::snapshot::Node;
@@ -28,6 +29,9 @@ tables! {
     0x16 JoinedServers: (OwnedRoomId, OwnedServerName) => u64,
     /// State events that were not rejected, by an event that they name in `auth_events`.
     0x17 AuthChildren: (OwnedEventId, OwnedEventId) => (),
+    /// Events of a room whose join is under way, numbered as they came. Nothing has been checked,
+    /// and nothing else reads them.
+    0x1f Arrivals: (OwnedRoomId, u64) => Box<RawValue>,
 
     /// Membership of local users, of rooms that we reside in and of rooms that we do not.
     0x20 Memberships: (OwnedUserId, OwnedRoomId) => MembershipRecord,

@@ -1,22 +1,32 @@
 //! `PUT send_join`: spec-map 4.9.
 
-use exeunt_core::Object;
-use exeunt_core::wire::federation;
+use std::collections::{BTreeMap, BTreeSet};
+
+use exeunt_core::{CheckedPdu, Object, StateKey, StateMap, wire::federation};
 use exeunt_membership::check_send_join;
-use ruma::EventId;
+use exeunt_store::records::Root;
+use ruma::{EventId, OwnedEventId, OwnedUserId};
 use serde_json::{Value, json};
 
 use super::{Admitted, auth_chain::auth_chain, gate::resident};
-use crate::{RoomError, Rooms};
+use crate::{
+    RoomError, Rooms,
+    graph::{Graph, missing_in_store},
+};
+
+/// Users after whom a room without a name is named (client-server API, `m.heroes`).
+const HEROES: usize = 5;
 
 impl Rooms {
     /// Takes a join of another server's user into the graph, relays it, and answers with the state
-    /// before it and all that the state rests on.
+    /// before it and all that the state rests on. With `omit_members` the caller can do without
+    /// the member events but for those that clients name the room by.
     pub async fn send_join(
         &self,
         entry: &Admitted,
         event_id: &EventId,
         body: Object,
+        omit_members: bool,
     ) -> Result<Value, RoomError> {
         let event = self.take(entry, event_id, body, check_send_join).await?;
         let (room_id, ours) = (entry.room_id().to_owned(), self.server_name().to_owned());
@@ -24,12 +34,19 @@ impl Rooms {
             .read(move |reader| {
                 let graph = resident(reader, &room_id, &ours)?;
                 let placed = graph.event_here(event.event_id())?.record.states;
-                let before =
-                    placed.ok_or_else(|| crate::graph::missing_in_store(event.event_id()))?.before;
-                let state: Vec<_> = graph.state_ids(before)?.into_values().collect();
+                let before = placed.ok_or_else(|| missing_in_store(event.event_id()))?.before;
+                let mut state = graph.state_ids(before)?;
+                if omit_members {
+                    omit(&graph, before, &event, &mut state)?;
+                }
+                let state: Vec<_> = state.into_values().collect();
                 let mut seeds = state.clone();
                 seeds.push(event.event_id().to_owned());
-                let chain = auth_chain(&graph, seeds)?;
+                let mut chain = auth_chain(&graph, seeds)?;
+                if omit_members {
+                    let state: BTreeSet<_> = state.iter().collect();
+                    chain.retain(|id| !state.contains(id));
+                }
                 let mut servers = graph.joined_servers()?;
                 servers.retain(|server| server != event.origin());
                 Ok(json!({
@@ -37,10 +54,62 @@ impl Rooms {
                     "event": federation(&event),
                     "state": graph.wire(&state)?,
                     "auth_chain": graph.wire(&chain)?,
-                    "members_omitted": false,
+                    "members_omitted": omit_members,
                     "servers_in_room": servers,
                 }))
             })
             .await
     }
+}
+
+/// Strikes the member events, but for the joining user's and, in a room without a name, the
+/// heroes'.
+fn omit(
+    graph: &Graph<'_>,
+    before: Root,
+    join: &CheckedPdu,
+    state: &mut StateMap<OwnedEventId>,
+) -> Result<(), RoomError> {
+    let mut kept = BTreeSet::from([join.sender().to_owned()]);
+    if !is_named(graph, before)? {
+        kept.extend(heroes(graph, join, state)?);
+    }
+    state.retain(|key, _| {
+        key.kind != "m.room.member" || kept.iter().any(|user| user.as_str() == key.key)
+    });
+    Ok(())
+}
+
+fn is_named(graph: &Graph<'_>, before: Root) -> Result<bool, RoomError> {
+    for kind in ["m.room.name", "m.room.canonical_alias"] {
+        if graph.state_event(before, &StateKey::single(kind))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The users whom clients name the room after: those who came first of the joined and invited ones,
+/// or else of those who have left. The joining user does not count.
+fn heroes(
+    graph: &Graph<'_>,
+    join: &CheckedPdu,
+    state: &StateMap<OwnedEventId>,
+) -> Result<Vec<OwnedUserId>, RoomError> {
+    let mut by_age: BTreeMap<bool, BTreeSet<(u64, OwnedUserId)>> = BTreeMap::new();
+    for (key, id) in state {
+        if key.kind != "m.room.member" || key.key == join.sender().as_str() {
+            continue;
+        }
+        let event = graph.event_here(id)?.pdu;
+        let Some(user) = event.target() else { continue };
+        let is_there = matches!(event.membership(), Some("join" | "invite"));
+        let users = by_age.entry(is_there).or_default();
+        users.insert((event.depth(), user.to_owned()));
+        if users.len() > HEROES {
+            users.pop_last();
+        }
+    }
+    let users = by_age.remove(&true).or_else(|| by_age.remove(&false)).unwrap_or_default();
+    Ok(users.into_iter().map(|(_, user)| user).collect())
 }

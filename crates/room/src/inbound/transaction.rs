@@ -31,7 +31,7 @@ pub struct Transaction {
 }
 
 /// Answers by event id.
-type Answers = BTreeMap<OwnedEventId, Value>;
+pub(crate) type Answers = BTreeMap<OwnedEventId, Value>;
 
 impl Rooms {
     /// Works a transaction off: rooms side by side, the events of one room in order. The answer
@@ -64,6 +64,7 @@ impl Rooms {
         let empty = pdus.is_empty();
         let work = by_room(pdus).into_iter().map(|(room_id, events)| {
             let (rooms, origin) = (self.clone(), origin.to_owned());
+            let events = self.inner.joins.hold(&origin, &room_id, events);
             async move { rooms.receive_events(&origin, &room_id, events).await }
         });
         let outcomes: Vec<_> =
@@ -79,7 +80,7 @@ impl Rooms {
     }
 
     /// The events of one room, in order.
-    async fn receive_events(
+    pub(crate) async fn receive_events(
         &self,
         origin: &OwnedServerName,
         room_id: &RoomId,

@@ -60,6 +60,9 @@ section! {
         /// How long a user who leaves waits for other servers. Then the answer is yes, and the
         /// departure is delivered in the background.
         leave_deadline: Duration = Default("\"2s\""),
+        /// Servers whose word on the keys of others is taken, where those cannot be asked. Whom you
+        /// name here can forge any server's events to you.
+        trusted_key_servers: ServerNames = Default("[]"),
     }
 }
 

@@ -102,6 +102,27 @@ impl FromValue for OwnedServerName {
     }
 }
 
+/// Names of servers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerNames(pub Vec<OwnedServerName>);
+
+impl FromValue for ServerNames {
+    const EXPECTS: &'static str = "a list of host names, like [\"example.org\"]";
+
+    fn from_value(value: Value) -> Option<Self> {
+        let names: Vec<Value> = match value.kind {
+            ValueKind::Array(items) => items,
+            // An environment variable: separated by commas.
+            ValueKind::String(text) => {
+                let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+                names.map(|name| Value::new(None, name)).collect()
+            }
+            _ => return None,
+        };
+        names.into_iter().map(OwnedServerName::from_value).collect::<Option<_>>().map(Self)
+    }
+}
+
 impl FromValue for RoomVersion {
     const EXPECTS: &'static str = "one of the room versions \"3\" to \"12\"";
 
@@ -265,6 +286,17 @@ mod tests {
             assert_eq!(read::<Duration>(bad), None, "{bad}");
         }
         assert_eq!(read::<Duration>(10), None);
+    }
+
+    #[test]
+    fn lists_of_servers() {
+        let names = |list: &[&str]| {
+            Some(ServerNames(list.iter().map(|name| ServerName::parse(name).unwrap()).collect()))
+        };
+        assert_eq!(read(vec!["A.org", "b.org:8"]), names(&["a.org", "b.org:8"]));
+        assert_eq!(read("a.org, b.org"), names(&["a.org", "b.org"]));
+        assert_eq!(read(""), names(&[]));
+        assert_eq!(read::<ServerNames>(vec!["https://a.org"]), None);
     }
 
     #[test]
