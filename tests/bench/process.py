@@ -79,6 +79,10 @@ class Measured:
         """The most resident bytes so far."""
         return self._status("VmHWM")
 
+    def forget_peak(self) -> None:
+        """The most resident bytes count from now on (proc(5), clear_refs)."""
+        (self._proc / "clear_refs").write_text("5")
+
     def cpu(self) -> float:
         """Seconds of processor time so far, the kernel's part included."""
         stat = (self._proc / "stat").read_text()

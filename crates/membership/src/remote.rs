@@ -85,7 +85,8 @@ impl Attempt {
         Self { server: server.clone(), outcome, class }
     }
 
-    pub(crate) fn of_send(server: &OwnedServerName, step: &str, outcome: impl Display) -> Self {
+    /// An attempt after which the server may have our event.
+    pub fn of_send(server: &OwnedServerName, step: &str, outcome: impl Display) -> Self {
         let outcome = cut(format!("{step}: {outcome}"), MAX_OUTCOME_BYTES);
         Self { server: server.clone(), outcome, class: Class::Transient }
     }

@@ -132,10 +132,13 @@ impl Rooms {
         loop {
             let (answer, intake) = self.send_join_to(server, &request).await?;
             match awaiting.on_answer(answer) {
-                AfterSendJoin::Done(event, attempt) => {
+                AfterSendJoin::Done(event, _) => {
                     return Ok(match self.enter(intake, event, server).await {
                         Err(RoomError::Store(error)) => return Err(error.into()),
-                        Err(error) => Err((attempt, RemoteFailure::Misbehaved(error.to_string()))),
+                        Err(error) => {
+                            let failure = RemoteFailure::Misbehaved(error.to_string());
+                            Err((Attempt::of_send(server, "its room", &failure), failure))
+                        }
                         Ok(()) => Ok(()),
                     });
                 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -22,7 +23,12 @@ pub enum Fault {
     Tampered(Arc<dyn Fn(&mut Value) + Send + Sync>),
     /// The request is not worked off; this is the answer, whatever was asked: a hostile server.
     Forged(Value),
+    /// Something else happens between the request's being worked off and its answer.
+    Meanwhile(Arc<dyn Fn() -> Happening + Send + Sync>),
 }
+
+/// Something that happens.
+pub type Happening = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Fault {
     /// A refusal with a Matrix error.
@@ -33,6 +39,10 @@ impl Fault {
 
     pub fn tampered(change: impl Fn(&mut Value) + Send + Sync + 'static) -> Self {
         Self::Tampered(Arc::new(change))
+    }
+
+    pub fn meanwhile(happens: impl Fn() -> Happening + Send + Sync + 'static) -> Self {
+        Self::Meanwhile(Arc::new(happens))
     }
 }
 

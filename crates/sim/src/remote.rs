@@ -41,6 +41,10 @@ impl Remote for SimRemote {
                 change(&mut answer);
                 Ok(answer)
             }
+            Some(Fault::Meanwhile(happens)) => {
+                happens().await;
+                Ok(answer)
+            }
             _ => Ok(answer),
         }
     }

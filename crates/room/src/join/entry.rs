@@ -159,7 +159,12 @@ impl Rooms {
                         Ok(event) => arrival.judge(&graph, &event)?,
                         Err(why) => Outcome::Refused(why),
                     };
+                    let is_end = id == arrival.create && !matches!(outcome, Outcome::Accepted);
                     judged.push(Judged { id, key, outcome });
+                    // Without the create event nothing can be judged.
+                    if is_end {
+                        break;
+                    }
                 }
                 Ok::<_, RoomError>((graph.into_batch(), judged))
             })

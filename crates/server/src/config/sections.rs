@@ -6,7 +6,7 @@ use exeunt_core::{RoomVersion, ruma::OwnedServerName};
 
 use super::{
     option::section,
-    values::{Authority, BaseUrl, Filter, LogFormat, Secret, Serves},
+    values::{Authority, BaseUrl, Filter, LogFormat, Secret, ServerNames, Serves},
 };
 
 section! {
