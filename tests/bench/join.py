@@ -179,7 +179,7 @@ async def measure(folder: Path, members: int) -> Json:
             holder.close()
         for name in names[: SERVERS - GONE]:
             await peer.listen(stack, name, authority)
-        server = Exeunt(folder / "exeunt", authority, f"localhost:{own}", own, secret="bench")
+        server = Exeunt(folder / "exeunt", authority, f"localhost:{own}", own, secret="join bench")
         process = await stack.enter_async_context(Measured(server))
         http = await stack.enter_async_context(session(server))
         register = "/_matrix/client/v3/register"

@@ -48,8 +48,9 @@ async fn query(api: FedApi, call: RawCall) -> Result<Value, MatrixError> {
         let why = format!("A query may name {MAX_NOTARY_SERVERS} servers at most");
         return Err(MatrixError::invalid_param(why));
     }
+    let now = api.now();
     let latest = |keys: BTreeMap<String, Criteria>| {
-        keys.into_values().filter_map(|criteria| criteria.minimum_valid_until_ts).max()
+        keys.into_values().map(|criteria| criteria.minimum_valid_until_ts.unwrap_or(now)).max()
     };
     answer(&api, server_keys.into_iter().map(|(name, keys)| (name, latest(keys))).collect()).await
 }

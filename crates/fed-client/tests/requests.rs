@@ -12,7 +12,7 @@ use exeunt_core::ruma::api::federation::authentication::XMatrix;
 use exeunt_core::ruma::{OwnedServerName, server_name};
 use exeunt_core::{Object, Signer, request_object};
 use exeunt_fed_client::{
-    Destination, FederationClient, Options, Request, RequestError, SetupError, Step,
+    Destination, Entry, FederationClient, Listing, Options, Request, RequestError, SetupError, Step,
 };
 use serde_json::{Value, json};
 use support::{Ca, Received, Reply, TestServer, json as json_reply, reply};
@@ -336,4 +336,86 @@ async fn keys_are_fetched_unsigned_and_checked() {
     let error = client.server_keys(server_name!("remote.test")).await.unwrap_err();
     let text = "the key document is of another server";
     assert_eq!(error, RequestError::Misbehaved(text.into()));
+}
+
+const LISTING: Listing = Listing { lists: &["state"], values: &["event"] };
+
+/// What a request for a list comes to: the rest, and the entries.
+async fn listing(
+    reply: impl Fn() -> Reply + Send + Sync + 'static,
+) -> (Result<Value, RequestError>, Vec<String>) {
+    let (_server, client) = pair(move |_| reply()).await;
+    let (entries, mut coming) = tokio::sync::mpsc::channel::<Entry>(1);
+    let request = Request { max_bytes: Some(1_000_000), ..get("/_matrix/x") };
+    let taken = async {
+        let mut taken = Vec::new();
+        while let Some((_, json)) = coming.recv().await {
+            taken.push(json.get().to_owned());
+        }
+        taken
+    };
+    tokio::join!(client.request_listing(request, LISTING, entries), taken)
+}
+
+#[tokio::test]
+async fn a_list_comes_entry_by_entry() {
+    let entry = format!("\"{}\"", "e".repeat(10_000));
+    let list = vec![entry.clone(); 90].join(", ");
+    let (rest, entries) =
+        listing(move || json_reply(&format!(r#"{{"state": [{list}], "x": [1], "event": 2}}"#)))
+            .await;
+    assert_eq!(rest, Ok(json!({ "event": 2 })));
+    assert_eq!(entries, vec![entry; 90]);
+}
+
+#[tokio::test]
+async fn a_list_that_goes_wrong() {
+    let (refused, _) = listing(|| reply(403, "", r#"{"errcode": "M_FORBIDDEN"}"#)).await;
+    assert!(matches!(refused, Err(RequestError::Refused { status: 403, .. })), "{refused:?}");
+    assert!(misbehaved(listing(|| json_reply(r#"{"state": {}}"#)).await.0).contains("a list"));
+    assert!(misbehaved(listing(|| Reply::Endless).await.0).contains("longer than 1000000 bytes"));
+    let half = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"state\": [1, {\"a\": 2";
+    let (cut, entries) = listing(|| Reply::Cut(half.to_vec())).await;
+    assert!(matches!(cut, Err(RequestError::Unreachable(_))), "{cut:?}");
+    assert_eq!(entries, ["1"], "what is cut is no entry");
+    let endless = || reply(200, "", format!(r#"{{"state": [{}"#, "0,".repeat(600_000)));
+    assert!(misbehaved(listing(endless).await.0).contains("longer than"));
+}
+
+/// Whoever loses interest in the entries ends the request.
+#[tokio::test]
+async fn entries_that_nobody_takes_end_the_request() {
+    let (_server, client) = pair(|_| json_reply(r#"{"state": [1, 2, 3], "event": 1}"#)).await;
+    let (entries, coming) = tokio::sync::mpsc::channel(1);
+    drop(coming);
+    let outcome = client.request_listing(get("/_matrix/x"), LISTING, entries).await;
+    assert!(misbehaved(outcome).contains("not wanted"));
+}
+
+/// A notary's documents are checked by their own signatures; the expired ones are of use.
+#[tokio::test]
+async fn keys_of_others_are_had_from_a_notary() {
+    let other = Signer::new("other.test".try_into().unwrap(), "ed25519:o", &[9; 32]).unwrap();
+    let document = |valid_until: u64| {
+        let mut document = Object::new();
+        document.insert("server_name".into(), json!("other.test"));
+        document.insert("valid_until_ts".into(), json!(valid_until));
+        document.insert("verify_keys".into(), json!({ "ed25519:o": { "key": other.public() } }));
+        other.sign_object(&mut document);
+        document
+    };
+    let (good, old, mut forged) = (document(NOW + 1), document(NOW - 1), document(NOW + 2));
+    forged["valid_until_ts"] = json!(NOW + 3);
+    let answer = json!({ "server_keys": [good, old, forged, "none"] }).to_string();
+    let (server, client) = pair(move |_| json_reply(&answer)).await;
+    let wanted = BTreeMap::from([("ed25519:o".to_owned(), 7)]);
+    let wanted = BTreeMap::from([(server_name!("other.test").to_owned(), wanted)]);
+    let keys = client.keys_by_notary(server_name!("remote.test"), &wanted).await.unwrap();
+    let until: Vec<_> = keys.iter().map(|keys| keys.valid_until).collect();
+    assert_eq!(until, [NOW + 1, NOW - 1]);
+    let seen = server.seen();
+    assert_eq!((seen[0].method.as_str(), seen[0].path.as_str()), ("POST", "/_matrix/key/v2/query"));
+    let criteria = json!({ "other.test": { "ed25519:o": { "minimum_valid_until_ts": 7 } } });
+    let asked: Value = serde_json::from_slice(&seen[0].body).unwrap();
+    assert_eq!(asked, json!({ "server_keys": criteria }));
 }

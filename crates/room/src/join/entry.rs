@@ -21,8 +21,10 @@ use crate::{
     place::{Placement, Source, decide},
 };
 
-/// Events that are checked and judged at a time.
-const CHUNK: usize = 100;
+/// Events that are checked and judged at a time, by number and by size: parsed, an event may take
+/// many times its bytes.
+const CHUNK: usize = 250;
+const CHUNK_BYTES: u64 = 1024 * 1024;
 /// Chunks whose signatures are checked side by side.
 const CHUNKS_AHEAD: usize = 2;
 
@@ -72,7 +74,7 @@ impl Rooms {
         let Intake { index, mut dropped, .. } = intake;
         let mut state = StateMap::new();
         let order = index.order(&arrival.create);
-        let mut chunks = stream::iter(order.chunks(CHUNK))
+        let mut chunks = stream::iter(index.parts(&order, CHUNK, CHUNK_BYTES))
             .map(|numbers| self.load(arrival, numbers.to_vec(), ring.clone()))
             .buffered(CHUNKS_AHEAD);
         while let Some(chunk) = chunks.next().await {

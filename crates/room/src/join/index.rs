@@ -17,18 +17,24 @@ struct Node {
     /// The event has come, and is not merely named by another.
     here: bool,
     in_state: bool,
+    bytes: u32,
     auth: Box<[u32]>,
 }
 
 impl Index {
-    /// Notes an event. `None` if it is here already.
-    pub fn add(&mut self, id: &EventId, auth_events: &[OwnedEventId]) -> Option<u32> {
+    /// Notes an event of so many bytes. `None` if it is here already.
+    pub fn add(&mut self, id: &EventId, auth_events: &[OwnedEventId], bytes: usize) -> Option<u32> {
         let number = self.number(id);
         if self.nodes[number as usize].here {
             return None;
         }
         let auth = auth_events.iter().map(|id| self.number(id)).collect();
-        self.nodes[number as usize] = Node { here: true, in_state: false, auth };
+        self.nodes[number as usize] = Node {
+            here: true,
+            in_state: false,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            auth,
+        };
         Some(number)
     }
 
@@ -74,6 +80,22 @@ impl Index {
         out
     }
 
+    /// Parts of an order, each with at most so many events and, unless it is one event, bytes.
+    pub fn parts<'a>(&self, order: &'a [u32], max_events: usize, max_bytes: u64) -> Vec<&'a [u32]> {
+        let mut parts = Vec::new();
+        let (mut start, mut bytes) = (0, 0);
+        for (end, number) in order.iter().enumerate() {
+            let size = u64::from(self.nodes[*number as usize].bytes);
+            if end > start && (end - start == max_events || bytes + size > max_bytes) {
+                parts.push(&order[start..end]);
+                (start, bytes) = (end, 0);
+            }
+            bytes += size;
+        }
+        parts.push(&order[start..]);
+        parts
+    }
+
     fn number(&mut self, id: &EventId) -> u32 {
         if let Some(number) = self.numbers.get(id) {
             return *number;
@@ -98,9 +120,9 @@ mod tests {
     #[test]
     fn an_event_counts_once() {
         let mut index = Index::default();
-        assert_eq!(index.add(&id(1), &[id(0)]), Some(0));
-        assert_eq!(index.add(&id(1), &[]), None);
-        assert_eq!(index.add(&id(0), &[]), Some(1));
+        assert_eq!(index.add(&id(1), &[id(0)], 1), Some(0));
+        assert_eq!(index.add(&id(1), &[], 1), None);
+        assert_eq!(index.add(&id(0), &[], 1), Some(1));
         assert_eq!(index.order(&id(0)), [1, 0]);
         assert!(!index.in_state(0));
         index.set_in_state(&id(1));
@@ -108,10 +130,20 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_bounded_by_number_and_size() {
+        let mut index = Index::default();
+        for (number, bytes) in [1, 1, 1, 9, 3, 3].into_iter().enumerate() {
+            index.add(&id(number), &[], bytes);
+        }
+        let parts: [&[u32]; 4] = [&[0, 1], &[2], &[3], &[4, 5]];
+        assert_eq!(index.parts(&[0, 1, 2, 3, 4, 5], 2, 6), parts);
+    }
+
+    #[test]
     fn a_cycle_ends() {
         let mut index = Index::default();
-        index.add(&id(0), &[id(1), id(0)]);
-        index.add(&id(1), &[id(0), id(7)]);
+        index.add(&id(0), &[id(1), id(0)], 1);
+        index.add(&id(1), &[id(0), id(7)], 1);
         let mut order = index.order(&id(7));
         order.sort();
         assert_eq!(order, [0, 1]);
@@ -129,7 +161,7 @@ mod tests {
             let mut by_number = BTreeMap::new();
             for event in arrival.into_iter().filter(|e| *e < edges.len() && *e != absent) {
                 let auth: Vec<_> = edges[event].iter().filter(|p| **p < event).map(|p| id(*p)).collect();
-                by_number.insert(index.add(&id(event), &auth).unwrap(), event);
+                by_number.insert(index.add(&id(event), &auth, 1).unwrap(), event);
             }
             let order: Vec<_> = index.order(&id(0)).iter().map(|n| by_number[n]).collect();
             prop_assert_eq!(order.len(), by_number.len());

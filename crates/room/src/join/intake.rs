@@ -80,9 +80,10 @@ impl Intake {
                 };
             }
         };
-        if let Some(number) = self.index.add(pdu.event_id(), pdu.auth_events()) {
+        let json = pdu.canonical_json();
+        if let Some(number) = self.index.add(pdu.event_id(), pdu.auth_events(), json.len()) {
             want_signers(&mut self.wanted, &pdu);
-            let json = RawValue::from_string(pdu.canonical_json()).expect("canonical JSON is JSON");
+            let json = RawValue::from_string(json).expect("canonical JSON is JSON");
             rows.put::<tables::Arrivals>(&(self.room_id.clone(), number.into()), &json);
         }
         if list == STATE && pdu.state_key().is_some() {
