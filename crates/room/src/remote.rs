@@ -59,8 +59,10 @@ pub trait Remote: Send + Sync + 'static {
     async fn keys_by_notary(
         &self,
         notary: &ServerName,
-        wanted: &WantedKeys,
-    ) -> Result<Vec<(OwnedServerName, ServerKeys)>, RemoteError>;
+        _wanted: &WantedKeys,
+    ) -> Result<Vec<(OwnedServerName, ServerKeys)>, RemoteError> {
+        Err(RemoteError::Incompatible(format!("{notary} is not asked as a notary")))
+    }
 }
 
 /// An entry of a list in an answer: the list's index in [`Listing::lists`], and its JSON.

@@ -231,7 +231,8 @@ impl Arrival {
             Some(known) => known.record.verdict.clone(),
             None => match judge_outlier(graph, event) {
                 Ok(verdict) => {
-                    graph.add(event, event_record(event, verdict.clone(), None, Some(&self.from)));
+                    graph
+                        .add(event, event_record(event, verdict.clone(), None, Some(&self.from)))?;
                     verdict
                 }
                 Err(RoomError::Missing(missing)) => {
