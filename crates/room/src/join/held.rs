@@ -25,7 +25,15 @@ const MAX_ROOMS: usize = 100;
 pub(crate) struct Joins {
     /// One handshake per room at a time.
     turns: RoomLocks,
-    held: Mutex<BTreeMap<OwnedRoomId, Held>>,
+    held: Mutex<BTreeMap<OwnedRoomId, Waiting>>,
+}
+
+/// What waits for a room.
+#[derive(Default)]
+struct Waiting {
+    /// Joins under way; none once the last one's events are being taken.
+    joins: usize,
+    events: Held,
 }
 
 /// Events with the servers that sent them, in order.
@@ -37,11 +45,18 @@ impl Joins {
         self.turns.lock(room_id).await
     }
 
-    /// Keeps events from now on, until the guard is dropped.
+    /// Keeps events from now on.
     fn begin(&self, room_id: &RoomId) {
         let mut held = self.lock();
-        if held.len() < MAX_ROOMS {
-            held.entry(room_id.to_owned()).or_default();
+        if held.len() < MAX_ROOMS || held.contains_key(room_id) {
+            held.entry(room_id.to_owned()).or_default().joins += 1;
+        }
+    }
+
+    /// A join is over: what is kept may be taken, unless there is another one.
+    fn end(&self, room_id: &RoomId) {
+        if let Some(waiting) = self.lock().get_mut(room_id) {
+            waiting.joins = waiting.joins.saturating_sub(1);
         }
     }
 
@@ -53,24 +68,25 @@ impl Joins {
         mut events: Vec<Object>,
     ) -> Vec<Object> {
         let mut held = self.lock();
-        let Some(list) = held.get_mut(room_id) else { return events };
-        let room = MAX_HELD.saturating_sub(list.len()).min(events.len());
-        list.extend(events.drain(..room).map(|event| (origin.to_owned(), event)));
+        let Some(waiting) = held.get_mut(room_id) else { return events };
+        let room = MAX_HELD.saturating_sub(waiting.events.len()).min(events.len());
+        waiting.events.extend(events.drain(..room).map(|event| (origin.to_owned(), event)));
         events
     }
 
-    /// What is kept for a room. Once there is nothing, nothing is kept any more.
+    /// What is kept for a room, unless a join is under way. Once there is nothing, nothing is kept
+    /// any more.
     fn take(&self, room_id: &RoomId) -> Option<Held> {
         let mut held = self.lock();
-        let list = held.get_mut(room_id)?;
-        if list.is_empty() {
+        let waiting = held.get_mut(room_id).filter(|waiting| waiting.joins == 0)?;
+        if waiting.events.is_empty() {
             held.remove(room_id);
             return None;
         }
-        Some(std::mem::take(list))
+        Some(std::mem::take(&mut waiting.events))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<OwnedRoomId, Held>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<OwnedRoomId, Waiting>> {
         self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -91,6 +107,7 @@ impl Underway {
 impl Drop for Underway {
     fn drop(&mut self) {
         let (rooms, room_id) = (self.rooms.clone(), self.room_id.clone());
+        rooms.inner.joins.end(&room_id);
         // Filling gaps takes time, for which nobody need wait.
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(async move { rooms.release(&room_id).await })),
@@ -128,6 +145,10 @@ mod tests {
         joins.begin(room);
         assert!(joins.hold(origin, room, events(2)).is_empty());
         assert_eq!(joins.hold(origin, other, events(1)).len(), 1);
+        joins.begin(room);
+        joins.end(room);
+        assert!(joins.take(room).is_none(), "there is another join");
+        joins.end(room);
         assert_eq!(joins.take(room).map(|held| held.len()), Some(2));
         assert_eq!(joins.hold(origin, room, events(MAX_HELD + 3)).len(), 3, "the list is full");
         assert_eq!(joins.take(room).map(|held| held.len()), Some(MAX_HELD));
