@@ -16,7 +16,7 @@ use super::intake::{Intake, Reasons};
 use crate::{
     RoomError, Rooms,
     change::{event_record, journal, move_state},
-    graph::Graph,
+    graph::{Graph, is_taken},
     outliers::judge_outlier,
     place::{Placement, Source, decide},
 };
@@ -227,8 +227,15 @@ impl Arrival {
 
     /// The verdict on an event. One that we had before keeps its own.
     fn judge(&self, graph: &Graph<'_>, event: &CheckedPdu) -> Result<Outcome, RoomError> {
+        if event.event_id() == self.create && !self.is_of_version(event) {
+            let why = "it names another room version than the template";
+            return Ok(Outcome::Refused(why.into()));
+        }
+        let taken = || Outcome::Refused("another event has this id".into());
         let verdict = match graph.event(event.event_id())? {
+            Some(known) if !known.pdu.is_same_event(event) => return Ok(taken()),
             Some(known) => known.record.verdict.clone(),
+            None if is_taken(graph.reader, event)? => return Ok(taken()),
             None => match judge_outlier(graph, event) {
                 Ok(verdict) => {
                     graph
@@ -248,6 +255,11 @@ impl Arrival {
             Verdict::Rejected(why) => Outcome::Refused(why),
             Verdict::Accepted | Verdict::SoftFailed(_) => Outcome::Accepted,
         })
+    }
+
+    fn is_of_version(&self, create: &Pdu) -> bool {
+        let named = create.content().get("room_version");
+        named.map_or(Some("1"), |named| named.as_str()) == Some(self.version.as_str())
     }
 
     fn place(
