@@ -128,11 +128,11 @@ async fn what_rests_on_a_dropped_event_is_dropped_too() {
     let stage = stage().await;
     let bad = stage.c().sign(member_draft(stage.a(), &stage.room, &stage.cat, &stage.cat, "join"));
     let mut draft = member_draft(stage.a(), &stage.room, &stage.cat, &stage.cat, "leave");
-    draft.auth_events.push(bad.event_id().to_owned());
+    draft.auth_events.push(bad.event_id().to_owned().into());
     let cats = stage.a().graph(&stage.room, |graph| {
         graph.current("m.room.member", stage.cat.as_str()).unwrap().unwrap().event_id().to_owned()
     });
-    draft.auth_events.retain(|id| *id != cats);
+    draft.auth_events.retain(|auth| auth.id() != cats);
     let good = stage.c().sign(draft);
     let (mut bad, good, cat) = (wire(&bad), wire(&good), stage.cat.to_string());
     bad["signatures"] = json!({});
