@@ -164,12 +164,10 @@ fn versions_1_and_2_carry_their_ids() {
     }
     event.insert("event_id".into(), json!(format!("${}:domain", "e".repeat(247))));
     assert!(parse("2", &event).is_ok());
-    // We cannot live in version 1 yet.
-    assert!(RoomVersion::parse("1").is_err() && RoomVersion::parse("2").is_ok());
     assert!(RoomVersion::parse("").is_err() && RoomVersion::parse("13").is_err());
     assert_eq!(RoomVersion::latest().as_str(), "12");
-    let usable: Vec<_> = RoomVersion::all().map(RoomVersion::as_str).collect();
-    assert_eq!(usable, ["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"]);
+    let all: Vec<_> = RoomVersion::all().map(RoomVersion::as_str).collect();
+    assert_eq!(all, ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"]);
 }
 
 /// A stray field is covered by the content hash, not by id and signature.

@@ -194,7 +194,7 @@ fn send_join(template: Value) -> (SendJoin, SendRequest) {
 #[test]
 fn a_join_names_the_versions_it_can_live_in() {
     let (_, request) = MakeJoin::new(join(), server(THEIRS));
-    assert_eq!(request.versions, ["2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"]);
+    assert_eq!(request.versions, ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"]);
     let known = Join { room_version: Some(version("9")), ..join() };
     assert_eq!(MakeJoin::new(known, server(THEIRS)).1.versions, ["9"]);
 }

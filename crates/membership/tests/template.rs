@@ -58,7 +58,7 @@ fn every_mismatch_has_its_own_error() {
     refused("/event/state_key", json!(""), StateKey);
     refused("/event/content/membership", json!("join"), Membership);
     refused("/room_version", json!("99"), UnsupportedVersion("99".into()));
-    refused("/room_version", json!("1"), UnsupportedVersion("1".into()));
+    refused("/room_version", json!("1"), EventId("prev_events"));
     refused("/room_version", json!(10), Field("room_version"));
     refused("/event", json!([]), Field("event"));
     refused("", json!("hello"), NotAnObject);
@@ -103,7 +103,7 @@ fn every_field_must_be_there() {
     assert_eq!(take(None, &answer), Err(Field("membership")));
     let mut answer = template("leave");
     answer.as_object_mut().unwrap().remove("room_version");
-    assert_eq!(take(None, &answer), Err(UnsupportedVersion("1".into())));
+    assert_eq!(take(None, &answer), Err(EventId("prev_events")), "read as of version 1");
     answer.as_object_mut().unwrap().remove("event");
     answer["room_version"] = json!("10");
     assert_eq!(take(None, &answer), Err(Field("event")));

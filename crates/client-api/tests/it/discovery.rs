@@ -27,9 +27,9 @@ async fn capabilities() {
     let body = server.user("ann").await.get("/capabilities").await.ok();
     let all = &body["capabilities"];
     assert_eq!(all["m.room_versions"]["default"], "12");
-    assert_eq!(all["m.room_versions"]["available"]["3"], "stable");
-    assert_eq!(all["m.room_versions"]["available"]["2"], "stable");
-    assert_eq!(all["m.room_versions"]["available"]["1"], json!(null));
+    assert_eq!(all["m.room_versions"]["available"]["1"], "stable");
+    assert_eq!(all["m.room_versions"]["available"]["12"], "stable");
+    assert_eq!(all["m.room_versions"]["available"]["13"], json!(null));
     assert_eq!(all["m.change_password"]["enabled"], false);
     assert_eq!(all["m.3pid_changes"]["enabled"], false);
 }

@@ -190,8 +190,8 @@ fn values_that_do_not_fit_say_what_does() {
          \"federation\" or both",
     );
     check(
-        "[rooms]\ndefault_version = \"1\"\n",
-        "exeunt.toml: `rooms.default_version` \"1\" does not fit; give one of the room versions \
+        "[rooms]\ndefault_version = \"13\"\n",
+        "exeunt.toml: `rooms.default_version` \"13\" does not fit; give one of the room versions \
          \"3\" to \"12\"",
     );
     check(
