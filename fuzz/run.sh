@@ -76,8 +76,8 @@ fuzz() {
             "corpus of $(find "$corpus" -type f | wc -l)"
         return
     fi
-    echo "$target: failed; the end of $log:"
-    grep -v '^#' "$log" | tail -n 40
+    echo "$target: failed, see $log:"
+    grep -A 3 -E "panicked at|SUMMARY" "$log" || tail -n 20 "$log"
     file=$(sed -n 's/.*Test unit written to //p' "$log" | tail -n 1)
     if [ -f "$file" ]; then
         echo "$target: again with: fuzz/run.sh replay $target $file"

@@ -12,6 +12,10 @@ fuzz_target!(|data: &[u8]| {
     let Ok(read) = parse(lines.filter_map(|line| HeaderValue::from_bytes(line).ok())) else {
         return;
     };
+    // Ruma lets any algorithm pass; what signs here is `ed25519` and a name that needs no escapes.
+    if !read.key.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b":_".contains(&b)) {
+        return;
+    }
     check(&read, &read.to_string());
     // As our own client writes it.
     let XMatrix { origin, key, sig, .. } = &read;

@@ -1,7 +1,7 @@
 //! Events that a hostile server makes: right but for what the step asks.
 
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
-use exeunt_core::{Object, RoomVersion, Signer, canonical::MAX_INT, hash, redact};
+use exeunt_core::{Object, RoomVersion, Signer, canonical::MAX_INT, encoding, hash, redact};
 use exeunt_room::graph::Graph;
 use exeunt_sim::Server;
 use serde_json::{Value, json};
@@ -84,8 +84,8 @@ impl Maker<'_> {
             "room_id": self.room,
             "origin": sender.server_name(),
             "content": content,
-            "prev_events": prev,
-            "auth_events": auth,
+            "prev_events": self.references(&prev),
+            "auth_events": self.references(&auth),
             "depth": depth,
             "origin_server_ts": TIME + shift,
         });
@@ -111,6 +111,15 @@ impl Maker<'_> {
             _ => {}
         }
         let mut event = object(event);
+        if self.version.id_is_claimed() {
+            // Any id will do that names a server, if it is another one for another event.
+            let own = encoding::to_base64_url(&hash::content_hash(&event));
+            let id = match step.damage {
+                Damage::TakenId(n) => self.id(n).to_string(),
+                _ => format!("${own}:{}", self.signer.server()),
+            };
+            event.insert("event_id".into(), id.into());
+        }
         hash::set_content_hash(&mut event);
         match step.damage {
             Damage::Unsigned => {
@@ -209,6 +218,15 @@ impl Maker<'_> {
         ids.sort();
         ids.dedup();
         ids
+    }
+
+    /// As the room version writes them; nobody checks the hashes of versions 1 and 2.
+    fn references(&self, ids: &[OwnedEventId]) -> Value {
+        let pair = |id: &OwnedEventId| match self.version.id_is_claimed() {
+            true => json!([id, { "sha256": "AAAA" }]),
+            false => json!(id),
+        };
+        ids.iter().map(pair).collect()
     }
 
     /// Any event that can be named.

@@ -8,7 +8,7 @@ const MAX_STEPS: usize = 24;
 
 #[derive(Debug)]
 pub struct Program {
-    /// Which of the usable room versions.
+    /// Which of the room versions.
     pub version: u8,
     pub steps: Vec<Step>,
 }
@@ -65,6 +65,8 @@ pub enum Damage {
     Lacks(u8),
     /// A top-level field is of another type.
     Mistyped(u8),
+    /// Under the id of another event, where events carry their ids.
+    TakenId(u8),
     OtherRoom,
     NoRoom,
     Float,
@@ -125,7 +127,8 @@ impl<'a> Arbitrary<'a> for Step {
                 170..180 => Damage::Unsigned,
                 180..190 => Damage::WrongKey,
                 190..205 => Damage::Lacks(damage),
-                205..220 => Damage::Mistyped(damage),
+                205..215 => Damage::Mistyped(damage),
+                215..220 => Damage::TakenId(more),
                 220..230 => Damage::OtherRoom,
                 230..238 => Damage::NoRoom,
                 238..246 => Damage::Float,
