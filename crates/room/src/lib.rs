@@ -24,6 +24,8 @@ mod append;
 mod change;
 pub mod create;
 mod directory;
+mod fetch;
+mod fetch_limits;
 mod ingest;
 pub mod invite;
 mod join;
@@ -92,6 +94,7 @@ struct Inner {
     notifier: notify::Notifier,
     keys: KeyCache,
     notary: notary::Notary,
+    fetch_limits: fetch_limits::FetchLimits,
     /// Held from the check that an alias is free to its commit.
     alias_lock: tokio::sync::Mutex<()>,
 }
@@ -118,6 +121,7 @@ impl Rooms {
                 notifier: notify::Notifier::default(),
                 keys,
                 notary: notary::Notary::default(),
+                fetch_limits: fetch_limits::FetchLimits::default(),
                 alias_lock: tokio::sync::Mutex::default(),
             }),
         }

@@ -17,6 +17,7 @@ use crate::{
     RoomError, Rooms,
     append::ClientTransaction,
     change::{Change, Effects},
+    fetch::FetchedState,
     graph::{Graph, Known},
     locks::RoomGuard,
 };
@@ -93,6 +94,32 @@ impl Rooms {
                 decide(graph, &ours, &event, &source, state_before, now)
             })
             .await?;
+        self.commit(guard, placement).await
+    }
+
+    /// Places an event upon the state that another server told. Of a state with holes only a
+    /// yes means anything: a no is not stored, and the event may come again.
+    pub(crate) async fn place_upon(
+        &self,
+        guard: &RoomGuard,
+        event: CheckedPdu,
+        source: Source,
+        state: &FetchedState,
+    ) -> Result<Verdict, RoomError> {
+        let room_id = guard.room_id().to_owned();
+        let (ours, now) = (self.server_name().to_owned(), self.now());
+        let (root, id) = (state.root, event.event_id().to_owned());
+        let placement = self
+            .inner
+            .store
+            .read(move |reader| {
+                let graph = Graph::of(reader, &room_id)?;
+                decide(graph, &ours, &event, &source, Some(root), now)
+            })
+            .await?;
+        if placement.verdict.is_rejected() && !state.complete {
+            return Err(RoomError::Missing(vec![id]));
+        }
         self.commit(guard, placement).await
     }
 

@@ -114,6 +114,11 @@ impl Rooms {
             };
             let answer = match outcome {
                 Ok(()) => json!({}),
+                // Not the event's fault, as far as we can tell: it is judged when it comes again.
+                Err(RoomError::Missing(missing)) => {
+                    tracing::info!(%origin, %room_id, ?event_id, lacks = missing.len(), "not judged");
+                    json!({})
+                }
                 Err(error) if is_ours(&error) => return Err(error),
                 Err(error) => {
                     tracing::info!(%origin, %room_id, ?event_id, %error, "an event was not taken");
