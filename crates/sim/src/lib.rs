@@ -16,7 +16,7 @@ use std::sync::Arc;
 use exeunt_core::ruma::ServerName;
 
 pub use clock::SimClock;
-pub use network::{Fault, Network};
+pub use network::{Fault, Network, Scripted};
 pub use server::{Server, refusal, status};
 
 /// Rounds after which [`Mesh::settle`] gives up: something runs in circles.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use exeunt_core::ruma::{OwnedServerName, ServerName};
-use exeunt_room::{RemoteError, Rooms};
+use exeunt_room::{Call, RemoteError, Rooms};
 use serde_json::Value;
 
 use crate::Server;
@@ -34,6 +34,25 @@ impl Fault {
     }
 }
 
+/// What a scripted server does with a request.
+pub enum Scripted {
+    /// It is honest.
+    Honest,
+    Answer(Result<Value, RemoteError>),
+    /// It never answers.
+    Silent,
+}
+
+impl Scripted {
+    /// A refusal with a Matrix error.
+    pub fn refused(status: u16, errcode: &str) -> Self {
+        let (errcode, message) = (errcode.into(), "scripted".into());
+        Self::Answer(Err(RemoteError::Refused { status, errcode, message }))
+    }
+}
+
+type Script = Arc<dyn Fn(&Call<'_>) -> Scripted + Send + Sync>;
+
 /// One request: from, to, endpoint.
 pub type Request = (OwnedServerName, OwnedServerName, &'static str);
 
@@ -44,6 +63,7 @@ struct State {
     faults: Vec<(OwnedServerName, &'static str, Fault)>,
     requests: Vec<Request>,
     transactions: u64,
+    scripts: BTreeMap<OwnedServerName, Script>,
 }
 
 /// Links between servers.
@@ -67,6 +87,20 @@ impl Network {
     /// The next request to that endpoint of `to` goes wrong. Faults of one endpoint queue up.
     pub fn fail_next(&self, to: &ServerName, endpoint: &'static str, fault: Fault) {
         self.state().faults.push((to.to_owned(), endpoint, fault));
+    }
+
+    /// Requests to `to` are answered by a script, for as long as the network is there.
+    pub fn script(
+        &self,
+        to: &ServerName,
+        script: impl Fn(&Call<'_>) -> Scripted + Send + Sync + 'static,
+    ) {
+        self.state().scripts.insert(to.to_owned(), Arc::new(script));
+    }
+
+    pub(crate) fn scripted(&self, to: &ServerName, call: &Call<'_>) -> Scripted {
+        let script = self.state().scripts.get(to).cloned();
+        script.map_or(Scripted::Honest, |script| script(call))
     }
 
     /// The requests since the last call, in order.

@@ -18,7 +18,7 @@ use exeunt_room::{
 use exeunt_sender::{SendError, TransactionAnswer, Transport};
 use serde_json::{Value, json};
 
-use crate::{Fault, Network};
+use crate::{Fault, Network, Scripted};
 
 /// The network as one server sees it.
 pub struct SimRemote {
@@ -31,6 +31,11 @@ impl Remote for SimRemote {
     async fn call(&self, server: &ServerName, call: Call<'_>) -> Result<Value, RemoteError> {
         let net = self.net.upgrade().ok_or_else(gone)?;
         let (rooms, fault) = net.route(&self.ours, server, endpoint(&call))?;
+        match net.scripted(server, &call) {
+            Scripted::Honest => {}
+            Scripted::Answer(answer) => return answer,
+            Scripted::Silent => return std::future::pending().await,
+        }
         let mut answer = serve(&rooms, &self.ours, call).await.map_err(refused)?;
         match fault {
             Some(Fault::AnswerLost) => Err(RemoteError::Unreachable("the answer is lost".into())),
