@@ -37,7 +37,8 @@ const CONCURRENT_FETCHES: usize = 8;
 pub(crate) struct Quest {
     pub room_id: OwnedRoomId,
     pub version: RoomVersion,
-    origin: OwnedServerName,
+    /// The server that sent the event.
+    pub origin: OwnedServerName,
     /// Whom to ask, in order.
     servers: Vec<OwnedServerName>,
     left: AtomicUsize,

@@ -196,7 +196,8 @@ impl Rooms {
         Ok(pool)
     }
 
-    /// Asks one server after the other for missing events until one has some.
+    /// Asks one server after the other for missing events until one has some: the server that has
+    /// the event for those before it, others, which may not have it, for the missing ones.
     async fn shrink_gap(
         &self,
         quest: &Quest,
@@ -204,17 +205,18 @@ impl Rooms {
         gap: &Gap,
         pool: &mut Pool,
     ) -> Result<bool, RoomError> {
+        let (room, limit) = (&*quest.room_id, MAX_MISSING_EVENTS);
         for server in quest.servers() {
-            let call = Call::MissingEvents {
-                room: &quest.room_id,
-                earliest,
-                latest: &gap.latest,
-                limit: MAX_MISSING_EVENTS,
+            let (call, key) = if *server == quest.origin {
+                (Call::MissingEvents { room, earliest, latest: &gap.latest, limit }, "events")
+            } else {
+                let from = &gap.missing[..gap.missing.len().min(MAX_LATEST)];
+                (Call::Backfill { room, from, limit }, "pdus")
             };
             let Some(answer) = self.ask(quest, server, call).await else { continue };
-            let mut events = array(&answer, "events");
+            let mut events = array(&answer, key);
             events.truncate(MAX_MISSING_EVENTS);
-            let events = self.check_answer(quest.version, &quest.room_id, events).await?;
+            let events = self.check_answer(quest.version, room, events).await?;
             if connect(pool, &gap.missing, events) {
                 return Ok(true);
             }

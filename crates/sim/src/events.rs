@@ -1,7 +1,7 @@
 //! Events made by hand: what a hostile or a merely odd server sends.
 
 use exeunt_core::{
-    CheckedPdu, Draft, Object,
+    CheckedPdu, Draft, Object, Pdu,
     ruma::{OwnedEventId, RoomId, UserId},
 };
 use exeunt_room::{graph::Graph, inbound::Transaction};
@@ -63,7 +63,7 @@ pub fn state_draft(
 }
 
 /// An event as transactions carry it.
-pub fn wire(event: &CheckedPdu) -> Value {
+pub fn wire(event: &Pdu) -> Value {
     Value::Object(event.object().clone())
 }
 
@@ -88,7 +88,7 @@ fn auth_events(graph: &Graph<'_>, membership: &str, keys: &[(&str, &str)]) -> Ve
 
 impl Server {
     /// Hands events to this server in a transaction of `from`. The answer, by event id.
-    pub async fn receive(&self, from: &Server, txn: &str, events: &[&CheckedPdu]) -> Object {
+    pub async fn receive(&self, from: &Server, txn: &str, events: &[&Pdu]) -> Object {
         let pdus = events.iter().map(|event| wire(event)).collect();
         let transaction = Transaction { pdus, edus: Vec::new() };
         let answer = self.rooms.receive_transaction(&from.name, txn, transaction).await;

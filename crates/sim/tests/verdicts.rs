@@ -2,7 +2,7 @@
 //! Spec-map 4.11.
 
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
-use exeunt_core::{CheckedPdu, Draft};
+use exeunt_core::{CheckedPdu, Draft, Pdu};
 use exeunt_room::{Preset, RemoteError, views::Viewer};
 use exeunt_sim::{
     Mesh, Scripted, Server,
@@ -58,7 +58,7 @@ impl Stage {
         self.a().graph(&self.room, |graph| graph.room.extremities.clone())
     }
 
-    async fn send(&self, txn: &str, events: &[&CheckedPdu]) -> Vec<Value> {
+    async fn send(&self, txn: &str, events: &[&Pdu]) -> Vec<Value> {
         let answer = self.a().receive(self.b(), txn, events).await;
         events.iter().map(|event| answer[event.event_id().as_str()].clone()).collect()
     }
