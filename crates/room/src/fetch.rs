@@ -6,12 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use exeunt_core::{CheckedPdu, Pdu, RoomVersion};
 use exeunt_store::records::Root;
 use futures_util::{StreamExt, stream};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
 use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Call, RemoteError, RoomError, Rooms,
@@ -24,6 +26,8 @@ use crate::{
 pub const MAX_SERVERS: usize = 5;
 /// Most requests on behalf of one event.
 pub const MAX_REQUESTS_PER_EVENT: usize = 300;
+/// Longest time that is spent on what one event lacks.
+pub const MAX_TIME_PER_EVENT: Duration = Duration::from_secs(120);
 /// Most auth events fetched one by one for one event.
 const MAX_SINGLE_FETCHES: usize = 100;
 /// Most times that fetched auth events lead to further ones.
@@ -42,6 +46,7 @@ pub(crate) struct Quest {
     /// Whom to ask, in order.
     servers: Vec<OwnedServerName>,
     left: AtomicUsize,
+    deadline: Instant,
     /// Whether anyone answered, be it with a refusal: silence says nothing of what there is.
     answered: AtomicBool,
 }
@@ -86,6 +91,7 @@ impl Rooms {
             servers,
             answered: AtomicBool::new(false),
             left: AtomicUsize::new(MAX_REQUESTS_PER_EVENT),
+            deadline: Instant::now() + MAX_TIME_PER_EVENT,
         })
     }
 
@@ -103,7 +109,10 @@ impl Rooms {
             tracing::info!(room_id = %quest.room_id, "the room has spent its requests");
             return None;
         }
-        let answer = self.call(server, call).await;
+        let answer = timeout_at(quest.deadline, self.call(server, call)).await;
+        let answer = answer.unwrap_or_else(|_| {
+            Err(RemoteError::Unreachable("the time for this event is over".into()))
+        });
         if !matches!(answer, Err(RemoteError::Unreachable(_))) {
             quest.answered.store(true, Ordering::Relaxed);
         }

@@ -91,10 +91,13 @@ struct Inner {
     clock: Clock,
     options: Options,
     locks: locks::RoomLocks,
+    /// Held by the transaction of a server that is being taken.
+    turns: locks::Locks<OwnedServerName>,
     notifier: notify::Notifier,
     keys: KeyCache,
     notary: notary::Notary,
     fetch_limits: fetch_limits::FetchLimits,
+    inbound: inbound::Queue,
     /// Held from the check that an alias is free to its commit.
     alias_lock: tokio::sync::Mutex<()>,
 }
@@ -118,10 +121,12 @@ impl Rooms {
                 clock,
                 options,
                 locks: locks::RoomLocks::default(),
+                turns: locks::Locks::default(),
                 notifier: notify::Notifier::default(),
                 keys,
                 notary: notary::Notary::default(),
                 fetch_limits: fetch_limits::FetchLimits::default(),
+                inbound: inbound::Queue::default(),
                 alias_lock: tokio::sync::Mutex::default(),
             }),
         }

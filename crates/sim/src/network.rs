@@ -64,6 +64,7 @@ struct State {
     requests: Vec<Request>,
     transactions: u64,
     scripts: BTreeMap<OwnedServerName, Script>,
+    keyless: BTreeSet<OwnedServerName>,
 }
 
 /// Links between servers.
@@ -71,7 +72,8 @@ struct State {
 pub struct Network(Mutex<State>);
 
 impl Network {
-    pub(crate) fn attach(&self, server: &Server) {
+    /// The server can be reached: one of the mesh when it starts, or one of another mesh.
+    pub fn attach(&self, server: &Server) {
         self.state().servers.insert(server.name.clone(), server.rooms.clone());
     }
 
@@ -96,6 +98,15 @@ impl Network {
         script: impl Fn(&Call<'_>) -> Scripted + Send + Sync + 'static,
     ) {
         self.state().scripts.insert(to.to_owned(), Arc::new(script));
+    }
+
+    /// Requests for the keys of a server are never answered.
+    pub fn hide_keys(&self, of: &ServerName) {
+        self.state().keyless.insert(of.to_owned());
+    }
+
+    pub(crate) fn hides_keys(&self, of: &ServerName) -> bool {
+        self.state().keyless.contains(of)
     }
 
     pub(crate) fn scripted(&self, to: &ServerName, call: &Call<'_>) -> Scripted {
