@@ -150,7 +150,7 @@ pub(crate) fn draft_on_head(
     intent: Intent,
     now: u64,
 ) -> Result<Draft, RoomError> {
-    let (prev_events, depth) = next_position(graph);
+    let (prev_events, depth) = next_position(graph)?;
     let auth_events = auth_event_ids(graph, &intent)?;
     Ok(Draft {
         version: graph.version,

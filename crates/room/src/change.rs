@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     RoomError,
+    collapse::DUMMY_EVENT,
     graph::{Graph, Known, missing_in_store},
     place::Source,
 };
@@ -23,6 +24,10 @@ use crate::{
 /// Most events that are walked to see past those that were not accepted. Beyond it a head more or
 /// less is all that goes wrong, and the next event mends it.
 const MAX_WALK: usize = 1_000;
+
+/// Most heads whose states are resolved together. With more, a new head's state is resolved with
+/// the room's, which costs the same however many there are (decision 0008).
+pub(crate) const MAX_RESOLVED_HEADS: usize = 20;
 
 /// An event on its way into the graph, and all that follows from it.
 pub(crate) struct Change<'a> {
@@ -66,7 +71,8 @@ impl Change<'_> {
                 batch.put::<tables::EventTransactions>(&event_id, &back);
             }
         }
-        if verdict.is_accepted() {
+        // Dummy events are of no interest to clients.
+        if verdict.is_accepted() && self.event.kind() != DUMMY_EVENT {
             batch.at_position(move |position, batch| {
                 let order = position as i64;
                 batch.put::<tables::Timeline>(&(room_id, order), &event_id);
@@ -109,12 +115,17 @@ impl Change<'_> {
         let mut room = graph.room.clone();
         let replaced = self.replaced()?;
         room.extremities.retain(|id| !replaced.contains(id));
-        let mut roots = Vec::new();
-        for id in &room.extremities {
-            let states = graph.event_here(id)?.record.states;
-            roots.push(states.ok_or_else(|| missing_in_store(id))?.after);
-        }
-        if !self.has_accepted_successor()? {
+        let is_head = !self.has_accepted_successor()?;
+        let mut roots = if room.extremities.len() < MAX_RESOLVED_HEADS {
+            let state_after = |id: &OwnedEventId| {
+                let states = graph.event_here(id)?.record.states;
+                Ok(states.ok_or_else(|| missing_in_store(id))?.after)
+            };
+            room.extremities.iter().map(state_after).collect::<Result<_, RoomError>>()?
+        } else {
+            vec![room.state]
+        };
+        if is_head {
             room.extremities.push(self.event.event_id().to_owned());
             room.depth = room.depth.max(self.event.depth());
             roots.push(after);

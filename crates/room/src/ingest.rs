@@ -13,13 +13,15 @@ use crate::{
     fetch::{Quest, array},
     graph::{Graph, is_joined, load_event},
     outliers::{Pool, in_graph_order},
-    place::Source,
+    place::{Source, newest_heads},
 };
 
 /// Most events asked for in one request for missing events.
 const MAX_MISSING_EVENTS: usize = 50;
 /// Most events that one such request names as the ends of gaps.
 const MAX_LATEST: usize = 20;
+/// Most of our extremities that such a request names.
+const MAX_EARLIEST: usize = 20;
 /// Most times that answers about missing events lead to further gaps, and are followed.
 pub const MAX_GAP_ROUNDS: usize = 10;
 /// Most events of gaps that are worked on for one event.
@@ -95,7 +97,7 @@ impl Rooms {
         }
         let verdict = self.place(&guard, event.clone(), source, None).await?;
         report(event, &verdict);
-        Ok(())
+        self.collapse_heads(&guard).await
     }
 
     /// Places an event that lacks something: the events of the gap first, old to new, and it at
@@ -149,12 +151,13 @@ impl Rooms {
                 None => self.place(&guard, event.clone(), source.clone(), None).await,
                 Some(state) => self.place_upon(&guard, event.clone(), source.clone(), state).await,
             };
+            if let Ok(verdict) = &placed {
+                report(event, verdict);
+                return self.collapse_heads(&guard).await;
+            }
             drop(guard);
             match placed {
-                Ok(verdict) => {
-                    report(event, &verdict);
-                    return Ok(());
-                }
+                Ok(_) => return Ok(()),
                 Err(RoomError::Missing(missing)) if is_about_auth(event, &missing) => {
                     if std::mem::replace(&mut auth_asked, true) {
                         return Err(RoomError::Missing(missing));
@@ -245,7 +248,7 @@ impl Rooms {
                         gap.latest.push(id.clone());
                     }
                 }
-                Ok((graph.room.extremities.clone(), gap))
+                Ok((newest_heads(&graph, MAX_EARLIEST)?, gap))
             })
             .await
     }

@@ -22,6 +22,7 @@ pub mod views;
 
 mod append;
 mod change;
+mod collapse;
 pub mod create;
 mod directory;
 mod fetch;
@@ -98,6 +99,7 @@ struct Inner {
     notary: notary::Notary,
     fetch_limits: fetch_limits::FetchLimits,
     inbound: inbound::Queue,
+    collapses: collapse::Collapses,
     /// Held from the check that an alias is free to its commit.
     alias_lock: tokio::sync::Mutex<()>,
 }
@@ -127,6 +129,7 @@ impl Rooms {
                 notary: notary::Notary::default(),
                 fetch_limits: fetch_limits::FetchLimits::default(),
                 inbound: inbound::Queue::default(),
+                collapses: collapse::Collapses::default(),
                 alias_lock: tokio::sync::Mutex::default(),
             }),
         }

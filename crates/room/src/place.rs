@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Most `prev_events` of an event that we build.
-const MAX_OWN_PREV_EVENTS: usize = 10;
+pub(crate) const MAX_OWN_PREV_EVENTS: usize = 10;
 
 /// How an event came to be placed.
 #[derive(Debug, Clone)]
@@ -267,9 +267,24 @@ pub(crate) fn refusal(result: Result<(), AuthError>) -> Result<Option<String>, R
 }
 
 /// The `prev_events` and depth of the next event that we build.
-pub(crate) fn next_position(graph: &Graph<'_>) -> (Vec<OwnedEventId>, u64) {
-    let mut prev = graph.room.extremities.clone();
-    prev.truncate(MAX_OWN_PREV_EVENTS);
+pub(crate) fn next_position(graph: &Graph<'_>) -> Result<(Vec<OwnedEventId>, u64), RoomError> {
+    let prev = newest_heads(graph, MAX_OWN_PREV_EVENTS)?;
     let depth = (graph.room.depth + 1).min(exeunt_core::canonical::MAX_INT as u64);
-    (prev, depth)
+    Ok((prev, depth))
+}
+
+/// At most so many of the room's extremities: the deepest, and among equals the greatest ids.
+pub(crate) fn newest_heads(
+    graph: &Graph<'_>,
+    limit: usize,
+) -> Result<Vec<OwnedEventId>, RoomError> {
+    let heads = &graph.room.extremities;
+    if heads.len() <= limit {
+        return Ok(heads.clone());
+    }
+    let with_depth = |id: &OwnedEventId| Ok((graph.event_here(id)?.pdu.depth(), id.clone()));
+    let mut heads = heads.iter().map(with_depth).collect::<Result<Vec<_>, RoomError>>()?;
+    heads.sort_by(|a, b| b.cmp(a));
+    heads.truncate(limit);
+    Ok(heads.into_iter().map(|(_, id)| id).collect())
 }
