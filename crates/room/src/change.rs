@@ -52,7 +52,10 @@ impl Change<'_> {
     pub fn write_event(&self, verdict: &Verdict, states: States) -> Result<(), RoomError> {
         let event_id = self.event.event_id().to_owned();
         let room_id = self.graph.room_id.clone();
-        let record = event_record(self.event, verdict.clone(), Some(states), self.source.from());
+        let mut record =
+            event_record(self.event, verdict.clone(), Some(states), self.source.from());
+        // History that was fetched before has an order, and keeps it.
+        record.order = self.graph.event(&event_id)?.and_then(|known| known.record.order);
         let record = self.graph.add(self.event, record)?;
         if verdict.is_accepted() {
             self.apply_redaction()?;
@@ -72,7 +75,8 @@ impl Change<'_> {
             }
         }
         // Dummy events are of no interest to clients.
-        if verdict.is_accepted() && self.event.kind() != DUMMY_EVENT {
+        let is_shown = verdict.is_accepted() && self.event.kind() != DUMMY_EVENT;
+        if is_shown && record.order.is_none() {
             batch.at_position(move |position, batch| {
                 let order = position as i64;
                 batch.put::<tables::Timeline>(&(room_id, order), &event_id);

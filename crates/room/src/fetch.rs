@@ -11,7 +11,7 @@ use std::time::Duration;
 use exeunt_core::{CheckedPdu, Pdu, RoomVersion};
 use exeunt_store::records::Root;
 use futures_util::{StreamExt, stream};
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
@@ -59,6 +59,25 @@ pub(crate) struct FetchedState {
 }
 
 impl Quest {
+    /// Asks the first few of `servers`. `origin` is the one that what is found is filed under.
+    pub fn new(
+        room_id: OwnedRoomId,
+        version: RoomVersion,
+        origin: OwnedServerName,
+        mut servers: Vec<OwnedServerName>,
+    ) -> Self {
+        servers.truncate(MAX_SERVERS);
+        Self {
+            room_id,
+            version,
+            origin,
+            servers,
+            left: AtomicUsize::new(MAX_REQUESTS_PER_EVENT),
+            deadline: Instant::now() + MAX_TIME_PER_EVENT,
+            answered: AtomicBool::new(false),
+        }
+    }
+
     pub fn servers(&self) -> &[OwnedServerName] {
         &self.servers
     }
@@ -76,23 +95,26 @@ impl Rooms {
         origin: &OwnedServerName,
         event: &Pdu,
     ) -> Result<Quest, RoomError> {
-        let room_id = event.room_id().to_owned();
-        let joined =
-            self.store().read(move |reader| crate::graph::joined_servers(reader, &room_id)).await?;
-        let mut servers = vec![origin.clone(), event.origin().to_owned()];
-        servers.extend(joined);
+        let mut first = vec![origin.clone(), event.origin().to_owned()];
+        first.extend(self.other_servers(event.room_id()).await?);
         let mut seen = BTreeSet::new();
-        servers.retain(|server| server != self.server_name() && seen.insert(server.clone()));
-        servers.truncate(MAX_SERVERS);
-        Ok(Quest {
-            room_id: event.room_id().to_owned(),
-            version: event.version(),
-            origin: origin.clone(),
-            servers,
-            answered: AtomicBool::new(false),
-            left: AtomicUsize::new(MAX_REQUESTS_PER_EVENT),
-            deadline: Instant::now() + MAX_TIME_PER_EVENT,
-        })
+        first.retain(|server| server != self.server_name() && seen.insert(server.clone()));
+        Ok(Quest::new(event.room_id().to_owned(), event.version(), origin.clone(), first))
+    }
+
+    /// The other servers in a room.
+    pub(crate) async fn other_servers(
+        &self,
+        room_id: &RoomId,
+    ) -> Result<Vec<OwnedServerName>, RoomError> {
+        let (room_id, ours) = (room_id.to_owned(), self.server_name().to_owned());
+        self.store()
+            .read(move |reader| {
+                let mut servers = crate::graph::joined_servers(reader, &room_id)?;
+                servers.retain(|server| *server != ours);
+                Ok(servers)
+            })
+            .await
     }
 
     /// Makes one request of a quest. `None` where the server does not help, or no budget is left.
@@ -141,32 +163,32 @@ impl Rooms {
             let pool = self.check_answer(quest.version, &quest.room_id, chain).await?;
             self.keep_outliers(quest, pool).await?;
         }
-        let pool = Pool::from([(event.event_id().to_owned(), event.clone())]);
-        let pool = self.with_auth_events(quest, pool, event.event_id().to_owned()).await?;
+        let id = event.event_id().to_owned();
+        let mut pool = Pool::from([(id.clone(), event.clone())]);
+        self.add_auth_events(quest, &mut pool).await?;
+        pool.remove(&id);
         self.keep_outliers(quest, pool).await
     }
 
-    /// The pool with the auth events that it lacks, fetched one by one, each at most once; without
-    /// the event that it is all about.
-    async fn with_auth_events(
+    /// Adds the auth events that a pool lacks, fetched one by one, each asked for at most once.
+    pub(crate) async fn add_auth_events(
         &self,
         quest: &Quest,
-        mut pool: Pool,
-        about: OwnedEventId,
-    ) -> Result<Pool, RoomError> {
+        pool: &mut Pool,
+    ) -> Result<(), RoomError> {
         let mut asked = BTreeSet::new();
         for _ in 0..MAX_AUTH_ROUNDS {
             let named = pool.values().flat_map(|event| event.auth_events()).cloned().collect();
             let mut wanted = self.unknown(quest, named).await?;
-            wanted.retain(|id| !pool.contains_key(id) && asked.insert(id.clone()));
-            wanted.truncate(MAX_SINGLE_FETCHES.saturating_sub(pool.len()));
+            wanted.retain(|id| !pool.contains_key(id) && !asked.contains(id));
+            wanted.truncate(MAX_SINGLE_FETCHES.saturating_sub(asked.len()));
             if wanted.is_empty() {
                 break;
             }
+            asked.extend(wanted.iter().cloned());
             pool.extend(self.fetch_events(quest, wanted).await?);
         }
-        pool.remove(&about);
-        Ok(pool)
+        Ok(())
     }
 
     /// Asks for the state before an event beyond a gap, resolved with the states that we know.
@@ -275,7 +297,7 @@ impl Rooms {
         Ok(pool)
     }
 
-    async fn keep_outliers(&self, quest: &Quest, pool: Pool) -> Result<(), RoomError> {
+    pub(crate) async fn keep_outliers(&self, quest: &Quest, pool: Pool) -> Result<(), RoomError> {
         if pool.is_empty() {
             return Ok(());
         }

@@ -296,7 +296,7 @@ impl Rooms {
 }
 
 /// Adds those of `events` to the pool that lead back from the missing ones. Whether there are any.
-fn connect(pool: &mut Pool, missing: &[OwnedEventId], mut events: Pool) -> bool {
+pub(crate) fn connect(pool: &mut Pool, missing: &[OwnedEventId], mut events: Pool) -> bool {
     let before = pool.len();
     let mut work = missing.to_vec();
     while let Some(id) = work.pop() {

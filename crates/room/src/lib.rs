@@ -27,6 +27,7 @@ pub mod create;
 mod directory;
 mod fetch;
 mod fetch_limits;
+mod history;
 mod ingest;
 pub mod invite;
 mod join;
@@ -43,7 +44,7 @@ use std::{sync::Arc, time::Duration};
 
 use exeunt_core::{RoomVersion, Signer};
 use exeunt_store::Store;
-use ruma::{OwnedServerName, ServerName};
+use ruma::{OwnedRoomId, OwnedServerName, ServerName};
 
 pub use append::{ClientTransaction, Intent};
 pub use create::{NewRoom, Preset};
@@ -100,6 +101,8 @@ struct Inner {
     fetch_limits: fetch_limits::FetchLimits,
     inbound: inbound::Queue,
     collapses: collapse::Collapses,
+    /// Held by the fetch of a room's history.
+    histories: locks::Locks<OwnedRoomId>,
     /// Held from the check that an alias is free to its commit.
     alias_lock: tokio::sync::Mutex<()>,
 }
@@ -130,6 +133,7 @@ impl Rooms {
                 fetch_limits: fetch_limits::FetchLimits::default(),
                 inbound: inbound::Queue::default(),
                 collapses: collapse::Collapses::default(),
+                histories: locks::Locks::default(),
                 alias_lock: tokio::sync::Mutex::default(),
             }),
         }
