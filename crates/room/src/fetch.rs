@@ -65,6 +65,7 @@ impl Quest {
         version: RoomVersion,
         origin: OwnedServerName,
         mut servers: Vec<OwnedServerName>,
+        time: Duration,
     ) -> Self {
         servers.truncate(MAX_SERVERS);
         Self {
@@ -73,7 +74,7 @@ impl Quest {
             origin,
             servers,
             left: AtomicUsize::new(MAX_REQUESTS_PER_EVENT),
-            deadline: Instant::now() + MAX_TIME_PER_EVENT,
+            deadline: Instant::now() + time,
             answered: AtomicBool::new(false),
         }
     }
@@ -99,7 +100,8 @@ impl Rooms {
         first.extend(self.other_servers(event.room_id()).await?);
         let mut seen = BTreeSet::new();
         first.retain(|server| server != self.server_name() && seen.insert(server.clone()));
-        Ok(Quest::new(event.room_id().to_owned(), event.version(), origin.clone(), first))
+        let (room_id, version) = (event.room_id().to_owned(), event.version());
+        Ok(Quest::new(room_id, version, origin.clone(), first, MAX_TIME_PER_EVENT))
     }
 
     /// The other servers in a room.
@@ -147,6 +149,16 @@ impl Rooms {
         }
     }
 
+    /// Checks events of an answer. Keys that do not come in time leave none of them.
+    pub(crate) async fn check_fetched(
+        &self,
+        quest: &Quest,
+        events: Vec<Value>,
+    ) -> Result<Pool, RoomError> {
+        let check = self.check_answer(quest.version, &quest.room_id, events);
+        timeout_at(quest.deadline, check).await.unwrap_or_else(|_| Ok(Pool::new()))
+    }
+
     /// Fetches what an event's `auth_events` name and all that those rest on, as outliers.
     pub(crate) async fn fetch_auth(
         &self,
@@ -160,7 +172,7 @@ impl Rooms {
             let call = Call::EventAuth { room: &quest.room_id, event: event.event_id() };
             let Some(answer) = self.ask(quest, server, call).await else { continue };
             let chain = array(&answer, "auth_chain");
-            let pool = self.check_answer(quest.version, &quest.room_id, chain).await?;
+            let pool = self.check_fetched(quest, chain).await?;
             self.keep_outliers(quest, pool).await?;
         }
         let id = event.event_id().to_owned();
@@ -214,7 +226,7 @@ impl Rooms {
                 let Some(answer) = self.ask(quest, server, call).await else { continue };
                 let mut events = array(&answer, "pdus");
                 events.extend(array(&answer, "auth_chain"));
-                self.check_answer(quest.version, room, events).await?
+                self.check_fetched(quest, events).await?
             } else {
                 self.fetch_events(quest, wanted).await?
             };
@@ -283,8 +295,7 @@ impl Rooms {
             // An answer holds one event; what else it holds was not asked for.
             let events = answers.into_iter().flatten();
             let events = events.filter_map(|answer| array(&answer, "pdus").into_iter().next());
-            let mut found =
-                self.check_answer(quest.version, &quest.room_id, events.collect()).await?;
+            let mut found = self.check_fetched(quest, events.collect()).await?;
             found.retain(|id, _| wanted.contains(id));
             wanted.retain(|id| !found.contains_key(id));
             pool.extend(found);

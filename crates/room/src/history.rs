@@ -4,7 +4,7 @@
 //! checked and judged by their auth events. Their place is told by their depth alone: the state at
 //! them is not known, and the first one that is speaks for it (`views::visibility`).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use exeunt_store::{Batch, Reader, records::EventRecord, tables};
 use ruma::{OwnedEventId, RoomId};
@@ -21,6 +21,8 @@ use crate::{
 
 /// Events asked for at a time.
 const MAX_EVENTS: usize = 100;
+/// Longest time that a client waits for it.
+const MAX_TIME: Duration = Duration::from_secs(15);
 /// Rows at the start of the timeline that are looked at for what came before.
 const MAX_FIRST_ROWS: usize = 20;
 /// Most events that one request starts from.
@@ -41,13 +43,13 @@ impl Rooms {
         let (false, Some(first)) = (from.is_empty(), servers.first().cloned()) else {
             return Ok(false);
         };
-        let quest = Quest::new(room_id.to_owned(), version, first, servers);
+        let quest = Quest::new(room_id.to_owned(), version, first, servers, MAX_TIME);
         for server in quest.servers() {
             let call = Call::Backfill { room: room_id, from: &from, limit: MAX_EVENTS };
             let Some(answer) = self.ask(&quest, server, call).await else { continue };
             let mut events = array(&answer, "pdus");
             events.truncate(MAX_EVENTS);
-            let events = self.check_answer(version, room_id, events).await?;
+            let events = self.check_fetched(&quest, events).await?;
             let mut pool = Pool::new();
             if !connect(&mut pool, &from, events) {
                 continue;

@@ -219,7 +219,7 @@ impl Rooms {
             let Some(answer) = self.ask(quest, server, call).await else { continue };
             let mut events = array(&answer, key);
             events.truncate(MAX_MISSING_EVENTS);
-            let events = self.check_answer(quest.version, room, events).await?;
+            let events = self.check_fetched(quest, events).await?;
             if connect(pool, &gap.missing, events) {
                 return Ok(true);
             }

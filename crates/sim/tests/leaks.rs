@@ -6,7 +6,7 @@ use exeunt_core::{Draft, Object};
 use exeunt_room::{
     Intent, Preset, RoomError,
     inbound::{Admitted, MissingEvents},
-    views::Viewer,
+    views::{ContextRequest, EventFilter, Viewer},
 };
 use exeunt_sim::{
     Mesh, Server,
@@ -141,6 +141,22 @@ async fn a_clients_event_stays_in_its_room() {
     // Ann is in both rooms: the path must be right all the same.
     assert!(stage.read(&stage.open, &stage.secret).await.is_none());
     assert!(stage.read(&stage.open, &stage.bridge).await.is_none());
+}
+
+#[tokio::test]
+async fn a_clients_context_stays_in_its_room() {
+    let stage = stage().await;
+    let rooms = &stage.a().rooms;
+    let read = |room_id: &OwnedRoomId, event_id: &OwnedEventId| {
+        let viewer = Viewer { user: stage.ann.clone(), device: None, now: 0 };
+        let (room_id, event_id) = (room_id.clone(), event_id.clone());
+        let filter = EventFilter::default();
+        rooms.context(ContextRequest { viewer, room_id, event_id, limit: Some(50), filter })
+    };
+    assert!(read(&stage.closed, &stage.secret).await.unwrap().is_some());
+    assert!(read(&stage.open, &stage.secret).await.unwrap().is_none());
+    let context = read(&stage.open, &stage.here).await.unwrap().expect("it is there");
+    assert!(!format!("{context:?}").contains("secret"));
 }
 
 #[tokio::test]
