@@ -9,12 +9,12 @@ RELEASE := $(CARGO_TARGET_DIR)/release/exeunt
 # RocksDB is compiled once, for every profile.
 CARGO = ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/tools/rocksdb.sh)" cargo
 
-.PHONY: demo test check interop crash image mesh-test bench-footprint build release tools
+.PHONY: demo test check interop oracle crash fuzz image mesh-test bench-footprint build release tools
 
 demo: build
 	@EXEUNT_BIN=$(BIN) "$$(tests/interop/setup.sh)" -B tests/interop/demo.py --peer $(PEER)
 
-test: check interop crash
+test: check interop oracle crash
 
 # Formatting, lints, house rules, and every Rust test.
 check: tools
@@ -26,9 +26,18 @@ check: tools
 interop: build
 	EXEUNT_BIN=$(BIN) tests/interop/run.sh nio synapse hostile
 
+# Our rules and Synapse's on random rooms; EXEUNT_GRAPHS says how many (500), EXEUNT_SEED where from.
+oracle: build
+	EXEUNT_GRAPHS_BIN=$(CARGO_TARGET_DIR)/debug/exeunt-graphs tests/oracle/run.sh
+
 # kill -9 under load; EXEUNT_CRASH_ROUNDS says how often (20).
 crash: build
 	EXEUNT_BIN=$(BIN) tests/interop/run.sh crash
+
+# Hostile bytes on what meets them first; EXEUNT_FUZZ_SECONDS says how long for each target (10).
+fuzz: tools
+	fuzz/run.sh check
+	fuzz/run.sh $${EXEUNT_FUZZ_SECONDS:-10}
 
 # The server's image and Complement's; an engine is started where none answers.
 image: release

@@ -9,7 +9,7 @@
 set -eu
 
 # The bases that there are everywhere else; the same as in the Dockerfiles.
-PUBLIC_BASE=gcr.io/distroless/cc-debian12
+PUBLIC_BASE=gcr.io/distroless/cc-debian12:nonroot
 PUBLIC_DEBIAN=debian:bookworm-slim
 PULL_DEADLINE=120
 
@@ -62,7 +62,12 @@ chmod 755 "$context/exeunt" "$context/data"
 cp "$deploy/image/exeunt.toml" "$context/exeunt.toml"
 chmod 644 "$context/exeunt.toml"
 build --file "$deploy/Dockerfile" --tag "$image" --build-arg "BASE=$base" "$context"
-docker run --rm "$image" --version >/dev/null || { say "the binary does not start in $image"; exit 1; }
+docker run --rm "$image" --version >/dev/null 2>"$log" || {
+    cat "$log" >&2
+    say "the binary does not start on $base; if that lacks a version of GLIBC or GLIBCXX, it is older than"
+    say "this system: name a base that is not, such as EXEUNT_BASE=gcr.io/distroless/cc-debian13:nonroot"
+    exit 1
+}
 say "$image, $(($(docker image inspect --format '{{.Size}}' "$image") / 1000000)) MB"
 
 if [ "${2:-}" = complement ]; then

@@ -1,4 +1,4 @@
-"""Fixtures: the mesh that run.sh has brought up, and users who come and go with a test."""
+"""The mesh that run.sh has brought up, users who come and go with a test, and what they see."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import mesh
+import pytest
 import pytest_asyncio
-from client import User
+from client import Refused, User
 from mesh import Container
 
 NewUser = Callable[[Container, str], Awaitable[User]]
+
+ROOM_VERSION = "12"
 
 
 @pytest_asyncio.fixture(scope="session")
@@ -40,3 +43,13 @@ async def new_user() -> AsyncIterator[NewUser]:
     yield create
     for user in users:
         await user.close()
+
+
+async def refused_invite(inviter: User, invitee: User) -> None:
+    """The invite fails, and nobody is invited."""
+    room = await inviter.create_room(ROOM_VERSION)
+    with pytest.raises(Refused):
+        await inviter.invite(room, invitee.id)
+    assert await inviter.membership(room, invitee.id) is None
+    await invitee.sync()
+    assert room not in invitee.view.invited

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ca import Authority
+from client import eventually
 
 #: In the order of `deploy/mesh/docker-compose.yml`, with what runs there.
 SERVERS = {"hs1": "exeunt", "hs2": "exeunt", "hs3": "exeunt", "hs4": "synapse"}
 SECRET = "mesh-secret"
 COMMAND_DEADLINE = 60.0
+#: The runtime gives up on freezing a container in which a health check is just being started.
+PAUSE_ATTEMPTS = 5
 
 
 class DockerFailed(Exception):
@@ -42,7 +45,13 @@ class Container:
         return self.kind == "exeunt"
 
     async def pause(self) -> None:
-        await docker("pause", self.id)
+        for attempt in range(1, PAUSE_ATTEMPTS + 1):
+            try:
+                await docker("pause", self.id)
+                break
+            except DockerFailed as failed:
+                if "unable to freeze" not in str(failed) or attempt == PAUSE_ATTEMPTS:
+                    raise
         self.paused = True
 
     async def unpause(self) -> None:
@@ -59,6 +68,29 @@ class Container:
 
     async def log(self) -> str:
         return await docker("logs", self.id)
+
+    async def log_from_now(self) -> Log:
+        return Log(self, len(await self.log()))
+
+    def log_from_start(self) -> Log:
+        return Log(self, 0)
+
+
+@dataclass(frozen=True)
+class Log:
+    """What a server writes, from some character on."""
+
+    server: Container
+    start: int
+
+    async def shows(self, *words: str) -> None:
+        """Some line has all the words, or will have."""
+
+        async def has_line() -> bool:
+            lines = (await self.server.log())[self.start :].splitlines()
+            return any(all(word in line for word in words) for line in lines)
+
+        await eventually(has_line, f"a line of {self.server.name}'s log with {words}")
 
 
 async def find(name: str, kind: str, authority: Authority) -> Container:

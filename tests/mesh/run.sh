@@ -25,6 +25,13 @@ SYNAPSE_IMAGE=$("$mesh/synapse/build.sh")
 export SYNAPSE_IMAGE
 python=$("$root/tests/interop/setup.sh")
 
+# Servers with a clock of their own. The classic builder is in every engine.
+export CLOCK_IMAGE=exeunt-clock:latest
+docker buildx version >/dev/null 2>&1 || export DOCKER_BUILDKIT=0
+debian=$("$root/deploy/tools/image.sh" base)
+built=$(docker build --quiet --tag "$CLOCK_IMAGE" --build-arg "EXEUNT=$EXEUNT_IMAGE" \
+    --build-arg "BASE=$debian" "$here/clock" 2>&1) || { say "$built"; exit 1; }
+
 # Names and ports that no mesh beside this one has.
 export MESH_PROJECT="exeunt-mesh-test-$$" MESH_NETWORK="exeunt-mesh-test-$$"
 export HS1_PORT= HS2_PORT= HS3_PORT= HS4_PORT=
@@ -69,6 +76,7 @@ trap 'exit 143' TERM
 CA_NAME="another CA" "$mesh/ca.sh" "$MESH_STATE/other" stranger impostor
 LEAF_NAME=elsewhere "$mesh/ca.sh" "$MESH_STATE" misnamed
 LEAF_EXPIRED=1 "$mesh/ca.sh" "$MESH_STATE" expired
+"$mesh/ca.sh" "$MESH_STATE" behind ahead month-ahead
 # Containers run as other users.
 chmod 755 "$MESH_STATE" "$MESH_STATE/other"
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 from client import User
-from conftest import NewUser
+from conftest import ROOM_VERSION, NewUser
 from mesh import SERVERS, Container
 
-ROOM_VERSION = "12"
 #: How long a client may wait for its 200 when the inviter's server cannot be reached.
 AT_ONCE = 5.0
 #: A rejection reaches an inviter that is back within this many seconds.

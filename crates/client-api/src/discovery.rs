@@ -49,7 +49,7 @@ async fn capabilities(
     _: Session,
     _: capabilities::Request,
 ) -> Result<capabilities::Response, MatrixError> {
-    let available: BTreeMap<_, _> = RoomVersion::usable()
+    let available: BTreeMap<_, _> = RoomVersion::all()
         .map(|version| (version.id().clone(), RoomVersionStability::Stable))
         .collect();
     let mut profile_fields = ProfileFieldsCapability::new(true);

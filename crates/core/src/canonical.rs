@@ -2,7 +2,7 @@
 //!
 //! Specification: appendices, "Canonical JSON"; strict since room version 6.
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 use thiserror::Error;
 
 use crate::Object;
@@ -41,8 +41,11 @@ pub fn check_object(object: &Object) -> Result<(), CanonicalError> {
 
 /// The canonical encoding of an object.
 ///
-/// Numbers that strict canonical JSON forbids are written as serde_json does; callers in room
-/// versions that forbid them run [`check_object`] first.
+/// Numbers that strict canonical JSON forbids (callers in room versions that forbid them run
+/// [`check_object`] first) are written as Synapse writes them, for whatever it sends must hash the
+/// same here: floats as Python does, integers of up to 64 bits in full. Two spellings are lost when
+/// the JSON is read, before this: an integer beyond 64 bits is a float from then on, and `-0` is
+/// `-0.0`. The hashes of such an event do not hold here, so it is redacted or refused.
 pub fn encode(object: &Object) -> String {
     let mut out = String::with_capacity(256);
     write_object(&mut out, object);
@@ -78,7 +81,23 @@ fn write_value(out: &mut String, value: &Value) {
             out.push(']');
         }
         Value::String(text) => write_scalar(out, text),
+        Value::Number(n) if n.is_f64() => write_float(out, n),
         scalar => out.push_str(&scalar.to_string()),
+    }
+}
+
+/// Shortest digits that give the same float back, with an exponent of at least two digits below
+/// 10^-4 and from 10^16 on: Python's `repr`.
+fn write_float(out: &mut String, number: &Number) {
+    let float = number.as_f64().expect("is_f64 said so");
+    let scientific = format!("{float:e}");
+    let (digits, exponent) = scientific.split_once('e').expect("written with an exponent");
+    let exponent: i32 = exponent.parse().expect("an exponent is an integer");
+    if float == 0.0 || (-4..16).contains(&exponent) {
+        out.push_str(&format!("{float:?}"));
+    } else {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        out.push_str(&format!("{digits}e{sign}{:02}", exponent.abs()));
     }
 }
 

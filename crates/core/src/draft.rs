@@ -3,10 +3,12 @@
 //! Nothing that a remote server sent is ever signed as it stands (CVE-2026-24471): of a template
 //! only the graph position enters a draft.
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, ServerName};
 use serde_json::Value;
 
-use crate::{CheckedPdu, FormatError, Object, Pdu, RoomVersion, Signer, hash};
+use crate::{
+    CheckedPdu, FormatError, Object, Pdu, Reference, RoomVersion, Signer, hash, reference,
+};
 
 /// An event before hashes and signatures.
 #[derive(Debug, Clone)]
@@ -20,8 +22,8 @@ pub struct Draft {
     pub content: Object,
     /// Of a redaction; placed where the room version wants it.
     pub redacts: Option<OwnedEventId>,
-    pub prev_events: Vec<OwnedEventId>,
-    pub auth_events: Vec<OwnedEventId>,
+    pub prev_events: Vec<Reference>,
+    pub auth_events: Vec<Reference>,
     pub depth: u64,
     /// Milliseconds since the epoch.
     pub origin_server_ts: u64,
@@ -33,20 +35,39 @@ impl Draft {
     ///
     /// # Panics
     /// If the sender is not a user of the signer's server: signing for others is a bug.
-    pub fn sign(mut self, signer: &Signer) -> Result<CheckedPdu, FormatError> {
+    pub fn sign(self, signer: &Signer) -> Result<CheckedPdu, FormatError> {
         assert_eq!(self.sender.server_name(), signer.server(), "we sign for our own users only");
-        if self.version.rules().event_format.require_event_id {
-            return Err(FormatError::Field("event_id"));
-        }
+        let version = self.version;
+        let mut object = self.into_object()?;
+        set_own_event_id(version, signer.server(), &mut object)?;
+        hash::set_content_hash(&mut object);
+        let signature = signer.signature_of(&crate::redact::redact(version, &object));
+        signer.add_signature(&mut object, signature);
+        Pdu::from_object(version, object).map(CheckedPdu::trusted)
+    }
+
+    /// The event that the user's server would make of the draft, to be judged before it is offered
+    /// as a template: without hashes and signatures, which play no part in authorisation.
+    pub fn unsigned(self) -> Result<Pdu, FormatError> {
+        let (version, server) = (self.version, self.sender.server_name().to_owned());
+        let mut object = self.into_object()?;
+        set_own_event_id(version, &server, &mut object)?;
+        object.insert("hashes".into(), Object::new().into());
+        object.insert("signatures".into(), Object::new().into());
+        Pdu::from_object(version, object)
+    }
+
+    fn into_object(mut self) -> Result<Object, FormatError> {
+        let version = self.version;
         let mut object = Object::new();
         if let Some(redacts) = self.redacts.take() {
-            if self.version.rules().redaction.content_field_redacts {
+            if version.rules().redaction.content_field_redacts {
                 self.content.insert("redacts".into(), redacts.as_str().into());
             } else {
                 object.insert("redacts".into(), redacts.as_str().into());
             }
         }
-        let founds_room = self.kind == "m.room.create" && self.version.room_id_is_create_hash();
+        let founds_room = self.kind == "m.room.create" && version.room_id_is_create_hash();
         if !founds_room {
             let room_id = self.room_id.ok_or(FormatError::Field("room_id"))?;
             object.insert("room_id".into(), room_id.as_str().into());
@@ -54,20 +75,32 @@ impl Draft {
         if let Some(state_key) = self.state_key {
             object.insert("state_key".into(), state_key.into());
         }
-        if self.version.rules().redaction.keep_origin_membership_prev_state {
-            object.insert("origin".into(), signer.server().as_str().into());
+        if version.rules().redaction.keep_origin_membership_prev_state {
+            object.insert("origin".into(), self.sender.server_name().as_str().into());
         }
-        let ids = |ids: &[OwnedEventId]| -> Value { ids.iter().map(|id| id.as_str()).collect() };
+        for (field, references) in
+            [("prev_events", self.prev_events), ("auth_events", self.auth_events)]
+        {
+            object.insert(field.into(), reference::to_wire(version, &references));
+        }
         object.insert("type".into(), self.kind.into());
         object.insert("sender".into(), self.sender.as_str().into());
         object.insert("content".into(), Value::Object(self.content));
-        object.insert("prev_events".into(), ids(&self.prev_events));
-        object.insert("auth_events".into(), ids(&self.auth_events));
         object.insert("depth".into(), self.depth.into());
         object.insert("origin_server_ts".into(), self.origin_server_ts.into());
-        hash::set_content_hash(&mut object);
-        let signature = signer.signature_of(&crate::redact::redact(self.version, &object));
-        signer.add_signature(&mut object, signature);
-        Pdu::from_object(self.version, object).map(CheckedPdu::trusted)
+        Ok(object)
     }
+}
+
+/// In versions 1 and 2, where events carry their ids.
+fn set_own_event_id(
+    version: RoomVersion,
+    server: &ServerName,
+    object: &mut Object,
+) -> Result<(), FormatError> {
+    if version.id_is_claimed() {
+        let id = hash::own_event_id(server, object).ok_or(FormatError::Field("event_id"))?;
+        object.insert("event_id".into(), id.as_str().into());
+    }
+    Ok(())
 }

@@ -4,9 +4,10 @@
 //! the reference hash for an event"; rooms/v3 and v4, "Event IDs".
 
 use ring::digest;
-use ruma::{EventId, OwnedEventId};
+use ruma::{EventId, OwnedEventId, ServerName};
 use serde_json::Value;
 
+use crate::pdu::MAX_ID_BYTES;
 use crate::version::EventIdFormatVersion;
 use crate::{Object, RoomVersion, canonical, encoding, redact};
 
@@ -20,15 +21,27 @@ pub fn reference_hash(version: RoomVersion, event: &Object) -> [u8; 32] {
     sha256_without(&redact::redact(version, event), &["signatures", "unsigned", "age_ts"])
 }
 
-/// The event id: `$` and the reference hash; `None` in versions whose events carry their id.
+/// The event id: `$` and the reference hash. In versions 1 and 2 what the event claims, `None` if
+/// that is no id with a server: its server must sign (rooms/v1), so there must be one.
 pub fn event_id(version: RoomVersion, event: &Object) -> Option<OwnedEventId> {
     let hash = || reference_hash(version, event);
     let text = match version.rules().event_id_format {
         EventIdFormatVersion::V2 => encoding::to_base64(&hash()),
         EventIdFormatVersion::V3 => encoding::to_base64_url(&hash()),
-        _ => return None,
+        _ => {
+            let claimed = EventId::parse(event.get("event_id")?.as_str()?).ok()?;
+            let fits = claimed.server_name().is_some() && claimed.as_str().len() <= MAX_ID_BYTES;
+            return fits.then_some(claimed);
+        }
     };
     Some(EventId::parse(format!("${text}")).expect("a hash in base64 is an event id"))
+}
+
+/// The event id that we give an event of versions 1 and 2: unique, since it is the hash of the
+/// event as it stands without one.
+pub(crate) fn own_event_id(server: &ServerName, event: &Object) -> Option<OwnedEventId> {
+    let local = encoding::to_base64_url(&sha256_without(event, &["event_id"]));
+    EventId::parse(format!("${local}:{server}")).ok()
 }
 
 /// Whether `hashes.sha256` of the event is its content hash.

@@ -9,8 +9,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::canonical::{self, CanonicalError, MAX_INT};
-use crate::version::EventsReferenceFormatVersion;
-use crate::{Object, RoomVersion, StateKey, hash};
+use crate::{Object, RoomVersion, StateKey, hash, reference};
 
 /// Largest event in bytes: canonical JSON, with signatures, without `unsigned`.
 pub const MAX_PDU_BYTES: usize = 65_536;
@@ -81,14 +80,7 @@ impl Pdu {
         };
         let sender =
             UserId::parse(text(&object, "sender")?).map_err(|_| FormatError::Field("sender"))?;
-        let event_id = match hash::event_id(version, &object) {
-            Some(id) => id,
-            // Its server must sign (rooms/v1), so it must name one.
-            None => EventId::parse(text(&object, "event_id")?)
-                .ok()
-                .filter(|id| id.server_name().is_some())
-                .ok_or(FormatError::Field("event_id"))?,
-        };
+        let event_id = hash::event_id(version, &object).ok_or(FormatError::Field("event_id"))?;
         let founds_room =
             kind == "m.room.create" && !rules.event_format.require_room_create_room_id;
         let room_id = if founds_room {
@@ -228,6 +220,16 @@ impl Pdu {
         EventId::parse(field?.as_str()?).ok()
     }
 
+    /// Whether the two are the same event, be one of them redacted or signed by more servers. In
+    /// versions 1 and 2 an id alone does not tell: any number of events can be given the same one.
+    pub fn is_same_event(&self, other: &Pdu) -> bool {
+        self.version() == other.version()
+            && self.event_id() == other.event_id()
+            && (!self.version().id_is_claimed()
+                || hash::reference_hash(self.version(), self.object())
+                    == hash::reference_hash(other.version(), other.object()))
+    }
+
     /// The event's object in federation form, without `unsigned`.
     pub fn object(&self) -> &Object {
         &self.0.object
@@ -247,7 +249,7 @@ impl Pdu {
 
 impl PartialEq for Pdu {
     fn eq(&self, other: &Self) -> bool {
-        self.event_id() == other.event_id()
+        self.is_same_event(other)
     }
 }
 
@@ -300,14 +302,6 @@ fn references(
     field: &'static str,
 ) -> Result<Vec<OwnedEventId>, FormatError> {
     let bad = || FormatError::Field(field);
-    let as_pairs = version.rules().events_reference_format == EventsReferenceFormatVersion::V1;
     let entries = object.get(field).and_then(Value::as_array).ok_or_else(bad)?;
-    entries
-        .iter()
-        .map(|entry| {
-            let id = if as_pairs { entry.get(0) } else { Some(entry) };
-            let id = id.and_then(Value::as_str).ok_or_else(bad)?;
-            EventId::parse(id).map_err(|_| bad())
-        })
-        .collect()
+    entries.iter().map(|entry| reference::id_of(version, entry).ok_or_else(bad)).collect()
 }

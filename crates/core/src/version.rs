@@ -32,15 +32,9 @@ static VERSIONS: LazyLock<Vec<Entry>> = LazyLock::new(|| {
 });
 
 impl RoomVersion {
-    /// Every version that can be parsed, in ascending order.
+    /// The stable versions, 1 to 12, in ascending order: rooms of all of them can live here.
     pub fn all() -> impl Iterator<Item = RoomVersion> {
         VERSIONS.iter().map(RoomVersion)
-    }
-
-    /// The versions that rooms can live in on this server: 3 to 12. The event formats of 1 and 2
-    /// are parsed, but state resolution v1 is not built yet.
-    pub fn usable() -> impl Iterator<Item = RoomVersion> {
-        Self::all().filter(|version| !version.rules().event_format.require_event_id)
     }
 
     /// The default for new rooms: 12 (specification, "Room versions").
@@ -48,9 +42,9 @@ impl RoomVersion {
         RoomVersion(VERSIONS.last().expect("the table is not empty"))
     }
 
-    /// Looks up a version that is [`usable`](Self::usable).
+    /// Looks up a stable version.
     pub fn parse(id: &str) -> Result<RoomVersion, UnsupportedRoomVersion> {
-        Self::usable().find(|v| v.as_str() == id).ok_or_else(|| UnsupportedRoomVersion(id.into()))
+        Self::all().find(|v| v.as_str() == id).ok_or_else(|| UnsupportedRoomVersion(id.into()))
     }
 
     pub fn id(self) -> &'static RoomVersionId {
@@ -63,6 +57,17 @@ impl RoomVersion {
 
     pub fn rules(self) -> &'static RoomVersionRules {
         &self.0.rules
+    }
+
+    /// Whether events carry their ids, which nothing binds to what they say (versions 1 and 2).
+    pub fn id_is_claimed(self) -> bool {
+        self.rules().event_format.require_event_id
+    }
+
+    /// Whether events of one version are events of the other, word for word: they are the same
+    /// version, or 1 and 2, which differ in state resolution alone.
+    pub fn shares_events_with(self, other: RoomVersion) -> bool {
+        self == other || self.id_is_claimed() && other.id_is_claimed()
     }
 
     /// Whether the room id is the hash of the create event (room version 12, MSC4291).

@@ -1,4 +1,4 @@
-//! `PUT invite` (v2; v1 serves room versions that are not usable here).
+//! `PUT invite` (v2, and v1 for room versions 1 and 2).
 
 use exeunt_core::{
     Object,
@@ -6,10 +6,7 @@ use exeunt_core::{
     wire::federation,
 };
 use exeunt_http::{MatrixError, Method, RawCall};
-use exeunt_room::{
-    RoomError,
-    inbound::{Admitted, InboundInvite},
-};
+use exeunt_room::inbound::{Admitted, InboundInvite};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -35,10 +32,24 @@ struct Body {
 }
 
 async fn invite(api: FedApi, entry: Admitted, call: RawCall) -> Result<Value, MatrixError> {
-    let event_id: OwnedEventId = arg(&call, 1, "event id")?;
     let Body { room_version, event, invite_room_state } = body(&call)?;
-    check_account(&api, &event).await?;
-    let invite = InboundInvite { room_version, event, invite_room_state };
+    receive(api, entry, &call, InboundInvite { room_version, event, invite_room_state }).await
+}
+
+/// The body is the event itself, the answer is wrapped.
+async fn invite_v1(api: FedApi, entry: Admitted, call: RawCall) -> Result<Value, MatrixError> {
+    let invite = InboundInvite::v1(call.object()?).map_err(matrix_error)?;
+    Ok(json!([200, receive(api, entry, &call, invite).await?]))
+}
+
+async fn receive(
+    api: FedApi,
+    entry: Admitted,
+    call: &RawCall,
+    invite: InboundInvite,
+) -> Result<Value, MatrixError> {
+    let event_id: OwnedEventId = arg(call, 1, "event id")?;
+    check_account(&api, &invite.event).await?;
     let signed = api.rooms.receive_invite(&entry, &event_id, invite).await;
     let signed = signed.map_err(matrix_error)?;
     Ok(json!({ "event": federation(&signed) }))
@@ -57,9 +68,4 @@ async fn check_account(api: &FedApi, event: &Object) -> Result<(), MatrixError> 
         Some(_) => Ok(()),
         None => Err(MatrixError::forbidden("The user cannot be invited")),
     }
-}
-
-/// This endpoint names no room version, which means 1 or 2.
-async fn invite_v1(_: FedApi, _: Admitted, _: RawCall) -> Result<Value, MatrixError> {
-    Err(matrix_error(RoomError::UnsupportedVersion("1".into())))
 }

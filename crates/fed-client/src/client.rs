@@ -17,6 +17,7 @@ use crate::dns::{CachedDns, SystemDns};
 use crate::error::{RequestError, SetupError};
 use crate::keys::ServerKeys;
 use crate::routes::{Resolver, Routes, pick};
+use crate::skew::ClockWatch;
 use crate::well_known::HttpWellKnown;
 use crate::{Clock, answer, tls};
 
@@ -110,6 +111,7 @@ struct Inner {
     dns: Arc<dyn Dns>,
     well_known: HttpWellKnown,
     routes: Routes,
+    clocks: ClockWatch,
 }
 
 impl FederationClient {
@@ -120,7 +122,8 @@ impl FederationClient {
         let dns: Arc<dyn Dns> = Arc::new(CachedDns::new(SystemDns::new(), clock.clone()));
         let well_known = HttpWellKnown::new(&tls, Resolver::Direct(dns.clone()), clock.clone())?;
         let routes = Routes::new(&tls, &dns, &overrides)?;
-        let inner = Inner { signer, clock, timeout, max_response, dns, well_known, routes };
+        let clocks = ClockWatch::default();
+        let inner = Inner { signer, clock, timeout, max_response, dns, well_known, routes, clocks };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -185,6 +188,7 @@ impl Inner {
         if let Some(body) = body {
             http = http.header(CONTENT_TYPE, "application/json").body(body.to_string());
         }
+        let asked_at = (self.clock)();
         let response = http.send().await.map_err(|error| {
             // An operator mends this, so it is said even where the caller only tries again.
             if let Some(why) = tls::explain(&error) {
@@ -192,6 +196,7 @@ impl Inner {
             }
             RequestError::from_http(&error)
         })?;
+        self.clocks.look(destination, response.headers(), asked_at..=(self.clock)());
         answer::read(response, max_bytes.unwrap_or(self.max_response)).await
     }
 

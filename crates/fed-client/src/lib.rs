@@ -11,6 +11,7 @@ mod dns;
 mod error;
 pub mod keys;
 mod routes;
+mod skew;
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]
 mod support;

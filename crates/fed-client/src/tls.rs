@@ -5,10 +5,11 @@
 use std::error::Error as StdError;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rustls::{CertificateError, ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use tracing::warn;
 
 use crate::error::{SetupError, clean, layers};
@@ -74,11 +75,13 @@ pub(crate) fn explain(error: &(dyn StdError + 'static)) -> Option<String> {
             presented.join(", "),
             expected.to_str(),
         )),
-        C::Expired | C::ExpiredContext { .. } => {
-            "the certificate has expired; check the certificate and both clocks".into()
+        C::Expired => outdated("has expired", None),
+        C::ExpiredContext { time, not_after } => {
+            outdated("has expired", Some(("since", *not_after, *time)))
         }
-        C::NotValidYet | C::NotValidYetContext { .. } => {
-            "the certificate is not valid yet; check the certificate and both clocks".into()
+        C::NotValidYet => outdated("is not valid yet", None),
+        C::NotValidYetContext { time, not_before } => {
+            outdated("is not valid yet", Some(("from", *not_before, *time)))
         }
         C::Revoked => "the certificate has been revoked; the server needs a new one".into(),
         C::BadSignature => "the certificate's signature is wrong; if the CA was renewed under the \
@@ -89,4 +92,24 @@ pub(crate) fn explain(error: &(dyn StdError + 'static)) -> Option<String> {
              certificate, not a CA, with the name as subject alternative name"
         )),
     })
+}
+
+/// A certificate outside of its time, or a clock that is wrong: `since` has the word for the
+/// certificate's limit, the limit, and the time by our clock.
+fn outdated(what: &str, since: Option<(&str, UnixTime, UnixTime)>) -> String {
+    let times = since.map(|(word, limit, now)| {
+        format!(" ({word} {}; this machine's clock says {})", date(limit), date(now))
+    });
+    format!(
+        "the certificate {what}{}; correct the clock (NTP) if it is wrong, else the server needs a \
+         new certificate",
+        times.unwrap_or_default()
+    )
+}
+
+fn date(time: UnixTime) -> String {
+    /// The end of the year 9999, beyond which HTTP has no dates.
+    const LAST: u64 = 253_402_300_799;
+    let time = Duration::from_secs(time.as_secs().min(LAST));
+    httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + time)
 }

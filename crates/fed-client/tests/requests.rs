@@ -91,11 +91,13 @@ async fn bad_certificates_are_explained() {
         p.not_after = rcgen::date_time_ymd(2020, 2, 1);
     };
     let text = unreachable(ours.issue_with("remote.test", expired), &ours).await;
-    assert!(text.contains("expired; check the certificate and both clocks"), "{text}");
+    assert!(text.contains("has expired (since Sat, 01 Feb 2020 00:00:00 GMT; this"), "{text}");
+    assert!(text.contains("correct the clock (NTP) if it is wrong"), "{text}");
 
     let early = |p: &mut rcgen::CertificateParams| p.not_before = rcgen::date_time_ymd(4000, 1, 1);
     let text = unreachable(ours.issue_with("remote.test", early), &ours).await;
-    assert!(text.contains("not valid yet; check the certificate and both clocks"), "{text}");
+    assert!(text.contains("is not valid yet (from Sat, 01 Jan 4000 00:00:00 GMT; "), "{text}");
+    assert!(text.contains("correct the clock (NTP) if it is wrong"), "{text}");
 }
 
 #[tokio::test]

@@ -42,9 +42,10 @@ pub enum AfterMakeJoin {
 impl MakeJoin {
     pub fn new(join: Join, server: OwnedServerName) -> (Self, MakeRequest) {
         let versions = match join.room_version {
-            Some(version) => vec![version.as_str()],
-            None => RoomVersion::usable().map(RoomVersion::as_str).collect(),
+            Some(known) => RoomVersion::all().filter(|v| v.shares_events_with(known)).collect(),
+            None => RoomVersion::all().collect::<Vec<_>>(),
         };
+        let versions = versions.into_iter().map(RoomVersion::as_str).collect();
         let request = MakeRequest {
             server: server.clone(),
             membership: Membership::Join,

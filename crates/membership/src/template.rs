@@ -5,9 +5,9 @@
 
 use exeunt_core::canonical::MAX_INT;
 use exeunt_core::pdu::{MAX_AUTH_EVENTS, MAX_PREV_EVENTS};
-use exeunt_core::ruma::{OwnedEventId, OwnedUserId, RoomId, ServerName, UserId};
+use exeunt_core::ruma::{OwnedUserId, RoomId, ServerName, UserId};
 use exeunt_core::version::EventIdFormatVersion;
-use exeunt_core::{Object, RoomVersion};
+use exeunt_core::{Object, Reference, RoomVersion};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -32,8 +32,8 @@ pub struct Expected<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GraphPosition {
     pub version: RoomVersion,
-    pub prev_events: Vec<OwnedEventId>,
-    pub auth_events: Vec<OwnedEventId>,
+    pub prev_events: Vec<Reference>,
+    pub auth_events: Vec<Reference>,
     pub depth: u64,
 }
 
@@ -145,8 +145,8 @@ fn check<'a>(
     }
     let position = GraphPosition {
         version,
-        prev_events: event_ids(version, prev_events, "prev_events")?,
-        auth_events: event_ids(version, auth_events, "auth_events")?,
+        prev_events: references(version, prev_events, "prev_events")?,
+        auth_events: references(version, auth_events, "auth_events")?,
         depth,
     };
     Ok((position, content))
@@ -160,7 +160,10 @@ fn version(expect: &Expected<'_>, answer: &Object) -> Result<RoomVersion, Templa
     let claimed = RoomVersion::parse(claimed)
         .map_err(|unsupported| TemplateError::UnsupportedVersion(unsupported.0))?;
     match expect.room_version {
-        Some(known) if known != claimed => Err(TemplateError::OtherVersion { known, claimed }),
+        // An invite by the v1 endpoint is of version 1 or 2, and does not say which.
+        Some(known) if !known.shares_events_with(claimed) => {
+            Err(TemplateError::OtherVersion { known, claimed })
+        }
         _ => Ok(claimed),
     }
 }
@@ -178,34 +181,32 @@ fn array<'a>(object: &'a Object, field: &'static str) -> Result<&'a [Value], Tem
     array.map(Vec::as_slice).ok_or(TemplateError::Field(field))
 }
 
-fn event_ids(
+fn references(
     version: RoomVersion,
     entries: &[Value],
     field: &'static str,
-) -> Result<Vec<OwnedEventId>, TemplateError> {
-    let mut ids: Vec<OwnedEventId> = Vec::with_capacity(entries.len());
+) -> Result<Vec<Reference>, TemplateError> {
+    let mut references: Vec<Reference> = Vec::with_capacity(entries.len());
     for entry in entries {
-        let id = event_id(version, entry).ok_or(TemplateError::EventId(field))?;
-        if ids.contains(&id) {
+        let reference = Reference::from_wire(version, entry)
+            .filter(|reference| is_event_id(version, reference.id().as_str()))
+            .ok_or(TemplateError::EventId(field))?;
+        if references.iter().any(|known| known.id() == reference.id()) {
             return Err(TemplateError::Duplicate(field));
         }
-        ids.push(id);
+        references.push(reference);
     }
-    Ok(ids)
+    Ok(references)
 }
 
-/// Since room version 3 an event id is `$` and a hash (rooms/v3 and v4, "Event IDs").
-fn event_id(version: RoomVersion, entry: &Value) -> Option<OwnedEventId> {
-    let text = entry.as_str()?;
-    let hash = text.strip_prefix('$')?;
+/// Since room version 3 an event id is `$` and a hash (rooms/v3 and v4, "Event IDs"); before that
+/// it is a server's own choice, and [`Reference::from_wire`] has seen to its form.
+fn is_event_id(version: RoomVersion, id: &str) -> bool {
     let specials = match version.rules().event_id_format {
         EventIdFormatVersion::V2 => ['+', '/'],
         EventIdFormatVersion::V3 => ['-', '_'],
-        _ => return None,
+        _ => return true,
     };
     let plain = |c: char| c.is_ascii_alphanumeric() || specials.contains(&c);
-    if hash.len() != HASH_CHARS || !hash.chars().all(plain) {
-        return None;
-    }
-    OwnedEventId::try_from(text).ok()
+    id.strip_prefix('$').is_some_and(|hash| hash.len() == HASH_CHARS && hash.chars().all(plain))
 }

@@ -30,7 +30,7 @@ fn take_join(answer: &Value) -> Result<JoinPosition, TemplateError> {
 }
 
 fn good() -> GraphPosition {
-    let ids = |seeds: &str| seeds.chars().map(|c| id(c).try_into().unwrap()).collect();
+    let ids = |seeds: &str| seeds.chars().map(|c| reference(&id(c))).collect();
     let (prev_events, auth_events) = (ids("pq"), ids("abc"));
     GraphPosition { version: version("10"), prev_events, auth_events, depth: 12 }
 }
@@ -114,6 +114,58 @@ fn another_version_than_the_invite_said_is_not_believed() {
     let (known, claimed) = (version("11"), version("10"));
     let error = OtherVersion { known, claimed };
     assert_eq!(take(Some(known), &template("leave")), Err(error));
+}
+
+/// A template of version 2, with pairs.
+fn early_template() -> Value {
+    let pair =
+        |id: &str| json!([format!("${id}:theirs.example"), { "sha256": "a".repeat(42) + "A" }]);
+    let mut answer = template("leave");
+    answer["room_version"] = json!("2");
+    answer["event"]["prev_events"] = json!([pair("p")]);
+    answer["event"]["auth_events"] = json!([pair("a"), pair("b")]);
+    answer
+}
+
+#[test]
+fn a_template_of_version_2_gives_ids_with_hashes() {
+    let answer = early_template();
+    let position = take(None, &answer).unwrap();
+    let ids: Vec<_> = position.auth_events.iter().map(|r| r.id().as_str()).collect();
+    assert_eq!(ids, ["$a:theirs.example", "$b:theirs.example"]);
+    let leave = leave_draft(position, room(), us(), None, NOW).sign(&signer(OURS)).unwrap();
+    for field in ["prev_events", "auth_events"] {
+        assert_eq!(leave.object()[field], answer["event"][field]);
+    }
+    assert_eq!(leave.event_id().server_name(), Some(&*server(OURS)));
+    assert!(leave.pdu().clone().check(&keys()).is_ok());
+
+    // Synapse leaves some hashes out.
+    let mut bare = early_template();
+    bare["event"]["auth_events"][0][1] = json!({});
+    assert!(take(None, &bare).is_ok());
+
+    let refused = |entries: Value, error| {
+        let mut answer = early_template();
+        answer["event"]["prev_events"] = entries;
+        assert_eq!(take(None, &answer), Err(error));
+    };
+    let good = answer["event"]["prev_events"][0].clone();
+    refused(json!([good, good]), Duplicate("prev_events"));
+    refused(json!(vec![good.clone(); 21]), TooManyPrevEvents(21));
+    let id = "$p:theirs.example";
+    for bad in [json!(id), json!([id]), json!([id, {}, {}]), json!([id, { "sha256": "x" }])] {
+        refused(json!([bad]), EventId("prev_events"));
+    }
+}
+
+/// An invite by the v1 endpoint does not say which of the two versions it is of.
+#[test]
+fn versions_1_and_2_stand_in_for_each_other() {
+    let first = RoomVersion::all().next();
+    assert_eq!(take(first, &early_template()).unwrap().version, version("2"));
+    let (known, claimed) = (version("3"), version("2"));
+    assert_eq!(take(Some(known), &early_template()), Err(OtherVersion { known, claimed }));
 }
 
 #[test]

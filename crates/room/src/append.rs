@@ -1,6 +1,6 @@
 //! Events of our own users: built on the room's head, signed, placed.
 
-use exeunt_core::{CheckedPdu, Draft, Object};
+use exeunt_core::{CheckedPdu, Draft, Object, Reference};
 use exeunt_state_res::auth_types;
 use exeunt_store::tables;
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedUserId, RoomId, UserId};
@@ -118,6 +118,7 @@ impl Rooms {
                 if let Some(event_id) = existing(&graph, &intent)? {
                     return Ok(Drafted::Exists(event_id));
                 }
+                check_redaction(&graph, &intent)?;
                 Ok(Drafted::New(draft_on_head(&graph, intent, now)?))
             })
             .await
@@ -144,6 +145,19 @@ fn existing(graph: &Graph<'_>, intent: &Intent) -> Result<Option<OwnedEventId>, 
         .map(|event| event.event_id().to_owned()))
 }
 
+/// Users of ours redact their own events, or need the level. The rules for events let any user of
+/// a server redact what others of that server sent, for a server knows them apart (client-server
+/// API, "Redactions").
+fn check_redaction(graph: &Graph<'_>, intent: &Intent) -> Result<(), RoomError> {
+    let Some(target) = &intent.redacts else { return Ok(()) };
+    if graph.event(target)?.is_some_and(|known| known.pdu.sender() == intent.sender)
+        || graph.may_redact(&intent.sender)?
+    {
+        return Ok(());
+    }
+    Err(RoomError::Forbidden("You may not redact this event".into()))
+}
+
 /// The draft of an event that follows the room's head.
 pub(crate) fn draft_on_head(
     graph: &Graph<'_>,
@@ -151,7 +165,7 @@ pub(crate) fn draft_on_head(
     now: u64,
 ) -> Result<Draft, RoomError> {
     let (prev_events, depth) = next_position(graph)?;
-    let auth_events = auth_event_ids(graph, &intent)?;
+    let auth_events = auth_events(graph, &intent)?;
     Ok(Draft {
         version: graph.version,
         room_id: Some(graph.room_id.clone()),
@@ -168,11 +182,11 @@ pub(crate) fn draft_on_head(
 }
 
 /// The auth events of an event on the head: one per state key that the rules ask for.
-fn auth_event_ids(graph: &Graph<'_>, intent: &Intent) -> Result<Vec<OwnedEventId>, RoomError> {
+fn auth_events(graph: &Graph<'_>, intent: &Intent) -> Result<Vec<Reference>, RoomError> {
     let Intent { sender, kind, state_key, content, .. } = intent;
     auth_types(graph.version, kind, sender, state_key.as_deref(), content)
         .iter()
         .filter_map(|key| graph.state_event(graph.room.state, key).transpose())
-        .map(|event| Ok(event?.event_id().to_owned()))
+        .map(|event| Ok(Reference::from(&event?)))
         .collect()
 }

@@ -233,6 +233,16 @@ impl<'a> Graph<'a> {
         Ok(PowerLevels::from_state(self.version, &self.create()?, event.as_ref()))
     }
 
+    /// Whether the user has the level for redactions of others' events now.
+    pub fn may_redact(&self, user: &UserId) -> Result<bool, RoomError> {
+        let levels = self.power_levels(self.room.state)?;
+        // A malformed level (before room version 10) is no entitlement.
+        Ok(match (levels.user(user), levels.redact()) {
+            (Ok(level), Ok(needed)) => level >= needed,
+            _ => false,
+        })
+    }
+
     /// A view of the state with that root for the authorisation rules.
     pub fn lookup(&self, root: Root) -> StateAt<'_> {
         StateAt { graph: self, root }
@@ -260,6 +270,16 @@ pub fn load_event(reader: &Reader, id: &EventId) -> Result<Option<Known>, RoomEr
     let Some(record) = reader.get::<tables::Events>(&id.to_owned())? else { return Ok(None) };
     let pdu = parse_record(id, &record)?;
     Ok(Some(Known { pdu, record: record.into() }))
+}
+
+/// Whether another event, in whatever room, was stored first under the event's id, and keeps it:
+/// in room versions 1 and 2 nothing else binds an id to an event.
+pub fn is_taken(reader: &Reader, event: &Pdu) -> Result<bool, RoomError> {
+    if !event.version().id_is_claimed() {
+        return Ok(false);
+    }
+    let known = load_event(reader, event.event_id())?;
+    Ok(known.is_some_and(|known| !known.pdu.is_same_event(event)))
 }
 
 /// The event of a record. What does not parse any more is damage, not absence.

@@ -3,6 +3,7 @@
 //! Specification: server-server API, "Inviting to a room"; spec-map rows IN and 4.5.
 
 use exeunt_core::{CheckedPdu, Object, Pdu};
+use exeunt_membership::SendApi;
 use ruma::{RoomId, UserId};
 use serde_json::Value;
 
@@ -72,7 +73,8 @@ impl Rooms {
             .await
     }
 
-    /// Has the target's server sign the invite. It may add its signature and nothing else.
+    /// Has the target's server sign the invite. It may add its signature and nothing else. A
+    /// server that knows only the older endpoint can be asked about versions 1 and 2.
     async fn ask_to_sign(
         &self,
         target: &UserId,
@@ -81,7 +83,16 @@ impl Rooms {
     ) -> Result<CheckedPdu, RoomError> {
         let server = target.server_name();
         let remote = |error| RoomError::Remote { server: server.to_owned(), error };
-        let answer = self.call(server, Call::Invite { event, room_state }).await.map_err(remote)?;
+        let call = |api| self.call(server, Call::Invite { event, room_state, api });
+        let answer = match call(SendApi::V2).await {
+            Err(error) if error.says_no_such_endpoint() && event.version().id_is_claimed() => {
+                // Wrapped as `[200, …]`.
+                let wrapped = call(SendApi::V1).await;
+                wrapped.map(|mut pair| pair.get_mut(1).map(Value::take).unwrap_or_default())
+            }
+            other => other,
+        };
+        let answer = answer.map_err(remote)?;
         let misbehaved = |what: &str| remote(RemoteError::Misbehaved(what.into()));
         let signed = answer
             .get("event")

@@ -12,6 +12,7 @@ use exeunt_membership::{
     AfterMakeJoin, AfterSendJoin, Attempt, Join, MakeJoin, RemoteFailure, Welcome, candidates,
 };
 use exeunt_store::{
+    Reader,
     records::{RoomRecord, Root, Verdict},
     tables,
 };
@@ -20,7 +21,7 @@ use ruma::{OwnedEventId, OwnedServerName, RoomId, UserId};
 use crate::{
     Call, Intent, RoomError, Rooms,
     change::{journal, move_state},
-    graph::{Graph, is_joined},
+    graph::{Graph, is_joined, is_taken},
     outliers::{Pool, add_outliers},
     place::{Placement, Source, decide},
 };
@@ -193,15 +194,11 @@ struct Arrival {
 }
 
 impl Arrival {
-    fn place(
-        self,
-        reader: &exeunt_store::Reader,
-        room_id: &RoomId,
-    ) -> Result<Placement, RoomError> {
+    fn place(self, reader: &Reader, room_id: &RoomId) -> Result<Placement, RoomError> {
         let known = reader.get::<tables::Rooms>(&room_id.to_owned())?;
         let head = RoomRecord {
             version: self.version.as_str().into(),
-            create_event: self.create_event()?,
+            create_event: self.create_event(reader)?,
             extremities: Vec::new(),
             state: known.as_ref().map_or(Root::EMPTY, |room| room.state),
             depth: 0,
@@ -226,11 +223,23 @@ impl Arrival {
         Ok(placement)
     }
 
-    fn create_event(&self) -> Result<OwnedEventId, RoomError> {
+    /// The create event, which must be of the version that the template named.
+    fn create_event(&self, reader: &Reader) -> Result<OwnedEventId, RoomError> {
+        let wrong = |what: &str| RoomError::InvalidParam(what.into());
         let create = self.state_ids.iter().find(|id| self.pool[*id].is_state("m.room.create", ""));
-        create
-            .cloned()
-            .ok_or_else(|| RoomError::InvalidParam("the state has no create event".into()))
+        let id = create.ok_or_else(|| wrong("the state has no create event"))?;
+        let create = &self.pool[id];
+        let named = match create.content().get("room_version") {
+            None => Some("1"),
+            Some(named) => named.as_str(),
+        };
+        if named != Some(self.version.as_str()) {
+            return Err(wrong("the create event names another room version than the template"));
+        }
+        if is_taken(reader, create)? {
+            return Err(wrong("another event has the id of the create event"));
+        }
+        Ok(id.clone())
     }
 
     /// The state that the events make. One that was refused is left out; power levels that were
@@ -238,9 +247,11 @@ impl Arrival {
     fn state(&self, graph: &Graph<'_>) -> Result<StateMap<OwnedEventId>, RoomError> {
         let mut map = StateMap::new();
         for id in &self.state_ids {
-            let accepted =
-                graph.event(id)?.is_some_and(|known| !known.record.verdict.is_rejected());
+            let known = graph.event(id)?;
             let Some(key) = self.pool[id].key() else { continue };
+            let accepted = known.is_some_and(|known| {
+                !known.record.verdict.is_rejected() && known.pdu.is_same_event(&self.pool[id])
+            });
             if accepted {
                 map.insert(key, id.clone());
             } else if key == StateKey::single("m.room.create")

@@ -3,7 +3,7 @@
 //!
 //! Specification: server-server API, "Leaving Rooms (Rejecting Invites)"; spec-map rows RJ.
 
-use exeunt_core::{CheckedPdu, Object, Pdu, PendingMembership, RoomVersion};
+use exeunt_core::{CheckedPdu, Object, Pdu, PendingMembership, RoomVersion, canonical::MAX_INT};
 use exeunt_membership::{
     AfterMakeLeave, AfterSendLeave, Attempt, Departure, GraphPosition, LeavePlan, LeaveView,
     MakeLeave, Membership, all_definite, candidates, leave_draft, plan_leave,
@@ -145,9 +145,9 @@ impl Rooms {
     ) -> Result<CheckedPdu, RoomError> {
         let position = GraphPosition {
             version: invite.version(),
-            prev_events: vec![invite.event_id().to_owned()],
-            auth_events: vec![invite.event_id().to_owned()],
-            depth: invite.depth() + 1,
+            prev_events: vec![invite.into()],
+            auth_events: vec![invite.into()],
+            depth: (invite.depth() + 1).min(MAX_INT as u64),
         };
         let room_id = invite.room_id().to_owned();
         let draft = leave_draft(position, room_id, user.to_owned(), reason, self.now());

@@ -9,7 +9,12 @@ use exeunt_store::records::Verdict;
 use ruma::{OwnedEventId, OwnedServerName, RoomId};
 use serde_json::Value;
 
-use crate::{RoomError, Rooms, change::event_record, graph::Graph, place::judge_by_auth_events};
+use crate::{
+    RoomError, Rooms,
+    change::event_record,
+    graph::{Graph, is_taken},
+    place::judge_by_auth_events,
+};
 
 /// Checked events by id.
 pub(crate) type Pool = BTreeMap<OwnedEventId, CheckedPdu>;
@@ -36,7 +41,7 @@ impl Rooms {
         for checked in self.keys().check_all(pdus).await? {
             match checked {
                 Ok(event) => {
-                    pool.insert(event.event_id().to_owned(), event);
+                    pool.entry(event.event_id().to_owned()).or_insert(event);
                 }
                 Err(error) => tracing::debug!(%room_id, %error, "an unsigned event, dropped"),
             }
@@ -60,6 +65,10 @@ pub(crate) fn add_outliers(
             continue;
         }
         let event = &pool[&id];
+        if is_taken(graph.reader, event)? {
+            tracing::debug!(event = %id, "another event has this id, left out");
+            continue;
+        }
         let verdict = match judge_outlier(graph, event) {
             Ok(verdict) => verdict,
             Err(RoomError::Missing(missing)) => {

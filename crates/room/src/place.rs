@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exeunt_core::{CheckedPdu, Pdu, StateKey};
+use exeunt_core::{CheckedPdu, Pdu, Reference, StateKey};
 use exeunt_state_res::{AuthError, AuthEvent, check_auth, check_auth_events, check_create};
 use exeunt_store::{
     Batch,
@@ -18,7 +18,7 @@ use crate::{
     append::ClientTransaction,
     change::{Change, Effects},
     fetch::FetchedState,
-    graph::{Graph, Known},
+    graph::{Graph, Known, is_taken},
     locks::RoomGuard,
 };
 
@@ -148,6 +148,9 @@ pub(crate) fn decide(
     state_before: Option<Root>,
     now: u64,
 ) -> Result<Placement, RoomError> {
+    if is_taken(graph.reader, event)? {
+        return Err(RoomError::InvalidParam("Another event has the id of this one".into()));
+    }
     let before = match state_before {
         Some(root) => root,
         None => state_before_event(&graph, event)?,
@@ -267,10 +270,11 @@ pub(crate) fn refusal(result: Result<(), AuthError>) -> Result<Option<String>, R
 }
 
 /// The `prev_events` and depth of the next event that we build.
-pub(crate) fn next_position(graph: &Graph<'_>) -> Result<(Vec<OwnedEventId>, u64), RoomError> {
-    let prev = newest_heads(graph, MAX_OWN_PREV_EVENTS)?;
+pub(crate) fn next_position(graph: &Graph<'_>) -> Result<(Vec<Reference>, u64), RoomError> {
+    let prev = newest_heads(graph, MAX_OWN_PREV_EVENTS)?.into_iter();
+    let prev = prev.map(|id| Ok(Reference::from(&graph.event_here(&id)?.pdu)));
     let depth = (graph.room.depth + 1).min(exeunt_core::canonical::MAX_INT as u64);
-    Ok((prev, depth))
+    Ok((prev.collect::<Result<_, RoomError>>()?, depth))
 }
 
 /// At most so many of the room's extremities: the deepest, and among equals the greatest ids.

@@ -39,6 +39,8 @@ pub enum Call<'a> {
     Invite {
         event: &'a Pdu,
         room_state: &'a [Value],
+        /// Version 1 has no place for the room version.
+        api: SendApi,
     },
     Event {
         event: &'a EventId,
@@ -145,7 +147,12 @@ impl Call<'_> {
                     max_bytes,
                 )
             }
-            Call::Invite { event, room_state } => put(
+            Call::Invite { event, room_state, api: SendApi::V1 } => {
+                let mut body = federation(event);
+                body["unsigned"] = json!({ "invite_room_state": room_state });
+                put(send_path("v1", "invite", event), body, USUAL, SMALL)
+            }
+            Call::Invite { event, room_state, api: SendApi::V2 } => put(
                 send_path("v2", "invite", event),
                 json!({
                     "room_version": event.version().as_str(),

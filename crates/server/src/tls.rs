@@ -40,9 +40,15 @@ pub enum TlsError {
 /// too late is no reason to be down for clients behind a proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Complaint {
-    #[error("{0}: the certificate has expired; renew it and restart")]
+    #[error(
+        "{0}: the certificate has expired; correct this machine's clock (NTP) if it is wrong, else \
+         renew the certificate and restart"
+    )]
     Expired(PathBuf),
-    #[error("{0}: the certificate is not valid yet; wait, or correct this machine's clock")]
+    #[error(
+        "{0}: the certificate is not valid yet; correct this machine's clock (NTP) if it is wrong, \
+         else get one that is valid now and restart"
+    )]
     NotYet(PathBuf),
     #[error(
         "{path}: the certificate does not name {name}, so other servers will refuse it; get one \

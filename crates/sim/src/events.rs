@@ -1,8 +1,8 @@
 //! Events made by hand: what a hostile or a merely odd server sends.
 
 use exeunt_core::{
-    CheckedPdu, Draft, Object, Pdu,
-    ruma::{OwnedEventId, RoomId, UserId},
+    CheckedPdu, Draft, Object, Pdu, Reference, hash, redact,
+    ruma::{EventId, RoomId, UserId},
 };
 use exeunt_room::{graph::Graph, inbound::Transaction};
 use serde_json::{Value, json};
@@ -34,7 +34,12 @@ pub fn member_draft(
             state_key: Some(target.as_str().into()),
             content: object(json!({ "membership": membership })),
             redacts: None,
-            prev_events: graph.room.extremities.clone(),
+            prev_events: graph
+                .room
+                .extremities
+                .iter()
+                .map(|id| Reference::from(&graph.event_here(id).expect("it is there").pdu))
+                .collect(),
             auth_events: auth_events(graph, membership, &keys),
             depth: graph.room.depth + 1,
             origin_server_ts: 1_700_000_000_000,
@@ -67,8 +72,8 @@ pub fn wire(event: &Pdu) -> Value {
     Value::Object(event.object().clone())
 }
 
-fn auth_events(graph: &Graph<'_>, membership: &str, keys: &[(&str, &str)]) -> Vec<OwnedEventId> {
-    let mut ids: Vec<OwnedEventId> = Vec::new();
+fn auth_events(graph: &Graph<'_>, membership: &str, keys: &[(&str, &str)]) -> Vec<Reference> {
+    let mut ids: Vec<Reference> = Vec::new();
     for (kind, key) in keys {
         let create = *kind == "m.room.create" && graph.version.room_id_is_create_hash();
         let rules =
@@ -77,7 +82,7 @@ fn auth_events(graph: &Graph<'_>, membership: &str, keys: &[(&str, &str)]) -> Ve
             continue;
         }
         if let Some(event) = graph.current(kind, key).expect("the state reads") {
-            let id = event.event_id().to_owned();
+            let id = Reference::from(&event);
             if !ids.contains(&id) {
                 ids.push(id);
             }
@@ -98,6 +103,19 @@ impl Server {
     /// Signs an event of a user of this server.
     pub fn sign(&self, draft: Draft) -> CheckedPdu {
         draft.sign(&self.signer).expect("the event is well-formed")
+    }
+
+    /// Signs an event under an id of one's choice, as room versions 1 and 2 allow.
+    pub fn sign_under(&self, draft: Draft, id: &EventId) -> CheckedPdu {
+        let version = draft.version;
+        let mut object = self.sign(draft).object().clone();
+        object.insert("event_id".into(), id.as_str().into());
+        hash::set_content_hash(&mut object);
+        let mut signed = redact::redact(version, &object);
+        self.signer.sign_object(&mut signed);
+        object.insert("signatures".into(), signed["signatures"].clone());
+        let pdu = Pdu::from_object(version, object).expect("the event is well-formed");
+        CheckedPdu::trusted(pdu)
     }
 }
 

@@ -20,6 +20,8 @@ pub enum Fault {
     AnswerLost,
     /// The answer is changed on its way: a hostile server.
     Tampered(Arc<dyn Fn(&mut Value) + Send + Sync>),
+    /// The request is not worked off; this is the answer, whatever was asked: a hostile server.
+    Forged(Value),
 }
 
 impl Fault {

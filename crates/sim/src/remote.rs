@@ -31,6 +31,9 @@ impl Remote for SimRemote {
     async fn call(&self, server: &ServerName, call: Call<'_>) -> Result<Value, RemoteError> {
         let net = self.net.upgrade().ok_or_else(gone)?;
         let (rooms, fault) = net.route(&self.ours, server, endpoint(&call))?;
+        if let Some(Fault::Forged(answer)) = fault {
+            return Ok(answer);
+        }
         match net.scripted(server, &call) {
             Scripted::Honest => {}
             Scripted::Answer(answer) => return answer,
@@ -154,15 +157,27 @@ async fn serve(rooms: &Rooms, origin: &ServerName, call: Call<'_>) -> Result<Val
                 SendApi::V1 => json!([200, answer]),
             })
         }
-        Call::Invite { event, room_state } => {
+        Call::Invite { event, room_state, api } => {
             let entry = rooms.admit(origin, event.room_id()).await?;
-            let invite = InboundInvite {
-                room_version: event.version().as_str().into(),
-                event: event.object().clone(),
-                invite_room_state: room_state.into(),
+            let mut body = event.object().clone();
+            let invite = match api {
+                SendApi::V2 => InboundInvite {
+                    room_version: event.version().as_str().into(),
+                    event: body,
+                    invite_room_state: room_state.into(),
+                },
+                SendApi::V1 => {
+                    let unsigned = json!({ "invite_room_state": room_state });
+                    body.insert("unsigned".into(), unsigned);
+                    InboundInvite::v1(body)?
+                }
             };
             let signed = rooms.receive_invite(&entry, event.event_id(), invite).await?;
-            Ok(json!({ "event": federation(&signed) }))
+            let answer = json!({ "event": federation(&signed) });
+            Ok(match api {
+                SendApi::V2 => answer,
+                SendApi::V1 => json!([200, answer]),
+            })
         }
         Call::Event { event } => rooms.event_for_server(origin, event).await,
         Call::EventAuth { room, event } => {

@@ -130,7 +130,10 @@ async fn prev_events_have_a_limit() {
     let all: Vec<_> = forks.iter().map(|event| event.event_id().to_owned()).collect();
     for (count, taken) in [(21, false), (20, true)] {
         let draft = message_draft(stage.a(), &stage.room, &stage.bob, "merge");
-        let merge = stage.b().sign(Draft { prev_events: all[..count].to_vec(), ..draft });
+        let merge = stage.b().sign(Draft {
+            prev_events: all[..count].iter().cloned().map(Into::into).collect(),
+            ..draft
+        });
         let answer = stage.a().receive(stage.b(), &count.to_string(), &[&merge]).await;
         let outcome = &answer[merge.event_id().as_str()];
         assert_eq!(*outcome == json!({}), taken, "{count}: {outcome}");

@@ -195,7 +195,7 @@ async fn history_is_shown_once() {
     let old = before.iter().find(|id| body(id).as_deref() == Some("2")).unwrap().clone();
     let old = c.event(&old).unwrap().pdu;
     let draft = message_draft(stage.a(), &stage.room, &b.user("bob"), "fork");
-    let fork = b.sign(Draft { prev_events: vec![old.event_id().to_owned()], ..draft });
+    let fork = b.sign(Draft { prev_events: vec![old.event_id().to_owned().into()], ..draft });
     let answer = json!({ "events": [old.object()] });
     stage.mesh.net.script(&b.name, move |call| match call {
         Call::MissingEvents { .. } => Scripted::Answer(Ok(answer.clone())),

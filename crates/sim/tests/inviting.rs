@@ -1,7 +1,7 @@
 //! Invites across servers: rows IN, RS and the round trips of SL11.
 
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId, RoomId};
-use exeunt_core::{CheckedPdu, Draft, Object, RoomVersion};
+use exeunt_core::{CheckedPdu, Draft, Object, RoomVersion, canonical::MAX_INT};
 use exeunt_room::{
     Preset, RoomError,
     inbound::{InboundInvite, MAX_INVITE_STATE_EVENTS, Transaction},
@@ -88,7 +88,7 @@ fn check(result: Result<CheckedPdu, RoomError>, expected: u16, errcode: &str) {
 /// SL11, RJ1: each rejection reaches the inviter, each new invite the invited.
 #[tokio::test]
 async fn invite_and_reject_five_times_in_every_version() {
-    for version in RoomVersion::usable() {
+    for version in RoomVersion::all() {
         let stage = stage_in(version.as_str()).await;
         for round in 0..5 {
             stage.a().invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
@@ -106,6 +106,30 @@ async fn invite_and_reject_five_times_in_every_version() {
     }
 }
 
+/// A server that knows only the older endpoint is invited by it in version 2, and in no other.
+#[tokio::test]
+async fn an_invite_falls_back_to_the_older_endpoint() {
+    for (version, requests) in [("2", 2), ("3", 1)] {
+        let stage = stage_in(version).await;
+        let unrecognized = Fault::refused(404, "M_UNRECOGNIZED");
+        stage.mesh.net.fail_next(&stage.b().name, "invite", unrecognized);
+        let invited = stage.a().invite(&stage.ann, &stage.bob, &stage.room).await;
+        assert_eq!(
+            stage.mesh.net.take_requests().iter().filter(|r| r.2 == "invite").count(),
+            requests
+        );
+        assert_eq!((invited.is_ok(), stage.pending()), (requests == 2, requests == 2));
+        if requests == 2 {
+            let key = (stage.bob.clone(), stage.room.clone());
+            let pending = stage.b().store.reader().get::<tables::Pending>(&key).unwrap().unwrap();
+            assert!(pending.stripped_state.iter().any(|event| event["type"] == "m.room.create"));
+            stage.b().leave(&stage.bob, &stage.room).await.unwrap();
+            stage.mesh.settle().await;
+            assert_eq!(stage.a().in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
+        }
+    }
+}
+
 /// RJ4: the answer to send_leave is lost; the leave is there once, and the departure ends.
 #[tokio::test]
 async fn a_lost_answer_does_not_double_a_rejection() {
@@ -118,6 +142,17 @@ async fn a_lost_answer_does_not_double_a_rejection() {
     assert_eq!(stage.a().in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
     let departures = stage.b().store.reader().scan::<tables::Departures>(()).keys().unwrap();
     assert!(departures.is_empty(), "the room says that bob is gone");
+}
+
+/// A hostile server sets the depth as high as it goes; the rejection has none above that.
+#[tokio::test]
+async fn an_invite_of_the_largest_depth_can_be_rejected() {
+    let stage = stage().await;
+    let invite = stage.a().sign(Draft { depth: MAX_INT as u64, ..stage.draft() });
+    stage.hand(&invite, json!([])).await.unwrap();
+    stage.b().leave(&stage.bob, &stage.room).await.unwrap();
+    assert_eq!(stage.bobs().as_deref(), Some("leave"));
+    assert!(!stage.pending());
 }
 
 /// RJ7: the rejection reaches an inviter that was away.

@@ -41,7 +41,8 @@ async fn stage() -> Stage {
     let secret = a.say(&ann, &closed, "secret").await;
     mesh.settle().await;
     let draft = message_draft(a, &open, &bob, "bridge");
-    let bridge = b.sign(Draft { prev_events: vec![here.clone(), secret.clone()], ..draft });
+    let bridge =
+        b.sign(Draft { prev_events: vec![here.clone().into(), secret.clone().into()], ..draft });
     a.receive(b, "bridge", &[&bridge]).await;
     let bridge = bridge.event_id().to_owned();
     Stage { mesh, open, closed, ann, bob, here, secret, bridge }
@@ -187,7 +188,7 @@ async fn auth_events_stay_in_their_room() {
         graph.current("m.room.power_levels", "").unwrap().unwrap().event_id().to_owned()
     });
     let mut draft = message_draft(a, &stage.open, &stage.bob, "foreign");
-    draft.auth_events[0] = levels;
+    draft.auth_events[0] = levels.into();
     let foreign = b.sign(draft);
     stage.mesh.net.take_requests();
     a.receive(b, "1", &[&foreign]).await;

@@ -54,7 +54,7 @@ impl Stage {
     fn gap(&self, room: &OwnedRoomId, text: &str) -> CheckedPdu {
         let lost = self.message(room, &format!("before {text}"));
         let draft = message_draft(self.a(), room, &self.bob, text);
-        self.b().sign(Draft { prev_events: vec![lost.event_id().to_owned()], ..draft })
+        self.b().sign(Draft { prev_events: vec![lost.event_id().to_owned().into()], ..draft })
     }
 
     async fn send(&self, txn: &str, events: &[&CheckedPdu]) -> Result<Object, RoomError> {

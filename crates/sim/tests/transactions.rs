@@ -1,9 +1,9 @@
 //! Transactions: limits, replays, siblings, ACLs. Spec-map 4.10 and 4.11.
 
-use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
+use exeunt_core::ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use exeunt_core::{CheckedPdu, Draft, Object};
 use exeunt_room::{
-    Preset, RoomError,
+    Intent, Preset, RoomError,
     inbound::{MAX_EDUS, MAX_PDUS, MAX_TRANSACTIONS_PER_ORIGIN, Transaction},
 };
 use exeunt_sim::{
@@ -22,10 +22,14 @@ struct Stage {
 }
 
 async fn stage() -> Stage {
+    stage_in("12").await
+}
+
+async fn stage_in(version: &str) -> Stage {
     let mesh = Mesh::new(&["a.example", "b.example", "c.example"]);
     let (a, b) = (mesh.server("a.example"), mesh.server("b.example"));
     let (ann, bob) = (a.user("ann"), b.user("bob"));
-    let room = a.room(&ann, Preset::Public, "12").await;
+    let room = a.room(&ann, Preset::Public, version).await;
     b.join(&bob, &room, a).await.unwrap();
     mesh.settle().await;
     Stage { mesh, room, ann, bob }
@@ -42,10 +46,14 @@ impl Stage {
 
     /// A message of bob on the head of `a`, that nobody has seen.
     fn message(&self, text: &str) -> CheckedPdu {
-        let draft = member_draft(self.a(), &self.room, &self.bob, &self.bob, "leave");
+        self.b().sign(self.message_draft(&self.room, text))
+    }
+
+    fn message_draft(&self, room: &RoomId, text: &str) -> Draft {
+        let draft = member_draft(self.a(), room, &self.bob, &self.bob, "leave");
         let kind = "m.room.message".into();
         let content = object(json!({ "body": text }));
-        self.b().sign(Draft { kind, state_key: None, content, ..draft })
+        Draft { kind, state_key: None, content, ..draft }
     }
 
     async fn send(&self, from: &Server, txn: &str, pdus: Vec<Value>) -> Result<Object, RoomError> {
@@ -185,4 +193,102 @@ async fn events_of_a_room_are_taken_in_order() {
     assert_eq!(stage.a().messages(&stage.room), expected);
     let requests = stage.mesh.net.take_requests();
     assert!(requests.iter().all(|(_, _, endpoint)| *endpoint == "send"), "{requests:?}");
+}
+
+/// Room versions 1 and 2, where nothing binds an id to what the event says: the first event under
+/// an id keeps it, in its room and in every other.
+#[tokio::test]
+async fn an_event_id_is_taken_once() {
+    let stage = stage_in("2").await;
+    let (a, b) = (stage.a(), stage.b());
+    let first = stage.message("first");
+    let id = first.event_id();
+    let other = a.room(&stage.ann, Preset::Public, "2").await;
+    b.join(&stage.bob, &other, a).await.unwrap();
+    let same = b.sign_under(stage.message_draft(&stage.room, "second"), id);
+    let elsewhere = b.sign_under(stage.message_draft(&other, "third"), id);
+    let leave = member_draft(a, &stage.room, &stage.bob, &stage.bob, "leave");
+    let leave = b.sign_under(leave, id);
+    let pdus = [&first, &same, &elsewhere].map(wire);
+    for (txn, pdu) in ["1", "2", "3"].into_iter().zip(pdus) {
+        let answer = stage.send(b, txn, vec![pdu]).await.unwrap();
+        assert_eq!(answer[id.as_str()]["error"].is_string(), txn == "3");
+    }
+    let entry = a.rooms.admit(&b.name, &stage.room).await.unwrap();
+    let error = a.rooms.send_leave(&entry, id, leave.object().clone()).await.unwrap_err();
+    assert_eq!(status(error), (400, "M_INVALID_PARAM".into()));
+    assert_eq!(a.messages(&stage.room), ["first"]);
+    assert!(a.messages(&other).is_empty());
+    assert_eq!(a.event(&id.to_owned()).unwrap().pdu.object(), first.object());
+    assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some("join"));
+    // An id of a server that did not sign is nobody's.
+    let foreign: &EventId = "$x:a.example".try_into().unwrap();
+    let foreign = b.sign_under(stage.message_draft(&stage.room, "foreign"), foreign);
+    let answer = stage.send(b, "4", vec![wire(&foreign)]).await.unwrap();
+    assert!(answer["$x:a.example"]["error"].is_string());
+    stage.mesh.settle().await;
+    assert_eq!(a.messages(&stage.room), ["first"]);
+}
+
+/// Floats and integers of any size are events before room version 6, and go from server to server.
+#[tokio::test]
+async fn lax_numbers_are_relayed_as_they_are() {
+    let stage = stage_in("2").await;
+    let c = stage.mesh.server("c.example");
+    let cat = c.user("cat");
+    c.join(&cat, &stage.room, stage.a()).await.unwrap();
+    stage.mesh.settle().await;
+    let mut draft = stage.message_draft(&stage.room, "numbers");
+    let numbers = json!([1.0, -0.0, 1e20, 0.1, 1e-7, (1_u64 << 53) + 1, u64::MAX, i64::MIN]);
+    draft.content.insert("numbers".into(), numbers);
+    let event = stage.b().sign(draft);
+    stage.send(stage.b(), "1", vec![wire(&event)]).await.unwrap();
+    // To the third server as a gap that it fills.
+    stage.a().say(&stage.ann, &stage.room, "after").await;
+    stage.mesh.settle().await;
+    assert_eq!(c.messages(&stage.room), ["numbers", "after"]);
+    let there = c.event(&event.event_id().to_owned()).unwrap();
+    assert_eq!(there.pdu.canonical_json(), event.canonical_json());
+}
+
+/// In versions 1 and 2 the rules say who may redact, from version 3 on the receiver. Everywhere a
+/// server lets its users redact their own events only.
+#[tokio::test]
+async fn redactions_are_for_the_entitled() {
+    for version in ["2", "3", "12"] {
+        let stage = stage_in(version).await;
+        let (a, b) = (stage.a(), stage.b());
+        let bea = b.user("bea");
+        b.join(&bea, &stage.room, a).await.unwrap();
+        let anns = a.say(&stage.ann, &stage.room, "ann's").await;
+        stage.mesh.settle().await;
+        let bobs = b.say(&stage.bob, &stage.room, "bob's").await;
+        stage.mesh.settle().await;
+        let redact = |target: &OwnedEventId| Draft {
+            kind: "m.room.redaction".into(),
+            redacts: Some(target.clone()),
+            ..stage.message_draft(&stage.room, "")
+        };
+        let forged = b.sign(redact(&anns));
+        stage.send(b, "1", vec![wire(&forged)]).await.unwrap();
+        let verdict = a.event(&forged.event_id().to_owned()).unwrap().record.verdict.clone();
+        assert_eq!(verdict.is_rejected(), version == "2", "{version}");
+        assert!(!a.event(&anns).unwrap().pdu.content().is_empty(), "{version}");
+
+        let intent = |user: &UserId, target: &OwnedEventId| Intent {
+            redacts: Some(target.clone()),
+            ..Intent::message(user.to_owned(), "m.room.redaction", Object::new())
+        };
+        for user in [&bea, &stage.bob] {
+            let refused = b.rooms.append(&stage.room, intent(user, &anns)).await.unwrap_err();
+            assert_eq!(status(refused).0, 403);
+        }
+        assert!(b.rooms.append(&stage.room, intent(&bea, &bobs)).await.is_err());
+        b.rooms.append(&stage.room, intent(&stage.bob, &bobs)).await.unwrap();
+        stage.mesh.settle().await;
+        assert!(a.event(&bobs).unwrap().pdu.content().is_empty(), "{version}");
+        a.rooms.append(&stage.room, intent(&stage.ann, &anns)).await.unwrap();
+        stage.mesh.settle().await;
+        assert!(b.event(&anns).unwrap().pdu.content().is_empty(), "{version}");
+    }
 }

@@ -65,7 +65,11 @@ impl Stage {
 }
 
 fn after(event: &CheckedPdu, draft: Draft) -> Draft {
-    Draft { prev_events: vec![event.event_id().to_owned()], depth: event.depth() + 1, ..draft }
+    Draft {
+        prev_events: vec![event.event_id().to_owned().into()],
+        depth: event.depth() + 1,
+        ..draft
+    }
 }
 
 /// GHSA-p9qp-c452-f9r7: a rejected event is no state and no head; what follows it is judged for
@@ -96,8 +100,8 @@ async fn an_event_with_a_rejected_auth_event_is_rejected() {
         graph.current("m.room.power_levels", "").unwrap().unwrap().event_id().to_owned()
     });
     for id in &mut heir.auth_events {
-        if *id == levels {
-            *id = refused.event_id().to_owned();
+        if *id.id() == *levels {
+            *id = refused.event_id().to_owned().into();
         }
     }
     let heir = stage.b().sign(heir);
@@ -203,7 +207,7 @@ async fn an_event_without_its_auth_events_is_no_rejected_event() {
     let rename = stage.b().sign(rename);
     let mut draft = stage.message("renamed");
     let member = draft.auth_events.last_mut().unwrap();
-    *member = rename.event_id().to_owned();
+    *member = rename.event_id().to_owned().into();
     let heads = draft.prev_events.clone();
     let event = stage.b().sign(Draft { prev_events: heads, ..draft });
     stage.send("1", &[&event]).await;

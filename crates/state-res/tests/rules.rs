@@ -76,6 +76,7 @@ fn create_events() {
             auth_events: vec![],
             ts: 1,
             number: 0,
+            depth: None,
         };
         build(&state(FOUNDER, "m.room.create", content), &place)
     };

@@ -81,6 +81,7 @@ impl Room {
             auth_events: keys.iter().filter_map(|key| branch.get(key).cloned()).collect(),
             ts,
             number: self.events.0.len() + 1,
+            depth: None,
         };
         let pdu = build(&shape, &place);
         let id = pdu.event_id().to_owned();

@@ -28,13 +28,19 @@ async fn presets() {
 
 #[actix_web::test]
 async fn state_of_a_new_room() {
+    for version in ["2", "10"] {
+        check_state_of_a_new_room(version).await;
+    }
+}
+
+async fn check_state_of_a_new_room(version: &str) {
     let server = Server::new();
     let (ann, bob) = (server.user("ann").await, server.user("bob").await);
     let name = json!({ "displayname": "Bob" });
     bob.put(&format!("/profile/{}/displayname", bob.user), name).await.ok();
     let room = ann
         .create_room(json!({
-            "room_version": "10",
+            "room_version": version,
             "name": "Tea",
             "topic": "Which one",
             "room_alias_name": "tea",
@@ -56,7 +62,7 @@ async fn state_of_a_new_room() {
     assert_eq!(state("org.example", "k").await, json!({ "a": 1 }));
     assert_eq!(state("m.room.canonical_alias", "").await["alias"], "#tea:example.org");
     let create = state("m.room.create", "").await;
-    assert_eq!((&create["room_version"], &create["m.federate"]), (&json!("10"), &json!(false)));
+    assert_eq!((&create["room_version"], &create["m.federate"]), (&json!(version), &json!(false)));
     assert_eq!(state("m.room.power_levels", "").await["events_default"], 7);
     let invite = json!({ "membership": "invite", "displayname": "Bob", "is_direct": true });
     assert_eq!(state("m.room.member", &bob.user).await, invite);

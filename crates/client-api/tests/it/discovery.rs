@@ -28,6 +28,7 @@ async fn capabilities() {
     let all = &body["capabilities"];
     assert_eq!(all["m.room_versions"]["default"], "12");
     assert_eq!(all["m.room_versions"]["available"]["3"], "stable");
+    assert_eq!(all["m.room_versions"]["available"]["2"], "stable");
     assert_eq!(all["m.room_versions"]["available"]["1"], json!(null));
     assert_eq!(all["m.change_password"]["enabled"], false);
     assert_eq!(all["m.3pid_changes"]["enabled"], false);

@@ -9,8 +9,8 @@ use exeunt_core::ruma::OwnedServerName;
 use exeunt_core::ruma::serde::Base64;
 use exeunt_core::ruma::signatures::{Ed25519KeyPair, PublicKeyMap};
 use exeunt_core::ruma::{CanonicalJsonObject, canonical_json::try_from_json_map};
-use exeunt_core::{Draft, KeyRing, Object, RoomVersion, Signer, VerifyKey};
-use serde_json::Value;
+use exeunt_core::{Draft, KeyRing, Object, Reference, RoomVersion, Signer, VerifyKey};
+use serde_json::{Value, json};
 
 /// The seed of the specification's test vectors.
 pub const SPEC_SEED: &str = "YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1";
@@ -77,7 +77,11 @@ pub fn version(id: &str) -> RoomVersion {
 }
 
 pub fn draft(version: RoomVersion, kind: &str, state_key: Option<&str>, content: Value) -> Draft {
-    let id = |c: &str| format!("${}", c.repeat(43)).try_into().unwrap();
+    let id = |c: &str| match version.id_is_claimed() {
+        true => json!([format!("${c}:domain"), { "sha256": c.repeat(43) }]),
+        false => json!(format!("${}", c.repeat(43))),
+    };
+    let id = |c: &str| Reference::from_wire(version, &id(c)).unwrap();
     Draft {
         version,
         room_id: Some("!x:domain".try_into().unwrap()),

@@ -2,6 +2,7 @@
 
 use exeunt_core::Draft;
 use exeunt_sim::events::member_draft;
+use exeunt_store::tables;
 use serde_json::{Value, json};
 
 use crate::common::{Site, site};
@@ -65,15 +66,19 @@ async fn a_handshake_about_an_unknown_room_is_404() {
 
 /// An invite of `user` into a room on `b`, as its body.
 async fn invite(site: &Site, user: &str) -> (String, Value) {
+    invite_in("12", site, user).await
+}
+
+async fn invite_in(version: &str, site: &Site, user: &str) -> (String, Value) {
     let b = site.b();
     let bea = b.user("bea");
-    let room = b.room(&bea, exeunt_room::Preset::Private, "12").await;
+    let room = b.room(&bea, exeunt_room::Preset::Private, version).await;
     let target = site.a().user(user);
     let draft = member_draft(b, &room, &bea, &target, "invite");
     let event = b.sign(Draft { origin_server_ts: 7, ..draft });
     let (room, id) =
         (room.as_str().replace('!', "%21"), event.event_id().as_str().replace('$', "%24"));
-    let body = json!({ "room_version": "12", "event": event.object(), "invite_room_state": [] });
+    let body = json!({ "room_version": version, "event": event.object(), "invite_room_state": [] });
     (format!("/_matrix/federation/v2/invite/{room}/{id}"), body)
 }
 
@@ -84,10 +89,9 @@ async fn invites_of_accounts_are_signed() {
     let answer = site.put(site.b(), &path, body.clone()).await.ok();
     assert!(answer["event"]["signatures"]["a.example"]["ed25519:sim"].is_string());
     assert_eq!(answer["event"]["content"], body["event"]["content"]);
+    // The older endpoint is for versions 1 and 2, whose events carry their ids.
     let v1 = path.replace("/v2/", "/v1/");
-    let answer = site.put(site.b(), &v1, body["event"].clone()).await;
-    answer.expect(400, "M_INCOMPATIBLE_ROOM_VERSION");
-    assert_eq!(answer.body["room_version"], "1");
+    site.put(site.b(), &v1, body["event"].clone()).await.expect(400, "M_BAD_JSON");
     let mut future = body.clone();
     future["room_version"] = "13".into();
     let answer = site.put(site.b(), &path, future).await;
@@ -95,6 +99,31 @@ async fn invites_of_accounts_are_signed() {
     assert_eq!(answer.body["room_version"], "13");
     // CVE-2019-18835: handed in by another server than the inviter's.
     site.put(site.c(), &path, body).await.expect(400, "M_INVALID_PARAM");
+}
+
+/// The v1 endpoint: the body is the event, the state is in `unsigned`, the answer is wrapped.
+#[actix_web::test]
+async fn invites_by_the_older_endpoint() {
+    let site = site().await;
+    let (path, body) = invite_in("2", &site, "ann").await;
+    let v1 = path.replace("/v2/", "/v1/");
+    let mut event = body["event"].clone();
+    let name = json!({ "type": "m.room.name", "state_key": "", "sender": "@bea:b.example",
+        "content": { "name": "old" } });
+    event["unsigned"] = json!({ "invite_room_state": [name] });
+    let answer = site.put(site.b(), &v1, event).await.ok();
+    assert_eq!(answer[0], 200);
+    let signed = &answer[1]["event"];
+    assert!(signed["signatures"]["a.example"]["ed25519:sim"].is_string());
+    assert_eq!(signed["event_id"], body["event"]["event_id"]);
+    assert!(signed.get("unsigned").is_none());
+    let room = exeunt_core::ruma::RoomId::parse(signed["room_id"].as_str().unwrap()).unwrap();
+    let key = (site.ann.clone(), room);
+    let pending = site.a().store.reader().get::<tables::Pending>(&key).unwrap().unwrap();
+    assert_eq!(pending.stripped_state[0]["content"]["name"], "old");
+    // The id of the path is the event's.
+    let elsewhere = v1.replace("%24", "%24x");
+    site.put(site.b(), &elsewhere, body["event"].clone()).await.expect(400, "M_INVALID_PARAM");
 }
 
 /// IN13: no account, or one that is gone.

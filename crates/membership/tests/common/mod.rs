@@ -1,8 +1,10 @@
 //! Names, signers and templates that the tests share.
 #![allow(dead_code)]
 
-use exeunt_core::ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
-use exeunt_core::{CheckedPdu, Draft, Object, Pdu, PendingMembership, RoomVersion, Signer};
+use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
+use exeunt_core::{
+    CheckedPdu, Draft, Object, Pdu, PendingMembership, Reference, RoomVersion, Signer,
+};
 use serde_json::{Value, json};
 
 pub const OURS: &str = "ours.example";
@@ -76,6 +78,11 @@ pub fn member(
     event(sender, "m.room.member", Some(target), json!({ "membership": membership }), auth_events)
 }
 
+/// A reference to an event whose id is a hash.
+pub fn reference(id: &str) -> Reference {
+    OwnedEventId::try_from(id).unwrap().into()
+}
+
 pub fn event(
     sender: &OwnedUserId,
     kind: &str,
@@ -83,7 +90,7 @@ pub fn event(
     content: Value,
     auth_events: &[&str],
 ) -> CheckedPdu {
-    let ids = |ids: &[&str]| ids.iter().map(|id| (*id).try_into().unwrap()).collect();
+    let ids = |ids: &[&str]| ids.iter().map(|id| reference(id)).collect();
     let draft = Draft {
         version: version("10"),
         room_id: Some(room()),

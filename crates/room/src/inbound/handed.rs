@@ -13,7 +13,7 @@ use super::{Admitted, gate::resident, restricted};
 use crate::{
     RoomError, Rooms,
     change::journal,
-    graph::load_event,
+    graph::{is_taken, load_event},
     place::{Placement, Source},
 };
 
@@ -48,6 +48,9 @@ impl Rooms {
         let event =
             if vouched_by_us { self.vouch(entry, pdu).await? } else { self.checked(pdu).await? };
         let guard = self.inner.locks.lock(entry.room_id()).await;
+        if self.is_taken(&event).await? {
+            return Err(RoomError::InvalidParam("Another event has the id of this one".into()));
+        }
         match self.stored(event_id).await?.filter(|known| known.states.is_some()) {
             Some(known) if known.verdict.is_accepted() => return Ok(event),
             Some(EventRecord {
@@ -96,6 +99,11 @@ impl Rooms {
             .cosign_restricted_join(self.signer())
             .ok_or_else(|| RoomError::Forbidden("Not a restricted join".into()))?;
         self.checked(signed.into_pdu()).await
+    }
+
+    async fn is_taken(&self, event: &CheckedPdu) -> Result<bool, RoomError> {
+        let event = event.clone();
+        self.store().read(move |reader| is_taken(reader, &event)).await
     }
 
     pub(super) async fn stored(

@@ -31,6 +31,18 @@ pub struct InboundInvite {
     pub invite_room_state: Value,
 }
 
+impl InboundInvite {
+    /// An invite by the v1 endpoint, whose body is the event. It is of room version 1 or 2, which
+    /// are the same to all that an invite goes through; the template of a join or leave will say.
+    pub fn v1(mut event: Object) -> Result<Self, RoomError> {
+        let version = RoomVersion::all().find(|version| version.id_is_claimed());
+        let version = version.ok_or_else(|| RoomError::UnsupportedVersion("1".into()))?;
+        let unsigned = event.remove("unsigned").unwrap_or_default();
+        let invite_room_state = unsigned.get("invite_room_state").cloned().unwrap_or_default();
+        Ok(Self { room_version: version.as_str().into(), event, invite_room_state })
+    }
+}
+
 /// What the invite meets here.
 struct Meets {
     /// The version of the room, if we reside in it.
@@ -62,7 +74,7 @@ impl Rooms {
         let user = user.ok_or_else(|| RoomError::InvalidParam("No user is invited".into()))?;
         let guard = self.inner.locks.lock(entry.room_id()).await;
         let meets = self.meets(entry, &user, &signed).await?;
-        if meets.resident.is_some_and(|known| known != version) {
+        if meets.resident.is_some_and(|known| !known.shares_events_with(version)) {
             return Err(RoomError::InvalidParam("The room has another version".into()));
         }
         let (mut batch, now) = (Batch::default(), self.now());

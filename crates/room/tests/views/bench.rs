@@ -185,7 +185,7 @@ impl Bench {
             state_key: None,
             content: object(json!({ "body": text })),
             redacts: None,
-            prev_events: vec!["$nowhere".try_into().unwrap()],
+            prev_events: vec![OwnedEventId::try_from("$nowhere").unwrap().into()],
             auth_events: Vec::new(),
             depth: head.depth + 9,
             origin_server_ts: 1_000,

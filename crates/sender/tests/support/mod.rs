@@ -156,6 +156,7 @@ pub async fn queue_judged(store: &Store, server: &ServerName, n: u64, verdict: V
         room_id: owned_room_id!("!r:example.org"),
         room_version: "12".to_owned(),
         verdict,
+        generation: 0,
         states: None,
         order: None,
         redacted_because: None,

@@ -66,7 +66,7 @@ fn ranked(picked: Vec<EventNo>, events: &mut Events<'_>) -> Result<Vec<EventNo>,
 }
 
 /// Kahn's algorithm, always taking the smallest event that rests on nothing left. Events that rest
-/// on themselves, which hashes rule out and room version 2 cannot, are left out.
+/// on themselves, which hashes rule out and room version 2 cannot, are left to the mainline.
 fn kahn(ranked: &[EventNo], events: &mut Events<'_>) -> Result<Vec<EventNo>, ResolveError> {
     let ranks: HashMap<EventNo, usize> = ranked.iter().copied().zip(0..).collect();
     let mut rests_on = vec![0; ranked.len()];

@@ -84,15 +84,12 @@ impl Agreed for OnlyAgreed {
     }
 }
 
-/// Resolves by the conflict, its keys in any order; the whole resolved state.
-pub fn resolve_by_conflict(
-    version: RoomVersion,
-    sets: &[StateMap<OwnedEventId>],
-    index: &dyn AuthIndex,
-    rng: &mut Rng,
-) -> Result<StateMap<OwnedEventId>, ResolveError> {
+/// The rows of the keys at which states differ, and the rest.
+pub type Rows = Vec<(StateKey, Vec<Option<OwnedEventId>>)>;
+
+pub fn conflict_of(sets: &[StateMap<OwnedEventId>]) -> (Rows, OnlyAgreed) {
     let all: BTreeSet<&StateKey> = sets.iter().flat_map(StateMap::keys).collect();
-    let mut keys = Vec::new();
+    let mut keys = Rows::new();
     let mut state = StateMap::new();
     for key in all {
         let row: Vec<Option<OwnedEventId>> = sets.iter().map(|set| set.get(key).cloned()).collect();
@@ -103,9 +100,19 @@ pub fn resolve_by_conflict(
             _ => keys.push((key.clone(), row)),
         }
     }
-    rng.shuffle(&mut keys);
     let conflicted = keys.iter().map(|(key, _)| key.clone()).collect();
-    let agreed = OnlyAgreed { state, conflicted };
+    (keys, OnlyAgreed { state, conflicted })
+}
+
+/// Resolves by the conflict, its keys in any order; the whole resolved state.
+pub fn resolve_by_conflict(
+    version: RoomVersion,
+    sets: &[StateMap<OwnedEventId>],
+    index: &dyn AuthIndex,
+    rng: &mut Rng,
+) -> Result<StateMap<OwnedEventId>, ResolveError> {
+    let (mut keys, agreed) = conflict_of(sets);
+    rng.shuffle(&mut keys);
     let mut recorder = Recorder::new();
     let conflict = Conflict { keys, agreed: &agreed };
     let resolved = resolve_conflict(version, &conflict, index, &mut recorder)?;

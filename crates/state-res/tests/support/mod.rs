@@ -3,6 +3,7 @@
 
 pub mod index;
 pub mod oracle;
+pub mod oracle_event;
 pub mod oracle_v1;
 pub mod random_room;
 pub mod room;
@@ -37,8 +38,10 @@ pub struct Place {
     pub prev_events: Vec<OwnedEventId>,
     pub auth_events: Vec<OwnedEventId>,
     pub ts: u64,
-    /// Of event ids that are not hashes.
+    /// Of event ids that are not hashes; also the depth.
     pub number: usize,
+    /// A depth other than the number.
+    pub depth: Option<u64>,
 }
 
 pub fn build(shape: &Shape<'_>, place: &Place) -> Pdu {
@@ -53,7 +56,7 @@ pub fn build(shape: &Shape<'_>, place: &Place) -> Pdu {
         "content": shape.content,
         "prev_events": references(&place.prev_events),
         "auth_events": references(&place.auth_events),
-        "depth": place.number,
+        "depth": place.depth.unwrap_or(place.number as u64),
         "origin_server_ts": place.ts,
         "signatures": {},
     }));

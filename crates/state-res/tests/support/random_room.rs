@@ -48,6 +48,7 @@ impl Room {
             auth_events: vec![],
             ts: 1,
             number: 0,
+            depth: None,
         };
         let create = build(&shape, &place);
         let id = create.event_id().to_owned();
@@ -214,6 +215,7 @@ impl Room {
             auth_events: auth,
             ts,
             number,
+            depth: None,
         };
         let pdu = build(shape, &place);
         let id = pdu.event_id().to_owned();
@@ -299,12 +301,12 @@ impl Room {
     }
 }
 
-impl Shape<'static> {
-    pub fn state(sender: &'static str, kind: &'static str, content: Value) -> Self {
+impl<'a> Shape<'a> {
+    pub fn state(sender: &'a str, kind: &'a str, content: Value) -> Self {
         Self { sender, kind, state_key: Some(""), content }
     }
 
-    pub fn member(sender: &'static str, target: &'static str, membership: &str) -> Self {
+    pub fn member(sender: &'a str, target: &'a str, membership: &str) -> Self {
         let content = json!({"membership": membership});
         Self { sender, kind: "m.room.member", state_key: Some(target), content }
     }

@@ -39,6 +39,7 @@ impl Room {
             auth_events: vec![],
             ts: 1,
             number: 0,
+            depth: None,
         };
         let create = build(&shape, &place);
         let map = StateMap::from([(StateKey::single("m.room.create"), create.clone())]);
@@ -73,6 +74,7 @@ impl Room {
             auth_events: vec![],
             ts: 1,
             number: self.number,
+            depth: None,
         }
     }
 
