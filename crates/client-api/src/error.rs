@@ -28,6 +28,7 @@ pub fn room_error(error: RoomError) -> MatrixError {
         RoomError::Inbound(_)
         | RoomError::Signature(_)
         | RoomError::Missing(_)
+        | RoomError::Busy
         | RoomError::Resolve(_)
         | RoomError::Store(_) => MatrixError::internal(&error),
     }

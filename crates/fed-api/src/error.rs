@@ -3,6 +3,9 @@
 use exeunt_http::MatrixError;
 use exeunt_room::{InboundError, RoomError};
 
+/// When a server that sends us too much may come back.
+const BUSY_RETRY_MS: u64 = 30_000;
+
 /// Chooses status and errcode, in one exhaustive match.
 pub fn matrix_error(error: RoomError) -> MatrixError {
     let message = error.to_string();
@@ -20,6 +23,7 @@ pub fn matrix_error(error: RoomError) -> MatrixError {
         RoomError::Inbound(InboundError::InvalidParam(_)) => MatrixError::invalid_param(message),
         RoomError::Inbound(InboundError::Forbidden(_)) => MatrixError::forbidden(message),
         RoomError::Inbound(InboundError::BadJson(_)) => MatrixError::bad_json(message),
+        RoomError::Busy => MatrixError::limit_exceeded(BUSY_RETRY_MS),
         RoomError::AliasTaken => MatrixError::new(409, "M_ROOM_IN_USE", message),
         // What a third server answered us is nobody else's business.
         RoomError::Remote { .. } | RoomError::NoServer(_) => {

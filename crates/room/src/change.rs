@@ -11,14 +11,23 @@ use exeunt_store::{
     },
     tables,
 };
-use ruma::{EventId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
+use ruma::{EventId, OwnedEventId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::value::RawValue;
 
 use crate::{
     RoomError,
+    collapse::DUMMY_EVENT,
     graph::{Graph, Known, missing_in_store},
     place::Source,
 };
+
+/// Most events that are walked to see past those that were not accepted. Beyond it a head more or
+/// less is all that goes wrong, and the next event mends it.
+const MAX_WALK: usize = 1_000;
+
+/// Most heads whose states are resolved together. With more, a new head's state is resolved with
+/// the room's, which costs the same however many there are (decision 0008).
+pub(crate) const MAX_RESOLVED_HEADS: usize = 20;
 
 /// An event on its way into the graph, and all that follows from it.
 pub(crate) struct Change<'a> {
@@ -43,7 +52,10 @@ impl Change<'_> {
     pub fn write_event(&self, verdict: &Verdict, states: States) -> Result<(), RoomError> {
         let event_id = self.event.event_id().to_owned();
         let room_id = self.graph.room_id.clone();
-        let record = event_record(self.event, verdict.clone(), Some(states), self.source.from());
+        let mut record =
+            event_record(self.event, verdict.clone(), Some(states), self.source.from());
+        // History that was fetched before has an order, and keeps it.
+        record.order = self.graph.event(&event_id)?.and_then(|known| known.record.order);
         let record = self.graph.add(self.event, record)?;
         if verdict.is_accepted() {
             self.apply_redaction()?;
@@ -62,7 +74,9 @@ impl Change<'_> {
                 batch.put::<tables::EventTransactions>(&event_id, &back);
             }
         }
-        if verdict.is_accepted() {
+        // Dummy events are of no interest to clients.
+        let is_shown = verdict.is_accepted() && self.event.kind() != DUMMY_EVENT;
+        if is_shown && record.order.is_none() {
             batch.at_position(move |position, batch| {
                 let order = position as i64;
                 batch.put::<tables::Timeline>(&(room_id, order), &event_id);
@@ -98,13 +112,19 @@ impl Change<'_> {
         let graph = self.graph;
         let mut effects = Effects { destinations: self.write_outbox()?, ..Effects::default() };
         let mut room = graph.room.clone();
-        room.extremities.retain(|id| !self.event.prev_events().contains(id));
-        let mut roots = Vec::new();
-        for id in &room.extremities {
-            let states = graph.event_here(id)?.record.states;
-            roots.push(states.ok_or_else(|| missing_in_store(id))?.after);
-        }
-        if !self.has_placed_child()? {
+        let replaced = self.replaced()?;
+        room.extremities.retain(|id| !replaced.contains(id));
+        let is_head = !self.has_accepted_successor()?;
+        let mut roots = if room.extremities.len() < MAX_RESOLVED_HEADS {
+            let state_after = |id: &OwnedEventId| {
+                let states = graph.event_here(id)?.record.states;
+                Ok(states.ok_or_else(|| missing_in_store(id))?.after)
+            };
+            room.extremities.iter().map(state_after).collect::<Result<_, RoomError>>()?
+        } else {
+            vec![room.state]
+        };
+        if is_head {
             room.extremities.push(self.event.event_id().to_owned());
             room.depth = room.depth.max(self.event.depth());
             roots.push(after);
@@ -120,15 +140,43 @@ impl Change<'_> {
         Ok(effects)
     }
 
-    /// Whether an event that follows this one is placed already, so that this one fills a gap.
-    fn has_placed_child(&self) -> Result<bool, RoomError> {
-        let prefix = (self.graph.room_id.clone(), self.event.event_id().to_owned());
-        for ((_, _, child), ()) in self.graph.reader.scan::<tables::Children>(prefix).collect()? {
-            if let Some(known) = self.graph.event(&child)?
-                && known.record.states.is_some()
-                && known.record.verdict.is_accepted()
-            {
-                return Ok(true);
+    /// What the event follows: its prev events and, behind those that were not accepted, theirs.
+    fn replaced(&self) -> Result<BTreeSet<OwnedEventId>, RoomError> {
+        let mut replaced: BTreeSet<_> = self.event.prev_events().iter().cloned().collect();
+        let mut work: Vec<_> = replaced.iter().cloned().collect();
+        while let Some(id) = work.pop() {
+            let Some(known) = self.graph.event(&id)? else { continue };
+            if known.record.verdict.is_accepted() || replaced.len() >= MAX_WALK {
+                continue;
+            }
+            for prev in known.pdu.prev_events() {
+                if replaced.insert(prev.clone()) {
+                    work.push(prev.clone());
+                }
+            }
+        }
+        Ok(replaced)
+    }
+
+    /// Whether an accepted event that follows this one, be it by way of others that were not
+    /// accepted, is placed already: this one fills a gap.
+    fn has_accepted_successor(&self) -> Result<bool, RoomError> {
+        let mut seen = BTreeSet::new();
+        let mut work = vec![self.event.event_id().to_owned()];
+        while let Some(id) = work.pop() {
+            let prefix = (self.graph.room_id.clone(), id);
+            let children = self.graph.reader.scan::<tables::Children>(prefix).limit(MAX_WALK);
+            for (_, _, child) in children.keys()? {
+                let Some(known) = self.graph.event(&child)? else { continue };
+                if known.record.states.is_none() {
+                    continue;
+                }
+                if known.record.verdict.is_accepted() {
+                    return Ok(true);
+                }
+                if seen.len() < MAX_WALK && seen.insert(child.clone()) {
+                    work.push(child);
+                }
             }
         }
         Ok(false)

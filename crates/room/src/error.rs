@@ -42,6 +42,9 @@ pub enum RoomError {
     /// Every server that was asked refused or failed.
     #[error("{}", describe(.0))]
     NoServer(Vec<Attempt>),
+    /// Too much waits to be worked on; what was sent is to be sent again later.
+    #[error("too many events wait to be worked on")]
+    Busy,
     #[error("the alias is taken")]
     AliasTaken,
     #[error("{0}")]

@@ -1,36 +1,47 @@
 //! Events of transactions: checked, completed with what is missing, placed.
 //!
-//! Specification: server-server API, "Checks performed on receipt of a PDU", and "Retrieving
-//! event authorization information" and "Backfilling and retrieving missing events" for gaps.
+//! Specification: server-server API, "Checks performed on receipt of a PDU". A verdict is stored
+//! when the rules gave it; an event that cannot be judged leaves nothing behind, and is judged
+//! when it comes again. Gaps: decision 0006.
 
 use exeunt_core::{CheckedPdu, Object, Pdu, RoomVersion};
-use exeunt_store::records::{Root, Verdict};
-use futures_util::{StreamExt, stream};
-use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId};
-use serde_json::Value;
+use exeunt_store::records::Verdict;
+use ruma::{OwnedEventId, OwnedServerName, RoomId};
 
 use crate::{
     Call, RoomError, Rooms,
-    graph::{Graph, is_joined},
-    locks::RoomGuard,
-    outliers::{Pool, add_outliers, in_graph_order},
-    place::{Placement, Source},
+    fetch::{Quest, array},
+    graph::{Graph, is_joined, load_event},
+    outliers::{Pool, in_graph_order},
+    place::{Source, newest_heads},
 };
 
-/// Most events asked for with get_missing_events, to fill one gap.
+/// Most events asked for in one request for missing events.
 const MAX_MISSING_EVENTS: usize = 50;
-/// Most auth events fetched one by one for one event.
-const MAX_SINGLE_FETCHES: usize = 50;
-/// Most state events fetched one by one; above that the whole state is asked for.
-const MAX_STATE_FETCHES: usize = 100;
-/// Requests for single events under way at a time.
-const CONCURRENT_FETCHES: usize = 8;
+/// Most events that one such request names as the ends of gaps.
+const MAX_LATEST: usize = 20;
+/// Most of our extremities that such a request names.
+const MAX_EARLIEST: usize = 20;
+/// Most times that answers about missing events lead to further gaps, and are followed.
+pub const MAX_GAP_ROUNDS: usize = 10;
+/// Most events of gaps that are worked on for one event.
+const MAX_GAP_EVENTS: usize = 500;
+/// Most events at the far ends of gaps whose state is asked for, for one event.
+const MAX_STATES: usize = 5;
 /// Times that an event is tried again after something that it lacked was fetched.
-const MAX_ROUNDS: usize = 5;
+const MAX_TRIES: usize = 4;
+
+/// What an event lacks.
+struct Gap {
+    /// Events whose prev events are not all there.
+    latest: Vec<OwnedEventId>,
+    /// Those prev events.
+    missing: Vec<OwnedEventId>,
+}
 
 impl Rooms {
     /// Takes an event of a transaction of `origin`: checks it, fetches what it rests on, places
-    /// it. The verdict is stored; only what cannot be judged at all is an error.
+    /// it. The verdict is stored; what cannot be judged is an error.
     pub(crate) async fn ingest(
         &self,
         origin: &OwnedServerName,
@@ -40,13 +51,32 @@ impl Rooms {
         let Some(version) = self.version_if_resident(room_id).await? else {
             return Err(RoomError::NotFound("This server is not in the room".into()));
         };
+        let event = self.pushed(version, room_id, object).await?;
+        match self.try_place(origin, &event).await {
+            Err(RoomError::Missing(missing)) => {
+                tracing::debug!(%room_id, event = %event.event_id(), lacks = missing.len(), "a gap");
+                self.complete(origin, &event).await
+            }
+            other => other,
+        }
+    }
+
+    /// A pushed event, with format, signatures and hash checked.
+    pub(crate) async fn pushed(
+        &self,
+        version: RoomVersion,
+        room_id: &RoomId,
+        object: Object,
+    ) -> Result<CheckedPdu, RoomError> {
         let pdu = Pdu::from_object(version, object)?;
         pdu.check_reference_limits()?;
         if pdu.prev_events().is_empty() {
             return Err(RoomError::InvalidParam("an event without prev_events".into()));
         }
-        let event = self.checked(pdu).await?;
-        self.ingest_checked(origin, room_id, event).await
+        if pdu.room_id() != room_id {
+            return Err(RoomError::InvalidParam("an event of another room".into()));
+        }
+        self.checked(pdu).await
     }
 
     /// Checks signatures and hash.
@@ -54,73 +84,92 @@ impl Rooms {
         self.keys().check(pdu).await?.map_err(|e| RoomError::Signature(e.server))
     }
 
-    async fn ingest_checked(
+    /// Places an event if we have all that it rests on. An event that is placed already is fine.
+    pub(crate) async fn try_place(
         &self,
         origin: &OwnedServerName,
-        room_id: &RoomId,
-        event: CheckedPdu,
+        event: &CheckedPdu,
     ) -> Result<(), RoomError> {
         let source = Source::Federation { from: origin.clone() };
-        let missing = match self.try_place(room_id, &event, &source).await {
-            Err(RoomError::Missing(missing)) => missing,
-            other => return other,
-        };
-        tracing::debug!(%room_id, event = %event.event_id(), lacks = missing.len(), "a gap");
-        let mut pool = self.missing_events(origin, room_id, &event).await?;
-        pool.insert(event.event_id().to_owned(), event.clone());
+        let guard = self.inner.locks.lock(event.room_id()).await;
+        if self.is_placed(event).await? {
+            return Ok(());
+        }
+        let verdict = self.place(&guard, event.clone(), source, None).await?;
+        report(event, &verdict);
+        self.collapse_heads(&guard).await
+    }
+
+    /// Places an event that lacks something: the events of the gap first, old to new, and it at
+    /// last. Those of the gap may stand on state that another server tells. The event itself may
+    /// not: a server that has it has what is before it.
+    pub(crate) async fn complete(
+        &self,
+        origin: &OwnedServerName,
+        event: &CheckedPdu,
+    ) -> Result<(), RoomError> {
+        if self.names_foreign_events(event).await? {
+            return Err(RoomError::Missing(event.prev_events().to_vec()));
+        }
+        let quest = self.quest(origin, event).await?;
+        let pool = self.fill_gap(&quest, event).await?;
+        let mut states = MAX_STATES;
         for id in in_graph_order(&pool) {
-            let placed = self.place_with_help(origin, room_id, &pool[&id], &source).await;
-            match placed {
+            let pushed = id == event.event_id();
+            let mut none = 0;
+            let allowed = if pushed { &mut none } else { &mut states };
+            match self.place_with_help(origin, &quest, &pool[&id], allowed).await {
                 Ok(()) => {}
-                Err(error) if id == event.event_id() => return Err(error),
-                Err(error) => tracing::info!(%room_id, event = %id, %error, "not placed"),
+                Err(RoomError::Store(error)) => return Err(error.into()),
+                Err(error) if pushed => return Err(error),
+                Err(error) => {
+                    tracing::info!(room_id = %quest.room_id, event = %id, %error, "not placed");
+                }
             }
         }
         Ok(())
     }
 
-    /// Places an event if we have all that it rests on. An event that is placed already is fine.
-    async fn try_place(
-        &self,
-        room_id: &RoomId,
-        event: &CheckedPdu,
-        source: &Source,
-    ) -> Result<(), RoomError> {
-        let guard = self.inner.locks.lock(room_id).await;
-        if self.is_placed(room_id, event.event_id()).await? {
-            return Ok(());
-        }
-        let verdict = self.place(&guard, event.clone(), source.clone(), None).await?;
-        report(event, &verdict);
-        Ok(())
-    }
-
-    /// Places an event, fetching auth events and, across a gap, the state before it.
+    /// Places an event, fetching auth events and, across a gap and as long as `states` lasts, the
+    /// state before it.
     async fn place_with_help(
         &self,
         origin: &OwnedServerName,
-        room_id: &RoomId,
+        quest: &Quest,
         event: &CheckedPdu,
-        source: &Source,
+        states: &mut usize,
     ) -> Result<(), RoomError> {
-        let mut state_before = None;
-        for _ in 0..MAX_ROUNDS {
-            let guard = self.inner.locks.lock(room_id).await;
-            if self.is_placed(room_id, event.event_id()).await? {
+        let source = Source::Federation { from: origin.clone() };
+        let mut before = None;
+        let mut auth_asked = false;
+        for _ in 0..MAX_TRIES {
+            let guard = self.inner.locks.lock(&quest.room_id).await;
+            if self.is_placed(event).await? {
                 return Ok(());
             }
-            let placed = self.place(&guard, event.clone(), source.clone(), state_before).await;
+            let placed = match &before {
+                None => self.place(&guard, event.clone(), source.clone(), None).await,
+                Some(state) => self.place_upon(&guard, event.clone(), source.clone(), state).await,
+            };
+            if let Ok(verdict) = &placed {
+                report(event, verdict);
+                return self.collapse_heads(&guard).await;
+            }
             drop(guard);
             match placed {
-                Ok(verdict) => {
-                    report(event, &verdict);
-                    return Ok(());
-                }
+                Ok(_) => return Ok(()),
                 Err(RoomError::Missing(missing)) if is_about_auth(event, &missing) => {
-                    self.fetch_auth(origin, room_id, event).await?;
+                    if std::mem::replace(&mut auth_asked, true) {
+                        return Err(RoomError::Missing(missing));
+                    }
+                    self.fetch_auth(quest, event).await?;
                 }
-                Err(RoomError::Missing(_)) if state_before.is_none() => {
-                    state_before = Some(self.fetch_state_before(origin, room_id, event).await?);
+                Err(RoomError::Missing(missing)) if before.is_none() && *states > 0 => {
+                    *states -= 1;
+                    before = self.fetch_state_before(quest, event).await?;
+                    if before.is_none() {
+                        return Err(RoomError::Missing(missing));
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -128,163 +177,96 @@ impl Rooms {
         Err(RoomError::Missing(vec![event.event_id().to_owned()]))
     }
 
-    /// The events between our extremities and `event`, as far as `origin` gives them.
-    async fn missing_events(
-        &self,
-        origin: &OwnedServerName,
-        room_id: &RoomId,
-        event: &CheckedPdu,
-    ) -> Result<Pool, RoomError> {
-        let (version, earliest) = self.head(room_id).await?;
-        let latest = [event.event_id().to_owned()];
-        let call = Call::MissingEvents {
-            room: room_id,
-            earliest: &earliest,
-            latest: &latest,
-            limit: MAX_MISSING_EVENTS,
-        };
-        let answer = match self.call(origin, call).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                tracing::info!(%room_id, server = %origin, %error, "no missing events");
-                return Ok(Pool::new());
+    /// The event with those between our extremities and it, as far as anyone gives them.
+    async fn fill_gap(&self, quest: &Quest, event: &CheckedPdu) -> Result<Pool, RoomError> {
+        let mut pool = Pool::from([(event.event_id().to_owned(), event.clone())]);
+        for _ in 0..MAX_GAP_ROUNDS {
+            let (earliest, mut gap) = self.gap(quest, &pool).await?;
+            let now = self.now();
+            gap.missing.retain(|id| !self.inner.fetch_limits.is_absent(id, now));
+            if gap.missing.is_empty() || pool.len() >= MAX_GAP_EVENTS {
+                break;
             }
-        };
-        let mut events = array(&answer, "events");
-        events.truncate(MAX_MISSING_EVENTS);
-        self.check_answer(version, room_id, events).await
-    }
-
-    /// Fetches the auth chain of an event and adds it as outliers.
-    async fn fetch_auth(
-        &self,
-        origin: &OwnedServerName,
-        room_id: &RoomId,
-        event: &CheckedPdu,
-    ) -> Result<(), RoomError> {
-        let call = Call::EventAuth { room: room_id, event: event.event_id() };
-        let answer = self.call(origin, call).await;
-        let version = event.version();
-        let pool = match answer {
-            Ok(answer) => self.check_answer(version, room_id, array(&answer, "auth_chain")).await?,
-            Err(error) => {
-                tracing::info!(%room_id, server = %origin, %error, "no auth chain, one by one");
-                let ids = event.auth_events().iter().take(MAX_SINGLE_FETCHES).cloned().collect();
-                self.fetch_events(origin, room_id, version, ids).await?
-            }
-        };
-        self.keep_outliers(origin, room_id, pool).await
-    }
-
-    /// Asks for the state before an event beyond a gap, resolved with the states that we know.
-    async fn fetch_state_before(
-        &self,
-        origin: &OwnedServerName,
-        room_id: &RoomId,
-        event: &CheckedPdu,
-    ) -> Result<Root, RoomError> {
-        let remote = |error| RoomError::Remote { server: origin.clone(), error };
-        let call = Call::StateIds { room: room_id, event: event.event_id() };
-        let answer = self.call(origin, call).await.map_err(remote)?;
-        let state = ids(&answer, "pdu_ids");
-        let mut wanted = state.clone();
-        wanted.extend(ids(&answer, "auth_chain_ids"));
-        let wanted = self.unknown(wanted).await?;
-        let pool = if wanted.len() > MAX_STATE_FETCHES {
-            let call = Call::State { room: room_id, event: event.event_id() };
-            let answer = self.call(origin, call).await.map_err(remote)?;
-            let mut events = array(&answer, "pdus");
-            events.extend(array(&answer, "auth_chain"));
-            self.check_answer(event.version(), room_id, events).await?
-        } else {
-            self.fetch_events(origin, room_id, event.version(), wanted).await?
-        };
-        self.keep_outliers(origin, room_id, pool).await?;
-        self.state_from(room_id, event, state).await
-    }
-
-    /// The state before an event: what a server says, resolved with the states after those prev
-    /// events that we have.
-    async fn state_from(
-        &self,
-        room_id: &RoomId,
-        event: &CheckedPdu,
-        state: Vec<OwnedEventId>,
-    ) -> Result<Root, RoomError> {
-        let guard = self.inner.locks.lock(room_id).await;
-        let (room_id, event) = (room_id.to_owned(), event.clone());
-        let (batch, root) = self
-            .inner
-            .store
-            .read(move |reader| {
-                let graph = Graph::of(reader, &room_id)?;
-                let mut map = exeunt_core::StateMap::new();
-                for id in &state {
-                    let Some(known) = graph.event(id)? else { continue };
-                    if !known.record.verdict.is_rejected()
-                        && let Some(key) = known.pdu.key()
-                    {
-                        map.insert(key, id.clone());
+            if !self.shrink_gap(quest, &earliest, &gap, &mut pool).await? {
+                if quest.is_conclusive() {
+                    for id in gap.missing {
+                        self.inner.fetch_limits.note_absent(id, now);
                     }
                 }
-                let fetched = graph.root_of(&map);
-                let mut roots = vec![fetched];
-                for id in event.prev_events() {
-                    roots.extend(graph.event(id)?.and_then(|k| k.record.states).map(|s| s.after));
-                }
-                let root = graph.resolve(roots)?;
-                Ok::<_, RoomError>((graph.into_batch(), root))
-            })
-            .await?;
-        self.commit(&guard, Placement::only(batch)).await?;
-        Ok(root)
+                break;
+            }
+        }
+        Ok(pool)
     }
 
-    /// Fetches single events, a bounded number at a time. What cannot be had is left out.
-    async fn fetch_events(
+    /// Asks one server after the other for missing events until one has some: the server that has
+    /// the event for those before it, others, which may not have it, for the missing ones.
+    async fn shrink_gap(
         &self,
-        origin: &OwnedServerName,
-        room_id: &RoomId,
-        version: RoomVersion,
-        ids: Vec<OwnedEventId>,
-    ) -> Result<Pool, RoomError> {
-        let answers: Vec<_> = stream::iter(ids)
-            .map(|id| async move { self.call(origin, Call::Event { event: &id }).await })
-            .buffer_unordered(CONCURRENT_FETCHES)
-            .collect()
-            .await;
-        let events = answers.into_iter().flatten().flat_map(|answer| array(&answer, "pdus"));
-        self.check_answer(version, room_id, events.collect()).await
+        quest: &Quest,
+        earliest: &[OwnedEventId],
+        gap: &Gap,
+        pool: &mut Pool,
+    ) -> Result<bool, RoomError> {
+        let (room, limit) = (&*quest.room_id, MAX_MISSING_EVENTS);
+        for server in quest.servers() {
+            let (call, key) = if *server == quest.origin {
+                (Call::MissingEvents { room, earliest, latest: &gap.latest, limit }, "events")
+            } else {
+                let from = &gap.missing[..gap.missing.len().min(MAX_LATEST)];
+                (Call::Backfill { room, from, limit }, "pdus")
+            };
+            let Some(answer) = self.ask(quest, server, call).await else { continue };
+            let mut events = array(&answer, key);
+            events.truncate(MAX_MISSING_EVENTS);
+            let events = self.check_fetched(quest, events).await?;
+            if connect(pool, &gap.missing, events) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
-    async fn keep_outliers(
-        &self,
-        origin: &OwnedServerName,
-        room_id: &RoomId,
-        pool: Pool,
-    ) -> Result<(), RoomError> {
-        let guard = self.inner.locks.lock(room_id).await;
-        self.add_outliers_locked(&guard, origin, pool).await
-    }
-
-    async fn add_outliers_locked(
-        &self,
-        guard: &RoomGuard,
-        origin: &OwnedServerName,
-        pool: Pool,
-    ) -> Result<(), RoomError> {
-        let (room_id, origin) = (guard.room_id().to_owned(), origin.clone());
-        let batch = self
-            .inner
-            .store
+    /// Our extremities, and what the events of the pool lack beside each other.
+    async fn gap(&self, quest: &Quest, pool: &Pool) -> Result<(Vec<OwnedEventId>, Gap), RoomError> {
+        let (room_id, pool) = (quest.room_id.clone(), pool.clone());
+        self.store()
             .read(move |reader| {
                 let graph = Graph::of(reader, &room_id)?;
-                add_outliers(&graph, &pool, &origin)?;
-                Ok::<_, RoomError>(graph.into_batch())
+                let mut gap = Gap { latest: Vec::new(), missing: Vec::new() };
+                for (id, event) in &pool {
+                    let mut whole = true;
+                    for prev in event.prev_events() {
+                        let here = pool.contains_key(prev)
+                            || graph.event(prev)?.is_some_and(|k| k.record.states.is_some());
+                        if !here {
+                            whole = false;
+                            gap.missing.push(prev.clone());
+                        }
+                    }
+                    if !whole && gap.latest.len() < MAX_LATEST {
+                        gap.latest.push(id.clone());
+                    }
+                }
+                Ok((newest_heads(&graph, MAX_EARLIEST)?, gap))
             })
-            .await?;
-        self.commit(guard, Placement::only(batch)).await?;
-        Ok(())
+            .await
+    }
+
+    /// Whether we know some of the events that it names to be of another room: then asking others
+    /// for them leads nowhere.
+    async fn names_foreign_events(&self, event: &CheckedPdu) -> Result<bool, RoomError> {
+        let event = event.clone();
+        self.store()
+            .read(move |reader| {
+                for id in event.prev_events().iter().chain(event.auth_events()) {
+                    if load_event(reader, id)?.is_some_and(|k| k.pdu.room_id() != event.room_id()) {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            })
+            .await
     }
 
     pub(crate) async fn version_if_resident(
@@ -292,8 +274,7 @@ impl Rooms {
         room_id: &RoomId,
     ) -> Result<Option<RoomVersion>, RoomError> {
         let (room_id, ours) = (room_id.to_owned(), self.server_name().to_owned());
-        self.inner
-            .store
+        self.store()
             .read(move |reader| {
                 if !is_joined(reader, &room_id, &ours)? {
                     return Ok(None);
@@ -303,46 +284,34 @@ impl Rooms {
             .await
     }
 
-    async fn head(&self, room_id: &RoomId) -> Result<(RoomVersion, Vec<OwnedEventId>), RoomError> {
-        let room_id = room_id.to_owned();
-        self.inner
-            .store
-            .read(move |reader| {
-                let graph = Graph::of(reader, &room_id)?;
-                Ok((graph.version, graph.room.extremities.clone()))
-            })
-            .await
-    }
-
-    async fn is_placed(&self, room_id: &RoomId, event_id: &EventId) -> Result<bool, RoomError> {
-        let (room_id, event_id) = (room_id.to_owned(), event_id.to_owned());
-        self.inner
-            .store
+    async fn is_placed(&self, event: &Pdu) -> Result<bool, RoomError> {
+        let (room_id, event_id) = (event.room_id().to_owned(), event.event_id().to_owned());
+        self.store()
             .read(move |reader| {
                 let known = Graph::of(reader, &room_id)?.event(&event_id)?;
                 Ok(known.is_some_and(|known| known.record.states.is_some()))
             })
             .await
     }
-
-    async fn unknown(&self, ids: Vec<OwnedEventId>) -> Result<Vec<OwnedEventId>, RoomError> {
-        self.inner
-            .store
-            .read(move |reader| {
-                let mut unknown = Vec::new();
-                for id in ids {
-                    if crate::graph::load_event(reader, &id)?.is_none() {
-                        unknown.push(id);
-                    }
-                }
-                unknown.sort();
-                unknown.dedup();
-                Ok(unknown)
-            })
-            .await
-    }
 }
 
+/// Adds those of `events` to the pool that lead back from the missing ones. Whether there are any.
+pub(crate) fn connect(pool: &mut Pool, missing: &[OwnedEventId], mut events: Pool) -> bool {
+    let before = pool.len();
+    let mut work = missing.to_vec();
+    while let Some(id) = work.pop() {
+        if pool.len() >= MAX_GAP_EVENTS {
+            break;
+        }
+        if let Some(event) = events.remove(&id) {
+            work.extend(event.prev_events().iter().cloned());
+            pool.insert(id, event);
+        }
+    }
+    pool.len() > before
+}
+
+/// Whether nothing but auth events is missing.
 fn is_about_auth(event: &Pdu, missing: &[OwnedEventId]) -> bool {
     missing.iter().all(|id| event.auth_events().contains(id) && !event.prev_events().contains(id))
 }
@@ -354,13 +323,4 @@ fn report(event: &CheckedPdu, verdict: &Verdict) {
         Verdict::SoftFailed(why) => tracing::info!(%event, why, "soft-failed"),
         Verdict::Rejected(why) => tracing::info!(%event, why, "rejected"),
     }
-}
-
-/// The array under a key of an answer; empty where there is none.
-pub(crate) fn array(answer: &Value, key: &str) -> Vec<Value> {
-    answer.get(key).and_then(Value::as_array).cloned().unwrap_or_default()
-}
-
-fn ids(answer: &Value, key: &str) -> Vec<OwnedEventId> {
-    array(answer, key).iter().filter_map(|id| EventId::parse(id.as_str()?).ok()).collect()
 }

@@ -22,8 +22,12 @@ pub mod views;
 
 mod append;
 mod change;
+mod collapse;
 pub mod create;
 mod directory;
+mod fetch;
+mod fetch_limits;
+mod history;
 mod ingest;
 pub mod invite;
 mod join;
@@ -40,7 +44,7 @@ use std::{sync::Arc, time::Duration};
 
 use exeunt_core::{RoomVersion, Signer};
 use exeunt_store::Store;
-use ruma::{OwnedServerName, ServerName};
+use ruma::{OwnedRoomId, OwnedServerName, ServerName};
 
 pub use append::{ClientTransaction, Intent};
 pub use create::{NewRoom, Preset};
@@ -96,10 +100,17 @@ struct Inner {
     clock: Clock,
     options: Options,
     locks: locks::RoomLocks,
+    /// Held by the transaction of a server that is being taken.
+    turns: locks::Locks<OwnedServerName>,
     notifier: notify::Notifier,
     keys: KeyCache,
     notary: notary::Notary,
     joins: join::Joins,
+    fetch_limits: fetch_limits::FetchLimits,
+    inbound: inbound::Queue,
+    collapses: collapse::Collapses,
+    /// Held by the fetch of a room's history.
+    histories: locks::Locks<OwnedRoomId>,
     /// Held from the check that an alias is free to its commit.
     alias_lock: tokio::sync::Mutex<()>,
 }
@@ -129,10 +140,15 @@ impl Rooms {
                 clock,
                 options,
                 locks: locks::RoomLocks::default(),
+                turns: locks::Locks::default(),
                 notifier: notify::Notifier::default(),
                 keys,
                 notary: notary::Notary::default(),
                 joins: join::Joins::default(),
+                fetch_limits: fetch_limits::FetchLimits::default(),
+                inbound: inbound::Queue::default(),
+                collapses: collapse::Collapses::default(),
+                histories: locks::Locks::default(),
                 alias_lock: tokio::sync::Mutex::default(),
             }),
         }

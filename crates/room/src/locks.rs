@@ -1,16 +1,40 @@
-//! One writer per room.
+//! One writer per room, and other things of which one happens at a time.
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{Arc, Mutex},
 };
 
 use ruma::{OwnedRoomId, RoomId};
 use tokio::sync::OwnedMutexGuard;
 
-/// The locks of all rooms that somebody holds or waits for.
+/// A lock for each key that somebody holds or waits for.
+pub(crate) struct Locks<K>(Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>);
+
+impl<K> Default for Locks<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Eq + Hash> Locks<K> {
+    pub async fn lock(&self, key: K) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.0.lock().unwrap_or_else(|e| e.into_inner());
+            // Locks that nobody holds or waits for are dropped when the table has doubled.
+            if locks.len() >= 1024 && locks.len().is_power_of_two() {
+                locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            }
+            locks.entry(key).or_default().clone()
+        };
+        lock.lock_owned().await
+    }
+}
+
+/// The locks of all rooms.
 #[derive(Default)]
-pub struct RoomLocks(Mutex<HashMap<OwnedRoomId, Arc<tokio::sync::Mutex<()>>>>);
+pub struct RoomLocks(Locks<OwnedRoomId>);
 
 /// Proof that its holder is the room's only writer. Committing to a room takes it as argument.
 pub struct RoomGuard {
@@ -27,14 +51,7 @@ impl RoomGuard {
 impl RoomLocks {
     /// Waits for the room's lock. Never held across a call to another server.
     pub async fn lock(&self, room_id: &RoomId) -> RoomGuard {
-        let lock = {
-            let mut locks = self.0.lock().unwrap_or_else(|e| e.into_inner());
-            // Locks that nobody holds or waits for are dropped when the table has doubled.
-            if locks.len() >= 1024 && locks.len().is_power_of_two() {
-                locks.retain(|_, lock| Arc::strong_count(lock) > 1);
-            }
-            locks.entry(room_id.to_owned()).or_default().clone()
-        };
-        RoomGuard { room_id: room_id.to_owned(), _held: lock.lock_owned().await }
+        let held = self.0.lock(room_id.to_owned()).await;
+        RoomGuard { room_id: room_id.to_owned(), _held: held }
     }
 }

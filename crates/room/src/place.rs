@@ -11,18 +11,19 @@ use exeunt_store::{
     Batch,
     records::{Root, States, Verdict},
 };
-use ruma::{OwnedServerName, OwnedUserId, ServerName};
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, ServerName};
 
 use crate::{
     RoomError, Rooms,
     append::ClientTransaction,
     change::{Change, Effects},
+    fetch::FetchedState,
     graph::{Graph, Known, is_taken},
     locks::RoomGuard,
 };
 
 /// Most `prev_events` of an event that we build.
-const MAX_OWN_PREV_EVENTS: usize = 10;
+pub(crate) const MAX_OWN_PREV_EVENTS: usize = 10;
 
 /// How an event came to be placed.
 #[derive(Debug, Clone)]
@@ -93,6 +94,32 @@ impl Rooms {
                 decide(graph, &ours, &event, &source, state_before, now)
             })
             .await?;
+        self.commit(guard, placement).await
+    }
+
+    /// Places an event upon the state that another server told. Of a state with holes only a
+    /// yes means anything: a no is not stored, and the event may come again.
+    pub(crate) async fn place_upon(
+        &self,
+        guard: &RoomGuard,
+        event: CheckedPdu,
+        source: Source,
+        state: &FetchedState,
+    ) -> Result<Verdict, RoomError> {
+        let room_id = guard.room_id().to_owned();
+        let (ours, now) = (self.server_name().to_owned(), self.now());
+        let (root, id) = (state.root, event.event_id().to_owned());
+        let placement = self
+            .inner
+            .store
+            .read(move |reader| {
+                let graph = Graph::of(reader, &room_id)?;
+                decide(graph, &ours, &event, &source, Some(root), now)
+            })
+            .await?;
+        if placement.verdict.is_rejected() && !state.complete {
+            return Err(RoomError::Missing(vec![id]));
+        }
         self.commit(guard, placement).await
     }
 
@@ -244,8 +271,24 @@ pub(crate) fn refusal(result: Result<(), AuthError>) -> Result<Option<String>, R
 
 /// The `prev_events` and depth of the next event that we build.
 pub(crate) fn next_position(graph: &Graph<'_>) -> Result<(Vec<Reference>, u64), RoomError> {
-    let prev = graph.room.extremities.iter().take(MAX_OWN_PREV_EVENTS);
-    let prev = prev.map(|id| Ok(Reference::from(&graph.event_here(id)?.pdu)));
+    let prev = newest_heads(graph, MAX_OWN_PREV_EVENTS)?.into_iter();
+    let prev = prev.map(|id| Ok(Reference::from(&graph.event_here(&id)?.pdu)));
     let depth = (graph.room.depth + 1).min(exeunt_core::canonical::MAX_INT as u64);
     Ok((prev.collect::<Result<_, RoomError>>()?, depth))
+}
+
+/// At most so many of the room's extremities: the deepest, and among equals the greatest ids.
+pub(crate) fn newest_heads(
+    graph: &Graph<'_>,
+    limit: usize,
+) -> Result<Vec<OwnedEventId>, RoomError> {
+    let heads = &graph.room.extremities;
+    if heads.len() <= limit {
+        return Ok(heads.clone());
+    }
+    let with_depth = |id: &OwnedEventId| Ok((graph.event_here(id)?.pdu.depth(), id.clone()));
+    let mut heads = heads.iter().map(with_depth).collect::<Result<Vec<_>, RoomError>>()?;
+    heads.sort_by(|a, b| b.cmp(a));
+    heads.truncate(limit);
+    Ok(heads.into_iter().map(|(_, id)| id).collect())
 }

@@ -150,6 +150,7 @@ impl Services {
             room_options(config),
         );
         departures.start(Arc::new(Runner(rooms.clone())));
+        rooms.start_inbound();
 
         let fed_options = exeunt_fed_api::Options {
             server_version: env!("CARGO_PKG_VERSION").to_owned(),

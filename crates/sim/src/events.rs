@@ -4,7 +4,7 @@ use exeunt_core::{
     CheckedPdu, Draft, Object, Pdu, Reference, hash, redact,
     ruma::{EventId, RoomId, UserId},
 };
-use exeunt_room::graph::Graph;
+use exeunt_room::{graph::Graph, inbound::Transaction};
 use serde_json::{Value, json};
 
 use crate::Server;
@@ -47,6 +47,31 @@ pub fn member_draft(
     })
 }
 
+/// A message on the head of the room as `resident` has it. Not placed anywhere.
+pub fn message_draft(resident: &Server, room: &RoomId, sender: &UserId, text: &str) -> Draft {
+    let draft = member_draft(resident, room, sender, sender, "leave");
+    let content = object(json!({ "msgtype": "m.text", "body": text }));
+    Draft { kind: "m.room.message".into(), state_key: None, content, ..draft }
+}
+
+/// The same for a state event with an empty state key.
+pub fn state_draft(
+    resident: &Server,
+    room: &RoomId,
+    sender: &UserId,
+    kind: &str,
+    content: Value,
+) -> Draft {
+    let draft = member_draft(resident, room, sender, sender, "leave");
+    let (kind, state_key) = (kind.to_owned(), Some(String::new()));
+    Draft { kind, state_key, content: object(content), ..draft }
+}
+
+/// An event as transactions carry it.
+pub fn wire(event: &Pdu) -> Value {
+    Value::Object(event.object().clone())
+}
+
 fn auth_events(graph: &Graph<'_>, membership: &str, keys: &[(&str, &str)]) -> Vec<Reference> {
     let mut ids: Vec<Reference> = Vec::new();
     for (kind, key) in keys {
@@ -67,6 +92,14 @@ fn auth_events(graph: &Graph<'_>, membership: &str, keys: &[(&str, &str)]) -> Ve
 }
 
 impl Server {
+    /// Hands events to this server in a transaction of `from`. The answer, by event id.
+    pub async fn receive(&self, from: &Server, txn: &str, events: &[&Pdu]) -> Object {
+        let pdus = events.iter().map(|event| wire(event)).collect();
+        let transaction = Transaction { pdus, edus: Vec::new() };
+        let answer = self.rooms.receive_transaction(&from.name, txn, transaction).await;
+        answer.expect("the transaction is taken")
+    }
+
     /// Signs an event of a user of this server.
     pub fn sign(&self, draft: Draft) -> CheckedPdu {
         draft.sign(&self.signer).expect("the event is well-formed")

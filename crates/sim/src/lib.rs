@@ -16,7 +16,7 @@ use std::sync::Arc;
 use exeunt_core::ruma::ServerName;
 
 pub use clock::SimClock;
-pub use network::{Fault, Network};
+pub use network::{Fault, Network, Scripted};
 pub use server::{Server, refusal, status};
 
 /// Rounds after which [`Mesh::settle`] gives up: something runs in circles.
@@ -47,6 +47,15 @@ impl Mesh {
         found.unwrap_or_else(|| panic!("no server {name}"))
     }
 
+    /// Stops a server and starts it anew upon its store. What it did at the time must have come to
+    /// its end: the old one is not torn from its work.
+    pub fn restart(&mut self, name: &str) {
+        let found = self.servers.iter_mut().find(|server| server.name.as_str() == name);
+        let server = found.unwrap_or_else(|| panic!("no server {name}"));
+        server.restart(&self.clock);
+        self.net.attach(server);
+    }
+
     pub fn servers(&self) -> &[Server] {
         &self.servers
     }
@@ -60,6 +69,9 @@ impl Mesh {
             let mut moved = false;
             for server in &self.servers {
                 moved |= server.deliver_outbox(&self.net).await;
+                for server in &self.servers {
+                    server.rooms.inbound_idle().await;
+                }
                 moved |= server.deliver_departures().await;
             }
             if !moved {

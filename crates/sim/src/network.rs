@@ -7,7 +7,7 @@ use std::{
 };
 
 use exeunt_core::ruma::{OwnedServerName, ServerName};
-use exeunt_room::{RemoteError, Rooms};
+use exeunt_room::{Call, RemoteError, Rooms};
 use serde_json::Value;
 
 use crate::Server;
@@ -46,6 +46,25 @@ impl Fault {
     }
 }
 
+/// What a scripted server does with a request.
+pub enum Scripted {
+    /// It is honest.
+    Honest,
+    Answer(Result<Value, RemoteError>),
+    /// It never answers.
+    Silent,
+}
+
+impl Scripted {
+    /// A refusal with a Matrix error.
+    pub fn refused(status: u16, errcode: &str) -> Self {
+        let (errcode, message) = (errcode.into(), "scripted".into());
+        Self::Answer(Err(RemoteError::Refused { status, errcode, message }))
+    }
+}
+
+type Script = Arc<dyn Fn(&Call<'_>) -> Scripted + Send + Sync>;
+
 /// One request: from, to, endpoint.
 pub type Request = (OwnedServerName, OwnedServerName, &'static str);
 
@@ -56,6 +75,8 @@ struct State {
     faults: Vec<(OwnedServerName, &'static str, Fault)>,
     requests: Vec<Request>,
     transactions: u64,
+    scripts: BTreeMap<OwnedServerName, Script>,
+    keyless: BTreeSet<OwnedServerName>,
 }
 
 /// Links between servers.
@@ -63,7 +84,8 @@ struct State {
 pub struct Network(Mutex<State>);
 
 impl Network {
-    pub(crate) fn attach(&self, server: &Server) {
+    /// The server can be reached: one of the mesh when it starts, or one of another mesh.
+    pub fn attach(&self, server: &Server) {
         self.state().servers.insert(server.name.clone(), server.rooms.clone());
     }
 
@@ -79,6 +101,29 @@ impl Network {
     /// The next request to that endpoint of `to` goes wrong. Faults of one endpoint queue up.
     pub fn fail_next(&self, to: &ServerName, endpoint: &'static str, fault: Fault) {
         self.state().faults.push((to.to_owned(), endpoint, fault));
+    }
+
+    /// Requests to `to` are answered by a script, for as long as the network is there.
+    pub fn script(
+        &self,
+        to: &ServerName,
+        script: impl Fn(&Call<'_>) -> Scripted + Send + Sync + 'static,
+    ) {
+        self.state().scripts.insert(to.to_owned(), Arc::new(script));
+    }
+
+    /// Requests for the keys of a server are never answered.
+    pub fn hide_keys(&self, of: &ServerName) {
+        self.state().keyless.insert(of.to_owned());
+    }
+
+    pub(crate) fn hides_keys(&self, of: &ServerName) -> bool {
+        self.state().keyless.contains(of)
+    }
+
+    pub(crate) fn scripted(&self, to: &ServerName, call: &Call<'_>) -> Scripted {
+        let script = self.state().scripts.get(to).cloned();
+        script.map_or(Scripted::Honest, |script| script(call))
     }
 
     /// The requests since the last call, in order.

@@ -18,7 +18,7 @@ use exeunt_room::{
 use exeunt_sender::{SendError, TransactionAnswer, Transport};
 use serde_json::{Value, json};
 
-use crate::{Fault, Network};
+use crate::{Fault, Network, Scripted};
 
 /// The network as one server sees it.
 pub struct SimRemote {
@@ -33,6 +33,11 @@ impl Remote for SimRemote {
         let (rooms, fault) = net.route(&self.ours, server, endpoint(&call))?;
         if let Some(Fault::Forged(answer)) = fault {
             return Ok(answer);
+        }
+        match net.scripted(server, &call) {
+            Scripted::Honest => {}
+            Scripted::Answer(answer) => return answer,
+            Scripted::Silent => return std::future::pending().await,
         }
         let mut answer = serve(&rooms, &self.ours, call).await.map_err(refused)?;
         match fault {
@@ -52,6 +57,9 @@ impl Remote for SimRemote {
     async fn server_keys(&self, server: &ServerName) -> Result<ServerKeys, RemoteError> {
         let net = self.net.upgrade().ok_or_else(gone)?;
         let (rooms, _) = net.route(&self.ours, server, "keys")?;
+        if net.hides_keys(server) {
+            return std::future::pending().await;
+        }
         read_document(rooms.key_document(0))
     }
 

@@ -38,22 +38,18 @@ impl Server {
         let signer = Signer::new(name.clone(), "ed25519:sim", &[seed; 32]).expect("a seed");
         let signer = Arc::new(signer);
         let store = Store::memory();
-        let clock: Clock = {
-            let clock = clock.clone();
-            Arc::new(move || clock.now())
-        };
         let remote = Arc::new(SimRemote { ours: name.clone(), net: Arc::downgrade(net) });
-        let rooms = Rooms::new(
-            store.clone(),
-            signer.clone(),
-            remote.clone(),
-            Arc::new(NoWake),
-            clock.clone(),
-            Options::default(),
-        );
+        let rooms = start(&store, &signer, &remote, clock);
+        let clock = clock.clone();
+        let clock: Clock = Arc::new(move || clock.now());
         let rng = ring::rand::SystemRandom::new();
         let users = Users::new(store.clone(), name.clone(), clock, rng);
         Self { name, rooms, users, store, signer, remote }
+    }
+
+    /// Rooms as they are after a start: with nothing but what the store has.
+    pub(crate) fn restart(&mut self, clock: &SimClock) {
+        self.rooms = start(&self.store, &self.signer, &self.remote, clock);
     }
 
     /// A user id of this server.
@@ -266,6 +262,13 @@ impl Server {
         }
         moved
     }
+}
+
+fn start(store: &Store, signer: &Arc<Signer>, remote: &Arc<SimRemote>, clock: &SimClock) -> Rooms {
+    let clock = clock.clone();
+    let clock: Clock = Arc::new(move || clock.now());
+    let (wake, options) = (Arc::new(NoWake), Options::default());
+    Rooms::new(store.clone(), signer.clone(), remote.clone(), wake, clock, options)
 }
 
 /// Status and errcode that another server would see.

@@ -2,7 +2,7 @@
 
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
 use exeunt_core::{Draft, Object, Reference, RoomVersion};
-use exeunt_room::{Preset, RemoteError, RoomError};
+use exeunt_room::{Preset, RoomError};
 use exeunt_sim::{
     Fault, Mesh, Server,
     events::{member_draft, object},
@@ -293,22 +293,6 @@ async fn a_gap_is_filled_with_missing_events() {
     let asked: Vec<_> = stage.mesh.net.take_requests().into_iter().map(|r| r.2).collect();
     assert!(asked.contains(&"get_missing_events") && !asked.contains(&"state_ids"));
     stage.assert_converged();
-}
-
-/// A gap that is too large, or that nobody fills, is bridged by the state behind it.
-#[tokio::test]
-async fn a_gap_that_stays_is_bridged_by_state() {
-    let stage = stage().await;
-    let (a, c) = (stage.a(), stage.c());
-    a.say(&stage.ann, &stage.room, "lost").await;
-    a.set(&stage.ann, &stage.room, "m.room.topic", json!({ "topic": "lost" })).await;
-    a.forget_outbox(c).await;
-    a.say(&stage.ann, &stage.room, "after").await;
-    let none = Fault::Answer(RemoteError::Unreachable("gone".into()));
-    stage.mesh.net.fail_next(&a.name, "get_missing_events", none);
-    stage.mesh.settle().await;
-    assert_eq!(c.messages(&stage.room), ["after"]);
-    assert_eq!(c.state(&stage.room), a.state(&stage.room));
 }
 
 /// MSC3083: we vouch for who is in the other room, and for nobody else.

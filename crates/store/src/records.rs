@@ -181,6 +181,17 @@ pub struct TransactionRecord {
     pub at: u64,
 }
 
+/// An event that another server sent, and that has yet to be worked on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InboundRecord {
+    /// The server that sent it.
+    pub origin: OwnedServerName,
+    /// As it came: unchecked.
+    pub event: Object,
+    /// Milliseconds since the epoch.
+    pub at: u64,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServerKeyRecord {
     /// Public key in base64.

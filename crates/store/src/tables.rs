@@ -54,6 +54,8 @@ tables! {
     0x32 Transactions: (OwnedServerName, String) => TransactionRecord,
     /// Keys of other servers.
     0x33 ServerKeys: (OwnedServerName, String) => ServerKeyRecord,
+    /// Events of transactions that wait to be worked on, in order: (room, position, index).
+    0x35 InboundQueue: (OwnedRoomId, u64, u64) => InboundRecord,
     /// When a departure is tried again: the sender's own row, so that it never writes `Departures`.
     0x34 DepartureRetries: (OwnedUserId, OwnedRoomId) => DepartureRetryRecord,
 

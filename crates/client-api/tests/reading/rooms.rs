@@ -92,6 +92,11 @@ async fn messages_and_events() {
     assert_eq!((&found["room_id"], &found["content"]["body"]), (&json!(room), &json!("one")));
     assert_eq!(found["unsigned"]["transaction_id"], "one");
     server.user("bob").await.get(&event).await.fails(404, "M_NOT_FOUND");
-    let context = event.replace("/event/", "/context/");
-    ann.get(&context).await.fails(404, "M_UNRECOGNIZED");
+    let context = format!("{}?limit=2", event.replace("/event/", "/context/"));
+    let found = ann.get(&context).await.ok();
+    assert_eq!(found["event"]["content"]["body"], "one");
+    assert_eq!(found["events_before"].as_array().unwrap().len(), 1);
+    assert_eq!(found["events_after"][0]["content"]["body"], "two");
+    server.user("cat").await.get(&context).await.fails(403, "M_FORBIDDEN");
+    ann.get(&context.replace("limit=2", "limit=many")).await.fails(400, "M_INVALID_PARAM");
 }

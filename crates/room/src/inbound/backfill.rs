@@ -59,7 +59,11 @@ impl Rooms {
                         break;
                     }
                     let known = graph.event_here(&id)?;
-                    if known.record.verdict.is_accepted() {
+                    // A soft-failed event is given to those who hold one that follows it.
+                    let asked_for = from.contains(&id);
+                    if known.record.verdict.is_accepted()
+                        || !known.record.verdict.is_rejected() && !asked_for
+                    {
                         pdus.push(federation(&visibility.shown(&known)?));
                     }
                     for prev in known.pdu.prev_events() {

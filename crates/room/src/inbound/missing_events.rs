@@ -64,7 +64,8 @@ impl Rooms {
                     if known.record.states.is_none() || known.pdu.depth() < wanted.min_depth {
                         continue;
                     }
-                    if known.record.verdict.is_accepted() {
+                    // Soft-failed events too: the server holds one that follows them.
+                    if !known.record.verdict.is_rejected() {
                         events.push(federation(&visibility.shown(&known)?));
                     }
                     queue.extend(known.pdu.prev_events().iter().cloned());

@@ -15,6 +15,7 @@ mod keys;
 mod make_join;
 mod make_leave;
 mod missing_events;
+mod queue;
 mod restricted;
 mod send_join;
 mod send_leave;
@@ -32,6 +33,8 @@ pub use keys::KEY_VALIDITY_MS;
 pub use missing_events::{
     DEFAULT_MISSING_EVENTS, MAX_MISSING_EVENTS, MAX_MISSING_EVENTS_WALK, MissingEvents,
 };
+pub(crate) use queue::Queue;
+pub use queue::{MAX_QUEUED, MAX_QUEUED_PER_ORIGIN, MAX_QUEUED_PER_ROOM};
 pub use transaction::{
     MAX_EDUS, MAX_PDUS, MAX_TRANSACTIONS_PER_ORIGIN, MAX_TXN_ID_BYTES, Transaction,
 };

@@ -1,15 +1,17 @@
 //! `PUT send`: transactions. One bad event never fails its siblings; a failure of our own store
 //! fails the whole transaction, so that it is sent again.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use exeunt_core::{Object, hash};
+use exeunt_core::{Object, RoomVersion, hash};
 use exeunt_state_res::ResolveError;
-use exeunt_store::{Batch, records::TransactionRecord, tables};
+use exeunt_store::{Batch, StoreError, records::TransactionRecord, tables};
 use futures_util::{StreamExt, stream};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
 
+use super::queue::Waiting;
 use crate::{RoomError, Rooms};
 
 /// Most events of a transaction.
@@ -22,6 +24,8 @@ pub const MAX_TXN_ID_BYTES: usize = 255;
 pub const MAX_TRANSACTIONS_PER_ORIGIN: usize = 20;
 /// Rooms whose events are worked on at a time.
 const CONCURRENT_ROOMS: usize = 8;
+/// For how long the sender waits for events to be placed. Those that are not then are queued.
+const PROMPT: Duration = Duration::from_secs(2);
 
 /// What another server sends.
 #[derive(Debug, Clone, Default)]
@@ -34,9 +38,10 @@ pub struct Transaction {
 pub(crate) type Answers = BTreeMap<OwnedEventId, Value>;
 
 impl Rooms {
-    /// Works a transaction off: rooms side by side, the events of one room in order. The answer
-    /// has an object for each event whose id can be told: empty, or with an `error`. A transaction
-    /// that was answered before gets the same answer.
+    /// Takes a transaction: rooms side by side, the events of one room in order. Each event is
+    /// placed, refused, or durably queued when this returns. The answer has an object for each
+    /// event whose id can be told: empty, or with an `error`. A transaction that was answered
+    /// before gets the same answer.
     pub async fn receive_transaction(
         &self,
         origin: &ServerName,
@@ -51,6 +56,7 @@ impl Rooms {
         if txn_id.len() > MAX_TXN_ID_BYTES {
             return Err(RoomError::InvalidParam("The transaction id is too long".into()));
         }
+        let _turn = self.inner.turns.lock(origin.to_owned()).await;
         let key = (origin.to_owned(), txn_id.to_owned());
         let known = key.clone();
         let answered =
@@ -61,43 +67,64 @@ impl Rooms {
         if !edus.is_empty() {
             tracing::debug!(%origin, count = edus.len(), "EDUs, skipped");
         }
-        let empty = pdus.is_empty();
+        if pdus.is_empty() {
+            return Ok(Object::new());
+        }
+        self.load_inbound().await?;
+        let deadline = Instant::now() + PROMPT;
         let work = by_room(pdus).into_iter().map(|(room_id, events)| {
             let (rooms, origin) = (self.clone(), origin.to_owned());
             let events = self.inner.joins.hold(&origin, &room_id, events);
-            async move { rooms.receive_events(&origin, &room_id, events).await }
+            async move { rooms.receive_events(&origin, &room_id, events, deadline).await }
         });
         let outcomes: Vec<_> =
             stream::iter(work).buffer_unordered(CONCURRENT_ROOMS).collect().await;
         let mut answer = Object::new();
+        let mut waiting = Vec::new();
         for outcome in outcomes {
-            answer.extend(outcome?.into_iter().map(|(id, value)| (id.to_string(), value)));
+            let (answers, later) = outcome?;
+            answer.extend(answers.into_iter().map(|(id, value)| (id.to_string(), value)));
+            waiting.extend(later);
         }
-        if !empty {
-            self.keep_answer(key, answer.clone()).await?;
-        }
+        let batch = self.keep_answer(key, answer.clone()).await?;
+        self.enqueue(batch, waiting).await?;
         Ok(answer)
     }
 
-    /// The events of one room, in order.
-    pub(crate) async fn receive_events(
+    /// Takes events outside a transaction, as if they came in one now.
+    pub(crate) async fn receive_again(
         &self,
         origin: &OwnedServerName,
-        room_id: &RoomId,
+        room_id: &OwnedRoomId,
         events: Vec<Object>,
-    ) -> Result<Answers, RoomError> {
+    ) -> Result<(), RoomError> {
+        let deadline = Instant::now() + PROMPT;
+        let (_, waiting) = self.receive_events(origin, room_id, events, deadline).await?;
+        self.enqueue(Batch::default(), waiting).await
+    }
+
+    /// The events of one room, in order: those that can be placed at once are, and those that
+    /// cannot wait.
+    async fn receive_events(
+        &self,
+        origin: &OwnedServerName,
+        room_id: &OwnedRoomId,
+        events: Vec<Object>,
+        deadline: Instant,
+    ) -> Result<(Answers, Vec<Waiting>), RoomError> {
         let admission = match self.admit(origin, room_id).await {
             Err(error) if is_ours(&error) => return Err(error),
             other => other.map(drop).map_err(|error| error.to_string()),
         };
         let version = self.version_if_resident(room_id).await?;
         let mut answers = Answers::new();
+        let mut waiting = Vec::new();
         for object in events {
             let (event_id, outcome) = match version {
                 Some(version) => {
                     let event_id = hash::event_id(version, &object);
                     let outcome = match &admission {
-                        Ok(()) => self.ingest(origin, room_id, object).await,
+                        Ok(()) => self.place_now(origin, room_id, version, &object, deadline).await,
                         Err(denied) => Err(RoomError::Forbidden(denied.clone())),
                     };
                     (event_id, outcome)
@@ -105,7 +132,7 @@ impl Rooms {
                 None => match self.concerned(room_id, &object).await? {
                     Some(concerned) => (
                         concerned.event_id(&object),
-                        self.withdraw(origin, concerned, object).await,
+                        self.withdraw(origin, concerned, object.clone()).await.map(|()| true),
                     ),
                     None => {
                         tracing::debug!(%origin, %room_id, "an event of an unknown room, dropped");
@@ -113,8 +140,19 @@ impl Rooms {
                     }
                 },
             };
+            let outcome = match outcome {
+                Ok(false) if !self.inner.inbound.has_room(room_id, waiting.len()) => {
+                    Err(RoomError::Busy)
+                }
+                other => other,
+            };
             let answer = match outcome {
-                Ok(()) => json!({}),
+                Ok(true) => json!({}),
+                Ok(false) => {
+                    let (room_id, origin) = (room_id.clone(), origin.clone());
+                    waiting.push(Waiting { room_id, origin, event: object });
+                    json!({})
+                }
                 Err(error) if is_ours(&error) => return Err(error),
                 Err(error) => {
                     tracing::info!(%origin, %room_id, ?event_id, %error, "an event was not taken");
@@ -123,7 +161,37 @@ impl Rooms {
             };
             answers.extend(event_id.map(|id| (id, answer)));
         }
-        Ok(answers)
+        Ok((answers, waiting))
+    }
+
+    /// Checks and places an event that lacks nothing. `false` where that takes longer than the
+    /// sender shall wait: then it has to be worked on behind the answer.
+    async fn place_now(
+        &self,
+        origin: &OwnedServerName,
+        room_id: &RoomId,
+        version: RoomVersion,
+        object: &Object,
+        deadline: Instant,
+    ) -> Result<bool, RoomError> {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        let pushed = self.pushed(version, room_id, object.clone());
+        let Ok(event) = timeout_at(deadline, pushed).await else { return Ok(false) };
+        let event = event?;
+        let (rooms, from) = (self.clone(), origin.clone());
+        // A task of its own, so that it comes to its end when nobody waits any more.
+        let placing = tokio::spawn(async move { rooms.try_place(&from, &event).await });
+        match timeout_at(deadline, placing).await {
+            Err(_) | Ok(Ok(Err(RoomError::Missing(_)))) => Ok(false),
+            Ok(Ok(placed)) => placed.map(|()| true),
+            Ok(Err(failed)) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is going down.
+                Err(_) => Err(StoreError::Closed.into()),
+            },
+        }
     }
 
     /// Keeps an answer for replays, and lets go of the server's oldest.
@@ -131,10 +199,9 @@ impl Rooms {
         &self,
         key: (OwnedServerName, String),
         answer: Object,
-    ) -> Result<(), RoomError> {
+    ) -> Result<Batch, RoomError> {
         let (origin, now) = (key.0.clone(), self.now());
-        let batch = self
-            .store()
+        self.store()
             .read(move |reader| {
                 let rows = reader.scan::<tables::Transactions>(origin).collect()?;
                 let mut old: Vec<_> = rows.into_iter().map(|(key, row)| (row.at, key)).collect();
@@ -147,9 +214,7 @@ impl Rooms {
                 batch.put::<tables::Transactions>(&key, &TransactionRecord { answer, at: now });
                 Ok::<_, RoomError>(batch)
             })
-            .await?;
-        self.store().commit(batch).await?;
-        Ok(())
+            .await
     }
 }
 
@@ -171,6 +236,6 @@ fn by_room(pdus: Vec<Value>) -> BTreeMap<OwnedRoomId, Vec<Object>> {
 
 /// Whether it is this server that failed, rather than the event. A graph that cannot be resolved
 /// for want of events is not: the same transaction would fail for ever.
-fn is_ours(error: &RoomError) -> bool {
+pub(super) fn is_ours(error: &RoomError) -> bool {
     matches!(error, RoomError::Store(_) | RoomError::Resolve(ResolveError::Lookup(_)))
 }

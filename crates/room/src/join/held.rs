@@ -117,11 +117,11 @@ impl Drop for Underway {
 }
 
 impl Rooms {
-    async fn release(&self, room_id: &RoomId) {
+    async fn release(&self, room_id: &OwnedRoomId) {
         while let Some(events) = self.inner.joins.take(room_id) {
             tracing::debug!(%room_id, count = events.len(), "events that came during the join");
             for (origin, event) in events {
-                let taken = self.receive_events(&origin, room_id, vec![event]).await;
+                let taken = self.receive_again(&origin, room_id, vec![event]).await;
                 if let Err(error) = taken {
                     tracing::error!(%room_id, %origin, %error, "an event was lost to a failure here");
                 }

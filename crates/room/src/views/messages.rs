@@ -17,6 +17,8 @@ use crate::{RoomError, graph::Known};
 
 /// Most events of a page.
 pub const MAX_PAGE: usize = 1_000;
+/// Most times that other servers are asked for more history, for one page.
+pub(super) const MAX_FETCHES: usize = 3;
 /// Events of a page where the request names no limit.
 const DEFAULT_PAGE: usize = 10;
 

@@ -64,7 +64,22 @@ impl Rooms {
 
     /// One page of a room's history.
     pub async fn messages(&self, request: MessagesRequest) -> Result<MessagesPage, RoomError> {
-        self.view(move |reader| messages::messages(reader, &request)).await
+        let page = |request: MessagesRequest| {
+            self.view(move |reader| messages::messages(reader, &request))
+        };
+        let mut found = page(request.clone()).await?;
+        for _ in 0..messages::MAX_FETCHES {
+            let at_the_end = request.direction == Direction::Backward && found.end.is_none();
+            if !at_the_end || !self.fetch_history(&request.room_id).await? {
+                return Ok(found);
+            }
+            found = page(request.clone()).await?;
+        }
+        if found.end.is_none() {
+            // There may be more yet, for the next page.
+            found.end = self.first_token(&request.room_id).await?;
+        }
+        Ok(found)
     }
 
     /// Member events of a room.

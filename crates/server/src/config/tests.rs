@@ -192,7 +192,7 @@ fn values_that_do_not_fit_say_what_does() {
     check(
         "[rooms]\ndefault_version = \"13\"\n",
         "exeunt.toml: `rooms.default_version` \"13\" does not fit; give one of the room versions \
-         \"3\" to \"12\"",
+         \"1\" to \"12\"",
     );
     check(
         "[registration]\ntoken = \"short\"\n",

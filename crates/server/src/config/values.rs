@@ -124,7 +124,7 @@ impl FromValue for ServerNames {
 }
 
 impl FromValue for RoomVersion {
-    const EXPECTS: &'static str = "one of the room versions \"3\" to \"12\"";
+    const EXPECTS: &'static str = "one of the room versions \"1\" to \"12\"";
 
     fn from_value(value: Value) -> Option<Self> {
         RoomVersion::parse(&text(value)?).ok()

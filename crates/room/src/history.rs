@@ -1,0 +1,147 @@
+//! History from before our time in a room, fetched when a client pages back to it.
+//!
+//! Specification: server-server API, "Backfilling and retrieving missing events". Such events are
+//! checked and judged by their auth events. Their place is told by their depth alone: the state at
+//! them is not known, and the first one that is speaks for it (`views::visibility`).
+
+use std::{collections::BTreeSet, time::Duration};
+
+use exeunt_store::{Batch, Reader, records::EventRecord, tables};
+use ruma::{OwnedEventId, RoomId};
+
+use crate::{
+    Call, RoomError, Rooms,
+    fetch::{Quest, array},
+    graph::Graph,
+    ingest::connect,
+    outliers::Pool,
+    place::Placement,
+    views::Token,
+};
+
+/// Events asked for at a time.
+const MAX_EVENTS: usize = 100;
+/// Longest time that a client waits for it.
+const MAX_TIME: Duration = Duration::from_secs(15);
+/// Rows at the start of the timeline that are looked at for what came before.
+const MAX_FIRST_ROWS: usize = 20;
+/// Most events that one request starts from.
+const MAX_FROM: usize = 20;
+
+impl Rooms {
+    /// Adds history from other servers in front of a room's timeline. Whether there is any new.
+    pub(crate) async fn fetch_history(&self, room_id: &RoomId) -> Result<bool, RoomError> {
+        let Some(version) = self.version_if_resident(room_id).await? else { return Ok(false) };
+        let _turn = self.inner.histories.lock(room_id.to_owned()).await;
+        let now = self.now();
+        let wanted = room_id.to_owned();
+        let mut from =
+            self.store().read(move |reader| before_timeline(&Graph::of(reader, &wanted)?)).await?;
+        from.retain(|id| !self.inner.fetch_limits.is_absent(id, now));
+        from.truncate(MAX_FROM);
+        let servers = self.other_servers(room_id).await?;
+        let (false, Some(first)) = (from.is_empty(), servers.first().cloned()) else {
+            return Ok(false);
+        };
+        let quest = Quest::new(room_id.to_owned(), version, first, servers, MAX_TIME);
+        for server in quest.servers() {
+            let call = Call::Backfill { room: room_id, from: &from, limit: MAX_EVENTS };
+            let Some(answer) = self.ask(&quest, server, call).await else { continue };
+            let mut events = array(&answer, "pdus");
+            events.truncate(MAX_EVENTS);
+            let events = self.check_fetched(&quest, events).await?;
+            let mut pool = Pool::new();
+            if !connect(&mut pool, &from, events) {
+                continue;
+            }
+            let history: BTreeSet<_> =
+                pool.iter().map(|(id, event)| (event.depth(), id.clone())).collect();
+            self.add_auth_events(&quest, &mut pool).await?;
+            self.keep_outliers(&quest, pool).await?;
+            if self.prepend(room_id, history).await? {
+                return Ok(true);
+            }
+        }
+        if quest.is_conclusive() {
+            for id in from {
+                self.inner.fetch_limits.note_absent(id, now);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The place before the first event of a room.
+    pub(crate) async fn first_token(&self, room_id: &RoomId) -> Result<Option<Token>, RoomError> {
+        let room_id = room_id.to_owned();
+        self.store()
+            .read(move |reader| {
+                let first = reader.scan::<tables::Timeline>(room_id).first()?;
+                Ok(first.map(|((_, order), _)| Token::Timeline(order.saturating_sub(1))))
+            })
+            .await
+    }
+
+    /// Puts events, given by depth, in front of the timeline. Whether any are new there.
+    async fn prepend(
+        &self,
+        room_id: &RoomId,
+        history: BTreeSet<(u64, OwnedEventId)>,
+    ) -> Result<bool, RoomError> {
+        let guard = self.inner.locks.lock(room_id).await;
+        let room_id = room_id.to_owned();
+        let batch = self.store().read(move |reader| prepended(reader, &room_id, history)).await?;
+        let any = !batch.is_empty();
+        if any {
+            self.commit(&guard, Placement::only(batch)).await?;
+        }
+        Ok(any)
+    }
+}
+
+/// What the first events of the timeline follow, and which the timeline does not hold.
+fn before_timeline(graph: &Graph<'_>) -> Result<Vec<OwnedEventId>, RoomError> {
+    let rows = graph.reader.scan::<tables::Timeline>(graph.room_id.clone()).limit(MAX_FIRST_ROWS);
+    let mut before = BTreeSet::new();
+    for row in rows.iter() {
+        let (_, id) = row?;
+        for prev in graph.event_here(&id)?.pdu.prev_events() {
+            let known = graph.event(prev)?;
+            let is_behind = known.is_none_or(|known| {
+                let record = &known.record;
+                record.order.is_none() && record.states.is_none() && !record.verdict.is_rejected()
+            });
+            if is_behind {
+                before.insert(prev.clone());
+            }
+        }
+    }
+    Ok(before.into_iter().collect())
+}
+
+fn prepended(
+    reader: &Reader<'_>,
+    room_id: &RoomId,
+    history: BTreeSet<(u64, OwnedEventId)>,
+) -> Result<Batch, RoomError> {
+    let graph = Graph::of(reader, room_id)?;
+    let mut order = graph.room.first_order.min(0);
+    let mut batch = Batch::default();
+    for (_, id) in history.into_iter().rev() {
+        // One without its auth events is not kept; one that has its place already stays there.
+        let Some(known) = graph.event(&id)? else { continue };
+        let record = &known.record;
+        if record.verdict.is_rejected() || record.order.is_some() || record.states.is_some() {
+            continue;
+        }
+        order -= 1;
+        batch.put::<tables::Timeline>(&(room_id.to_owned(), order), &id);
+        let record = EventRecord { order: Some(order), ..(**record).clone() };
+        batch.put::<tables::Events>(&id, &record);
+    }
+    if !batch.is_empty() {
+        let mut room = graph.room.clone();
+        room.first_order = order;
+        batch.put::<tables::Rooms>(&room_id.to_owned(), &room);
+    }
+    Ok(batch)
+}

@@ -1,0 +1,285 @@
+//! Events of transactions that could not be placed at once: kept durably, and worked on room by
+//! room behind the answer. Decision 0007.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard},
+};
+
+use exeunt_core::Object;
+use exeunt_store::{Batch, records::InboundRecord, tables};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId};
+use tokio::sync::{OnceCell, Semaphore, watch};
+
+use super::transaction::is_ours;
+use crate::{RoomError, Rooms};
+
+/// Most events of one room that wait. What comes beyond is dropped: the next event that follows it
+/// brings it back as missing.
+pub const MAX_QUEUED_PER_ROOM: usize = 1_000;
+/// Most events of one server that wait. Beyond, its transactions are refused, to be sent again.
+pub const MAX_QUEUED_PER_ORIGIN: usize = 5_000;
+/// Most events that wait in all.
+pub const MAX_QUEUED: usize = 50_000;
+/// Rooms that are worked on at a time. Their work is mostly to wait for other servers.
+const ROOMS_AT_A_TIME: usize = 64;
+
+/// What waits and who works on it. The events themselves are in the store.
+pub(crate) struct Queue {
+    counts: Mutex<Counts>,
+    loaded: OnceCell<()>,
+    workers: Mutex<Workers>,
+    slots: Semaphore,
+    /// How many rooms have a worker.
+    busy: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct Counts {
+    all: usize,
+    rooms: BTreeMap<OwnedRoomId, usize>,
+    origins: BTreeMap<OwnedServerName, usize>,
+}
+
+#[derive(Default)]
+struct Workers {
+    rooms: BTreeSet<OwnedRoomId>,
+    /// Rooms to which something was added since their worker last found nothing.
+    again: BTreeSet<OwnedRoomId>,
+}
+
+/// An event that waits, before it is written.
+pub(super) struct Waiting {
+    pub room_id: OwnedRoomId,
+    pub origin: OwnedServerName,
+    pub event: Object,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            counts: Mutex::default(),
+            loaded: OnceCell::new(),
+            workers: Mutex::default(),
+            slots: Semaphore::new(ROOMS_AT_A_TIME),
+            busy: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Counts {
+    fn add(&mut self, room_id: &OwnedRoomId, origin: &OwnedServerName) {
+        self.all += 1;
+        *self.rooms.entry(room_id.clone()).or_default() += 1;
+        *self.origins.entry(origin.clone()).or_default() += 1;
+    }
+
+    fn remove(&mut self, room_id: &RoomId, origin: &OwnedServerName) {
+        self.all = self.all.saturating_sub(1);
+        less(&mut self.rooms, room_id);
+        less(&mut self.origins, origin);
+    }
+
+    fn room(&self, room_id: &RoomId) -> usize {
+        self.rooms.get(room_id).copied().unwrap_or(0)
+    }
+
+    fn origin(&self, origin: &OwnedServerName) -> usize {
+        self.origins.get(origin).copied().unwrap_or(0)
+    }
+}
+
+fn less<K: Ord + std::borrow::Borrow<Q>, Q: Ord + ?Sized>(
+    counts: &mut BTreeMap<K, usize>,
+    key: &Q,
+) {
+    if let Some(count) = counts.get_mut(key) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+impl Queue {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn workers(&self) -> MutexGuard<'_, Workers> {
+        self.workers.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Whether an event more of that room may wait, beside `others` of the same transaction.
+    pub fn has_room(&self, room_id: &RoomId, others: usize) -> bool {
+        self.counts().room(room_id) + others < MAX_QUEUED_PER_ROOM
+    }
+
+    /// Counts events that are about to be written; an error where the server has too many.
+    fn reserve(&self, waiting: &[Waiting]) -> Result<(), RoomError> {
+        let Some(first) = waiting.first() else { return Ok(()) };
+        let mut counts = self.counts();
+        if counts.origin(&first.origin) + waiting.len() > MAX_QUEUED_PER_ORIGIN
+            || counts.all + waiting.len() > MAX_QUEUED
+        {
+            return Err(RoomError::Busy);
+        }
+        for waiting in waiting {
+            counts.add(&waiting.room_id, &waiting.origin);
+        }
+        Ok(())
+    }
+
+    fn release(&self, waiting: &[(OwnedRoomId, OwnedServerName)]) {
+        let mut counts = self.counts();
+        for (room_id, origin) in waiting {
+            counts.remove(room_id, origin);
+        }
+    }
+}
+
+/// A worker's claim on its room.
+struct Claim {
+    rooms: Rooms,
+    room_id: OwnedRoomId,
+    ended: bool,
+}
+
+impl Claim {
+    /// `None` if the room has a worker: it will look again.
+    fn take(rooms: &Rooms, room_id: &OwnedRoomId) -> Option<Self> {
+        let queue = &rooms.inner.inbound;
+        let mut workers = queue.workers();
+        if !workers.rooms.insert(room_id.clone()) {
+            workers.again.insert(room_id.clone());
+            return None;
+        }
+        queue.busy.send_modify(|busy| *busy += 1);
+        Some(Self { rooms: rooms.clone(), room_id: room_id.clone(), ended: false })
+    }
+
+    /// Ends the claim, unless something was added meanwhile.
+    fn may_end(&mut self) -> bool {
+        let mut workers = self.rooms.inner.inbound.workers();
+        if workers.again.remove(&self.room_id) {
+            return false;
+        }
+        workers.rooms.remove(&self.room_id);
+        self.ended = true;
+        true
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let queue = &self.rooms.inner.inbound;
+        if !self.ended {
+            queue.workers().rooms.remove(&self.room_id);
+        }
+        queue.busy.send_modify(|busy| *busy -= 1);
+    }
+}
+
+impl Rooms {
+    /// Goes on with what waited when the server stopped. Within a runtime, once, at the start.
+    pub fn start_inbound(&self) {
+        let rooms = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = rooms.load_inbound().await {
+                tracing::error!(%error, "the inbound queue cannot be read");
+            }
+        });
+    }
+
+    /// Waits until no room has a worker.
+    pub async fn inbound_idle(&self) {
+        let mut busy = self.inner.inbound.busy.subscribe();
+        // The sender lives as long as we do.
+        let _ = busy.wait_for(|busy| *busy == 0).await;
+    }
+
+    /// Counts what waits, and sets workers to it, the first time.
+    pub(super) async fn load_inbound(&self) -> Result<(), RoomError> {
+        let load = || async {
+            let rows = self
+                .store()
+                .read(|reader| reader.scan::<tables::InboundQueue>(()).collect())
+                .await?;
+            let mut rooms = BTreeSet::new();
+            for ((room_id, ..), record) in rows {
+                self.inner.inbound.counts().add(&room_id, &record.origin);
+                rooms.insert(room_id);
+            }
+            rooms.iter().for_each(|room_id| self.work_on(room_id));
+            Ok(())
+        };
+        self.inner.inbound.loaded.get_or_try_init(load).await.copied()
+    }
+
+    /// Writes what waits in one batch with `batch`, and sets workers to it.
+    pub(super) async fn enqueue(
+        &self,
+        mut batch: Batch,
+        waiting: Vec<Waiting>,
+    ) -> Result<(), RoomError> {
+        let queue = &self.inner.inbound;
+        queue.reserve(&waiting)?;
+        let keys: Vec<_> = waiting.iter().map(|w| (w.room_id.clone(), w.origin.clone())).collect();
+        let at = self.now();
+        batch.at_position(move |position, batch| {
+            for (index, Waiting { room_id, origin, event }) in (0..).zip(waiting) {
+                let record = InboundRecord { origin, event, at };
+                batch.put::<tables::InboundQueue>(&(room_id, position, index), &record);
+            }
+        });
+        if let Err(error) = self.store().commit(batch).await {
+            queue.release(&keys);
+            return Err(error.into());
+        }
+        let rooms: BTreeSet<_> = keys.into_iter().map(|(room_id, _)| room_id).collect();
+        rooms.iter().for_each(|room_id| self.work_on(room_id));
+        Ok(())
+    }
+
+    /// Sees to it that somebody works on a room.
+    fn work_on(&self, room_id: &OwnedRoomId) {
+        let Some(mut claim) = Claim::take(self, room_id) else { return };
+        tokio::spawn(async move {
+            loop {
+                match claim.rooms.work_off_one(&claim.room_id).await {
+                    Ok(true) => {}
+                    Ok(false) if claim.may_end() => return,
+                    Ok(false) => {}
+                    Err(error) => {
+                        // The rows stay. The next event of the room, or the next start, goes on.
+                        let room_id = &claim.room_id;
+                        tracing::error!(%room_id, %error, "the inbound queue stands still");
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Works on the room's oldest event. Whether there was one.
+    async fn work_off_one(&self, room_id: &OwnedRoomId) -> Result<bool, RoomError> {
+        let slot = self.inner.inbound.slots.acquire().await;
+        let prefix = room_id.clone();
+        let row = self
+            .store()
+            .read(move |reader| reader.scan::<tables::InboundQueue>(prefix).first())
+            .await?;
+        let Some((key, InboundRecord { origin, event, .. })) = row else { return Ok(false) };
+        match self.ingest(&origin, room_id, event).await {
+            Ok(()) => {}
+            Err(error) if is_ours(&error) => return Err(error),
+            Err(error) => tracing::info!(%origin, %room_id, %error, "an event was not taken"),
+        }
+        let mut batch = Batch::default();
+        batch.delete::<tables::InboundQueue>(&key);
+        self.store().commit(batch).await?;
+        self.inner.inbound.release(&[(room_id.clone(), origin)]);
+        drop(slot);
+        Ok(true)
+    }
+}

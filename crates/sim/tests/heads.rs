@@ -1,0 +1,142 @@
+//! Many heads: what a long partition, or a peer that forks at will, leaves. Decision 0008.
+
+use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use exeunt_core::{CheckedPdu, Draft, Pdu};
+use exeunt_room::Preset;
+use exeunt_sim::{
+    Mesh, Server,
+    events::{message_draft, state_draft},
+};
+use serde_json::json;
+
+const INTERVAL_MS: u64 = 60_000;
+
+struct Stage {
+    mesh: Mesh,
+    room: OwnedRoomId,
+    ann: OwnedUserId,
+    bob: OwnedUserId,
+}
+
+/// A room of ann on `a` and bob of `b`, in which everyone may set state. Dummy events need 100.
+async fn stage(anns_level: i64) -> Stage {
+    let mesh = Mesh::new(&["a.example", "b.example"]);
+    let (a, b) = (mesh.server("a.example"), mesh.server("b.example"));
+    let (ann, bob) = (a.user("ann"), b.user("bob"));
+    let room = a.room(&ann, Preset::Public, "11").await;
+    b.join(&bob, &room, a).await.unwrap();
+    let levels = json!({
+        "users": { ann.as_str(): anns_level }, "state_default": 0,
+        "events": { "org.matrix.dummy_event": 100 },
+    });
+    a.set(&ann, &room, "m.room.power_levels", levels).await;
+    mesh.settle().await;
+    Stage { mesh, room, ann, bob }
+}
+
+impl Stage {
+    fn a(&self) -> &Server {
+        self.mesh.server("a.example")
+    }
+
+    fn b(&self) -> &Server {
+        self.mesh.server("b.example")
+    }
+
+    fn heads(&self) -> Vec<OwnedEventId> {
+        self.a().graph(&self.room, |graph| graph.room.extremities.clone())
+    }
+
+    /// State events of bob, each a fork at the head that the room has now.
+    fn forks(&self, count: usize) -> Vec<CheckedPdu> {
+        let fork = |index: usize| {
+            let kind = format!("org.example.{index}");
+            let draft = state_draft(self.a(), &self.room, &self.bob, &kind, json!({}));
+            self.b().sign(draft)
+        };
+        (0..count).map(fork).collect()
+    }
+
+    async fn send(&self, events: &[CheckedPdu]) {
+        for (index, events) in events.chunks(50).enumerate() {
+            let events: Vec<&Pdu> = events.iter().map(|event| &**event).collect();
+            let txn = format!("{index} {}", events[0].event_id());
+            self.a().receive(self.b(), &txn, &events).await;
+        }
+    }
+
+    fn has_state(&self, server: &Server, events: &[CheckedPdu]) -> bool {
+        let state = server.state(&self.room);
+        events.iter().all(|event| state.iter().any(|(.., id)| id == event.event_id()))
+    }
+}
+
+#[tokio::test]
+async fn many_heads_are_collapsed_by_a_local_user() {
+    let stage = stage(100).await;
+    let shown = stage.a().timeline(&stage.room).len();
+    let forks = stage.forks(15);
+    stage.send(&forks).await;
+    // The eleventh fork is one too many; the rest come within the interval.
+    assert_eq!(stage.heads().len(), 1 + 1 + 4);
+    assert!(stage.has_state(stage.a(), &forks));
+    assert_eq!(stage.a().timeline(&stage.room).len(), shown + 15);
+    stage.a().say(&stage.ann, &stage.room, "together").await;
+    stage.mesh.settle().await;
+    assert!(stage.has_state(stage.b(), &forks));
+    assert_eq!(stage.b().messages(&stage.room), ["together"]);
+    assert_eq!(stage.b().state(&stage.room), stage.a().state(&stage.room));
+}
+
+/// One dummy event each minute, whatever comes: others collapse the room too.
+#[tokio::test]
+async fn a_room_is_not_collapsed_all_the_time() {
+    let stage = stage(100).await;
+    let forks = stage.forks(40);
+    stage.send(&forks[..30]).await;
+    assert_eq!(stage.a().outbox(stage.b()).len(), 1);
+    assert!(stage.heads().len() > 10);
+    stage.mesh.clock.advance(INTERVAL_MS);
+    stage.send(&forks[30..31]).await;
+    assert!(stage.heads().len() <= 10, "{}", stage.heads().len());
+    assert!(stage.has_state(stage.a(), &forks[..31]));
+}
+
+/// Nobody here may send one: the room goes on with many heads, and all state counts.
+#[tokio::test]
+async fn many_heads_without_anyone_to_collapse_them() {
+    let stage = stage(50).await;
+    let forks = stage.forks(60);
+    stage.send(&forks).await;
+    assert_eq!(stage.heads().len(), 60);
+    assert!(stage.has_state(stage.a(), &forks));
+    // What we say follows the ten newest of them.
+    let said = stage.a().say(&stage.ann, &stage.room, "hello").await;
+    let said = stage.a().event(&said).unwrap().pdu;
+    let mut newest: Vec<_> = forks.iter().map(|e| (e.depth(), e.event_id().to_owned())).collect();
+    newest.sort();
+    let newest: Vec<_> = newest.into_iter().rev().take(10).map(|(_, id)| id).collect();
+    assert_eq!(said.prev_events(), newest);
+    assert_eq!(stage.heads().len(), 51);
+    assert!(stage.has_state(stage.a(), &forks));
+}
+
+/// An event that follows many heads at once is within the format's limit of 20.
+#[tokio::test]
+async fn prev_events_have_a_limit() {
+    let stage = stage(50).await;
+    let forks = stage.forks(21);
+    stage.send(&forks).await;
+    let all: Vec<_> = forks.iter().map(|event| event.event_id().to_owned()).collect();
+    for (count, taken) in [(21, false), (20, true)] {
+        let draft = message_draft(stage.a(), &stage.room, &stage.bob, "merge");
+        let merge = stage.b().sign(Draft {
+            prev_events: all[..count].iter().cloned().map(Into::into).collect(),
+            ..draft
+        });
+        let answer = stage.a().receive(stage.b(), &count.to_string(), &[&merge]).await;
+        let outcome = &answer[merge.event_id().as_str()];
+        assert_eq!(*outcome == json!({}), taken, "{count}: {outcome}");
+    }
+    assert_eq!(stage.heads().len(), 2);
+}

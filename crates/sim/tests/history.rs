@@ -1,0 +1,217 @@
+//! History from before a server's time in a room: fetched when a client pages back to it.
+
+use exeunt_core::Draft;
+use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use exeunt_room::{
+    Call, Preset,
+    views::{Direction, EventFilter, MessagesRequest},
+};
+use exeunt_sim::{Mesh, Scripted, Server, events::message_draft};
+use exeunt_store::tables;
+use serde_json::{Value, json};
+
+struct Stage {
+    mesh: Mesh,
+    room: OwnedRoomId,
+    ann: OwnedUserId,
+    cat: OwnedUserId,
+}
+
+/// A room of ann on `a` and bob of `b` with many messages, which cat of `c` joins then.
+async fn stage(count: usize, visibility: &str) -> Stage {
+    let mesh = Mesh::new(&["a.example", "b.example", "c.example"]);
+    let (a, b, c) = (mesh.server("a.example"), mesh.server("b.example"), mesh.server("c.example"));
+    let (ann, bob, cat) = (a.user("ann"), b.user("bob"), c.user("cat"));
+    let visibility = json!({ "history_visibility": visibility });
+    let state = vec![("m.room.history_visibility", visibility)];
+    let room = a.room_with(&ann, Preset::Public, "12", state).await;
+    b.join(&bob, &room, a).await.unwrap();
+    for index in 0..count {
+        match index % 2 {
+            0 => a.say(&ann, &room, &index.to_string()).await,
+            _ => b.say(&bob, &room, &index.to_string()).await,
+        };
+        mesh.settle().await;
+    }
+    c.join(&cat, &room, a).await.unwrap();
+    mesh.settle().await;
+    mesh.net.take_requests();
+    Stage { mesh, room, ann, cat }
+}
+
+impl Stage {
+    fn a(&self) -> &Server {
+        self.mesh.server("a.example")
+    }
+
+    fn c(&self) -> &Server {
+        self.mesh.server("c.example")
+    }
+
+    /// All events that cat sees, newest first, by pages of that size.
+    async fn page_back(&self, limit: u64) -> Vec<Value> {
+        let (mut from, mut events) = (None, Vec::new());
+        for _ in 0..100 {
+            let request = MessagesRequest {
+                viewer: self.c().rooms.viewer(&self.cat, None),
+                room_id: self.room.clone(),
+                from,
+                to: None,
+                direction: Direction::Backward,
+                limit: Some(limit),
+                filter: EventFilter::default(),
+            };
+            let page = self.c().rooms.messages(request).await.unwrap();
+            assert!(page.chunk.len() <= limit as usize);
+            events.extend(page.chunk);
+            from = page.end;
+            if from.is_none() {
+                return events;
+            }
+        }
+        panic!("the pages do not end");
+    }
+
+    fn backfills(&self) -> usize {
+        let requests = self.mesh.net.take_requests();
+        requests.iter().filter(|(_, _, endpoint)| *endpoint == "backfill").count()
+    }
+}
+
+fn bodies(events: &[Value]) -> Vec<String> {
+    let bodies = events.iter().filter_map(|event| event["content"]["body"].as_str());
+    bodies.map(str::to_owned).collect()
+}
+
+fn numbers(count: usize) -> Vec<String> {
+    (0..count).rev().map(|index| index.to_string()).collect()
+}
+
+#[tokio::test]
+async fn pages_go_back_to_the_creation_of_the_room() {
+    for limit in [7, 50, 1000] {
+        let stage = stage(130, "shared").await;
+        assert!(stage.c().messages(&stage.room).is_empty());
+        let events = stage.page_back(limit).await;
+        assert_eq!(bodies(&events), numbers(130), "{limit}");
+        assert_eq!(events.last().unwrap()["type"], "m.room.create");
+        let ids: std::collections::BTreeSet<_> =
+            events.iter().map(|event| event["event_id"].as_str().unwrap()).collect();
+        assert_eq!(ids.len(), events.len(), "each once");
+        assert_eq!(stage.backfills(), 2);
+        // What is there is there.
+        assert_eq!(stage.page_back(limit).await.len(), events.len());
+        assert_eq!(stage.backfills(), 0);
+    }
+}
+
+/// History changes neither the room's state nor what comes after.
+#[tokio::test]
+async fn history_is_no_news() {
+    let stage = stage(5, "shared").await;
+    let before = (stage.c().state(&stage.room), stage.c().timeline(&stage.room).pop());
+    stage.page_back(100).await;
+    assert_eq!((stage.c().state(&stage.room), stage.c().timeline(&stage.room).pop()), before);
+    stage.a().say(&stage.ann, &stage.room, "next").await;
+    stage.mesh.settle().await;
+    assert_eq!(stage.c().messages(&stage.room).last().unwrap(), "next");
+    let reader = stage.c().store.reader();
+    let orders = reader.scan::<tables::Timeline>(stage.room.clone()).keys().unwrap();
+    let first = stage.c().graph(&stage.room, |graph| graph.room.first_order);
+    assert_eq!(orders[0].1, first);
+    assert!(first < 0);
+}
+
+#[tokio::test]
+async fn another_server_gives_the_history() {
+    let stage = stage(10, "shared").await;
+    stage.mesh.net.script(&stage.a().name, |_| Scripted::refused(403, "M_FORBIDDEN"));
+    assert_eq!(bodies(&stage.page_back(100).await), numbers(10));
+}
+
+/// Nobody helps: the page is what we have, and it is not asked for all the time.
+#[tokio::test]
+async fn without_help_the_page_ends_where_we_came_in() {
+    let stage = stage(3, "shared").await;
+    for server in ["a.example", "b.example"] {
+        let name = &stage.mesh.server(server).name;
+        stage.mesh.net.script(name, |_| Scripted::refused(404, "M_NOT_FOUND"));
+    }
+    assert_eq!(stage.page_back(100).await.len(), 1);
+    assert_eq!(stage.backfills(), 2);
+    stage.page_back(100).await;
+    assert_eq!(stage.backfills(), 0);
+}
+
+/// CVE-2022-39200: what comes back is checked; what nobody asked for is dropped.
+#[tokio::test]
+async fn hostile_history_is_dropped() {
+    let stage = stage(4, "shared").await;
+    let other = stage.a().room(&stage.ann, Preset::Public, "12").await;
+    let foreign = stage.a().say(&stage.ann, &other, "foreign").await;
+    let foreign = stage.a().event(&foreign).unwrap().pdu.object().clone();
+    let entry = stage.a().rooms.admit(&stage.c().name, &stage.room).await.unwrap();
+    let join = stage.c().timeline(&stage.room)[0].clone();
+    let from = stage.c().event(&join).unwrap().pdu.prev_events().to_vec();
+    let honest = stage.a().rooms.backfill_for_server(&entry, &from, 100).await.unwrap();
+    let mut answer = honest.clone();
+    for event in answer["pdus"].as_array_mut().unwrap() {
+        if event["content"]["body"] == "3" {
+            event["content"]["body"] = "forged".into();
+        }
+        if event["content"]["body"] == "1" {
+            event["signatures"] = json!({});
+        }
+    }
+    answer["pdus"].as_array_mut().unwrap().push(Value::Object(foreign));
+    for server in ["a.example", "b.example"] {
+        let answer = answer.clone();
+        stage.mesh.net.script(&stage.mesh.server(server).name, move |call| match call {
+            Call::Backfill { .. } => Scripted::Answer(Ok(answer.clone())),
+            _ => Scripted::refused(404, "M_NOT_FOUND"),
+        });
+    }
+    let events = stage.page_back(100).await;
+    // The forged one is redacted; behind the unsigned one the way is lost.
+    assert_eq!(bodies(&events), ["2"]);
+    assert!(
+        events
+            .iter()
+            .any(|event| { event["type"] == "m.room.message" && event["content"] == json!({}) })
+    );
+}
+
+/// An event of history that gets a place in the graph keeps the one it has in the timeline.
+#[tokio::test]
+async fn history_is_shown_once() {
+    let stage = stage(4, "shared").await;
+    stage.page_back(100).await;
+    let (b, c) = (stage.mesh.server("b.example"), stage.c());
+    let before = c.timeline(&stage.room);
+    let body = |id: &OwnedEventId| {
+        let event = c.event(id).unwrap().pdu;
+        event.content_str("body").map(str::to_owned)
+    };
+    let old = before.iter().find(|id| body(id).as_deref() == Some("2")).unwrap().clone();
+    let old = c.event(&old).unwrap().pdu;
+    let draft = message_draft(stage.a(), &stage.room, &b.user("bob"), "fork");
+    let fork = b.sign(Draft { prev_events: vec![old.event_id().to_owned().into()], ..draft });
+    let answer = json!({ "events": [old.object()] });
+    stage.mesh.net.script(&b.name, move |call| match call {
+        Call::MissingEvents { .. } => Scripted::Answer(Ok(answer.clone())),
+        _ => Scripted::Honest,
+    });
+    c.receive(b, "1", &[&fork]).await;
+    stage.mesh.settle().await;
+    assert!(c.event(&old.event_id().to_owned()).unwrap().record.states.is_some());
+    let mut expected = before;
+    expected.push(fork.event_id().to_owned());
+    assert_eq!(c.timeline(&stage.room), expected);
+}
+
+/// Where history is for those who were there, it stays theirs.
+#[tokio::test]
+async fn closed_history_is_not_shown() {
+    let stage = stage(4, "joined").await;
+    assert!(bodies(&stage.page_back(100).await).is_empty());
+}
