@@ -26,7 +26,7 @@ use crate::{
 const MAX_WALK: usize = 1_000;
 
 /// Most heads whose states are resolved together. With more, a new head's state is resolved with
-/// the room's, which costs the same however many there are (decision 0008).
+/// the room's, which costs the same however many there are (decision 0010).
 pub(crate) const MAX_RESOLVED_HEADS: usize = 20;
 
 /// An event on its way into the graph, and all that follows from it.

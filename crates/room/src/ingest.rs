@@ -2,7 +2,7 @@
 //!
 //! Specification: server-server API, "Checks performed on receipt of a PDU". A verdict is stored
 //! when the rules gave it; an event that cannot be judged leaves nothing behind, and is judged
-//! when it comes again. Gaps: decision 0006.
+//! when it comes again. Gaps: decision 0008.
 
 use exeunt_core::{CheckedPdu, Object, Pdu, RoomVersion};
 use exeunt_store::records::Verdict;
