@@ -15,6 +15,7 @@ pub fn room_error(error: RoomError) -> MatrixError {
     match error {
         RoomError::NotFound(_) => MatrixError::not_found(text),
         RoomError::Auth(auth) if auth.is_lookup() => MatrixError::internal(&auth),
+        RoomError::Auth(auth) if auth.is_malformed() => MatrixError::bad_json(text),
         RoomError::Auth(_) | RoomError::Forbidden(_) => MatrixError::forbidden(text),
         RoomError::InvalidParam(_) => MatrixError::invalid_param(text),
         RoomError::UnsupportedVersion(_) => unsupported_version(text),

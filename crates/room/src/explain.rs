@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use exeunt_core::Pdu;
-use exeunt_state_res::{Recorder, check_auth};
+use exeunt_state_res::{AuthError, Recorder, check_auth};
 use exeunt_store::{
     Reader,
     records::{Root, Verdict},
@@ -68,9 +68,10 @@ pub fn explain(
     let founds = event.event_id() == create.event_id();
     let by_state = |root: Root| match founds {
         true => Ok(None),
-        false => refusal(check_auth(event, &create, &graph.lookup(root))),
+        false => text(refusal(check_auth(event, &create, &graph.lookup(root)))),
     };
-    let by_auth_events = if founds { None } else { judge_by_auth_events(&graph, event, &create)? };
+    let by_auth_events =
+        if founds { None } else { text(judge_by_auth_events(&graph, event, &create))? };
     let before = record.states.map(|states| states.before);
     let by_state_before = before.map(by_state).transpose()?.flatten();
 
@@ -101,6 +102,10 @@ pub fn explain(
         events: gists(&graph, event, resolution.as_ref())?,
         resolution,
     }))
+}
+
+fn text(refusal: Result<Option<AuthError>, RoomError>) -> Result<Refusal, RoomError> {
+    Ok(refusal?.map(|why| why.to_string()))
 }
 
 fn gists(

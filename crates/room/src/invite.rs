@@ -4,6 +4,7 @@
 
 use exeunt_core::{CheckedPdu, Object, Pdu};
 use exeunt_membership::SendApi;
+use exeunt_state_res::AuthError;
 use ruma::{RoomId, UserId};
 use serde_json::Value;
 
@@ -65,6 +66,10 @@ impl Rooms {
                 let graph = Graph::of(reader, &room_id)?;
                 if !crate::graph::is_joined(reader, &room_id, &ours)? {
                     return Err(RoomError::Forbidden("You are not in the room".into()));
+                }
+                // The rules look at the sender only; the invited user could not even decline.
+                if graph.create()?.content().get("m.federate") == Some(&false.into()) {
+                    return Err(AuthError::NotFederated.into());
                 }
                 check(&graph, &event)?;
                 let state = invite_state(&graph, event.sender())?;

@@ -85,11 +85,11 @@ pub(crate) fn add_outliers(
 /// The verdict on an event by its auth events.
 pub(crate) fn judge_outlier(graph: &Graph<'_>, event: &CheckedPdu) -> Result<Verdict, RoomError> {
     let refusal = if event.kind() == "m.room.create" {
-        check_create(event).err().map(|why| why.to_string())
+        check_create(event).err()
     } else {
         judge_by_auth_events(graph, event, &graph.create()?)?
     };
-    Ok(refusal.map_or(Verdict::Accepted, Verdict::Rejected))
+    Ok(refusal.map_or(Verdict::Accepted, |why| Verdict::Rejected(why.to_string())))
 }
 
 /// The ids of a pool such that an event comes after those of its auth events that are in it.

@@ -155,15 +155,11 @@ pub(crate) fn decide(
         Some(root) => root,
         None => state_before_event(&graph, event)?,
     };
-    let verdict = judge(&graph, event, before)?;
+    let judged = judge(&graph, event, before)?;
     if !matches!(source, Source::Federation { .. }) {
-        match &verdict {
-            Verdict::Accepted => {}
-            Verdict::SoftFailed(why) | Verdict::Rejected(why) => {
-                return Err(RoomError::Forbidden(why.clone()));
-            }
-        }
+        judged.clone().into_result()?;
     }
+    let verdict = Verdict::from(judged);
     let after = match (event.key(), &verdict) {
         (Some(key), Verdict::Accepted | Verdict::SoftFailed(_)) => {
             graph.apply(before, key, event.event_id())?
@@ -201,35 +197,59 @@ pub(crate) fn state_before_event(graph: &Graph<'_>, event: &Pdu) -> Result<Root,
 /// Whether the rules allow an event on the room's head; nothing is written.
 pub(crate) fn check(graph: &Graph<'_>, event: &Pdu) -> Result<(), RoomError> {
     let before = state_before_event(graph, event)?;
-    match judge(graph, event, before)? {
-        Verdict::Accepted => Ok(()),
-        Verdict::SoftFailed(why) | Verdict::Rejected(why) => Err(RoomError::Forbidden(why)),
+    Ok(judge(graph, event, before)?.into_result()?)
+}
+
+/// A verdict with the rule behind it.
+#[derive(Debug, Clone)]
+enum Judged {
+    Accepted,
+    SoftFailed(AuthError),
+    Rejected(AuthError),
+}
+
+impl Judged {
+    fn into_result(self) -> Result<(), AuthError> {
+        match self {
+            Judged::Accepted => Ok(()),
+            Judged::SoftFailed(why) | Judged::Rejected(why) => Err(why),
+        }
+    }
+}
+
+impl From<Judged> for Verdict {
+    fn from(judged: Judged) -> Self {
+        match judged {
+            Judged::Accepted => Verdict::Accepted,
+            Judged::SoftFailed(why) => Verdict::SoftFailed(why.to_string()),
+            Judged::Rejected(why) => Verdict::Rejected(why.to_string()),
+        }
     }
 }
 
 /// The checks of the specification in their order: auth events, state before, current state
 /// (server-server API, "Checks performed on receipt of a PDU", 4 to 6).
-fn judge(graph: &Graph<'_>, event: &Pdu, before: Root) -> Result<Verdict, RoomError> {
+fn judge(graph: &Graph<'_>, event: &Pdu, before: Root) -> Result<Judged, RoomError> {
     if event.kind() == "m.room.create" {
         return Ok(match check_create(event) {
-            Ok(()) if event.event_id() == graph.room.create_event => Verdict::Accepted,
-            Ok(()) => Verdict::Rejected("a room has one create event".into()),
-            Err(why) => Verdict::Rejected(why.to_string()),
+            Ok(()) if event.event_id() == graph.room.create_event => Judged::Accepted,
+            Ok(()) => Judged::Rejected(AuthError::AnotherCreate),
+            Err(why) => Judged::Rejected(why),
         });
     }
     let create = graph.create()?;
     if let Some(why) = judge_by_auth_events(graph, event, &create)? {
-        return Ok(Verdict::Rejected(why));
+        return Ok(Judged::Rejected(why));
     }
     if let Some(why) = refusal(check_auth(event, &create, &graph.lookup(before)))? {
-        return Ok(Verdict::Rejected(why));
+        return Ok(Judged::Rejected(why));
     }
     if before != graph.room.state
         && let Some(why) = refusal(check_auth(event, &create, &graph.lookup(graph.room.state)))?
     {
-        return Ok(Verdict::SoftFailed(why));
+        return Ok(Judged::SoftFailed(why));
     }
-    Ok(Verdict::Accepted)
+    Ok(Judged::Accepted)
 }
 
 /// Check 4: the event by its auth events alone. `Some` says why it is refused.
@@ -237,7 +257,7 @@ pub(crate) fn judge_by_auth_events(
     graph: &Graph<'_>,
     event: &Pdu,
     create: &Pdu,
-) -> Result<Option<String>, RoomError> {
+) -> Result<Option<AuthError>, RoomError> {
     let mut auth_events = Vec::new();
     let mut missing = Vec::new();
     for id in event.auth_events() {
@@ -261,11 +281,11 @@ pub(crate) fn judge_by_auth_events(
 }
 
 /// Splits a refusal by the rules from a failed lookup: the latter is never a verdict.
-pub(crate) fn refusal(result: Result<(), AuthError>) -> Result<Option<String>, RoomError> {
+pub(crate) fn refusal(result: Result<(), AuthError>) -> Result<Option<AuthError>, RoomError> {
     match result {
         Ok(()) => Ok(None),
         Err(AuthError::Lookup(error)) => Err(error.into()),
-        Err(why) => Ok(Some(why.to_string())),
+        Err(why) => Ok(Some(why)),
     }
 }
 

@@ -12,6 +12,8 @@ use crate::LookupError;
 pub enum AuthError {
     #[error("a create event has no prev_events")]
     CreateHasPrevEvents,
+    #[error("a room has one create event")]
+    AnotherCreate,
     #[error("the create event's room id is not of its sender's server")]
     CreateRoomIdServer,
     #[error("the create event names an unknown room version")]
@@ -90,6 +92,23 @@ impl AuthError {
     /// Whether the event was not judged at all, because state could not be read.
     pub fn is_lookup(&self) -> bool {
         matches!(self, AuthError::Lookup(_))
+    }
+
+    /// Whether the event would be refused whoever sent it, whatever the state: it is wrong in
+    /// itself.
+    pub fn is_malformed(&self) -> bool {
+        matches!(
+            self,
+            AuthError::CreateHasPrevEvents
+                | AuthError::CreateRoomIdServer
+                | AuthError::CreateRoomVersion
+                | AuthError::CreateWithoutCreator
+                | AuthError::AdditionalCreators
+                | AuthError::MemberStateKey
+                | AuthError::UnknownMembership
+                | AuthError::MalformedLevel(_)
+                | AuthError::CreatorInUsers
+        )
     }
 }
 
