@@ -6,6 +6,7 @@
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, ServerName};
 use serde_json::Value;
 
+use crate::pdu::MAX_ID_BYTES;
 use crate::{
     CheckedPdu, FormatError, Object, Pdu, Reference, RoomVersion, Signer, hash, reference,
 };
@@ -59,6 +60,12 @@ impl Draft {
 
     fn into_object(mut self) -> Result<Object, FormatError> {
         let version = self.version;
+        // Other servers count bytes in every version.
+        for (field, text) in [("type", Some(&self.kind)), ("state_key", self.state_key.as_ref())] {
+            if text.is_some_and(|text| text.len() > MAX_ID_BYTES) {
+                return Err(FormatError::FieldTooLong(field));
+            }
+        }
         let mut object = Object::new();
         if let Some(redacts) = self.redacts.take() {
             if version.rules().redaction.content_field_redacts {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::canonical::{self, CanonicalError, MAX_INT};
+use crate::version::Lengths;
 use crate::{Object, RoomVersion, StateKey, hash, reference};
 
 /// Largest event in bytes: canonical JSON, with signatures, without `unsigned`.
@@ -73,10 +74,10 @@ impl Pdu {
         if size > MAX_PDU_BYTES {
             return Err(FormatError::TooLarge(size));
         }
-        let kind = text(&object, "type")?.to_owned();
+        let kind = limited(&object, "type", version.lengths())?.to_owned();
         let state_key = match object.get("state_key") {
             None => None,
-            Some(_) => Some(text(&object, "state_key")?.to_owned()),
+            Some(_) => Some(limited(&object, "state_key", version.lengths())?.to_owned()),
         };
         let sender =
             UserId::parse(text(&object, "sender")?).map_err(|_| FormatError::Field("sender"))?;
@@ -279,11 +280,20 @@ fn check_authoriser(content: &Value) -> Result<(), FormatError> {
 }
 
 fn text<'a>(object: &'a Object, field: &'static str) -> Result<&'a str, FormatError> {
+    limited(object, field, Lengths::Bytes)
+}
+
+fn limited<'a>(
+    object: &'a Object,
+    field: &'static str,
+    lengths: Lengths,
+) -> Result<&'a str, FormatError> {
     let text = object.get(field).and_then(Value::as_str).ok_or(FormatError::Field(field))?;
-    if text.len() > MAX_ID_BYTES {
-        return Err(FormatError::FieldTooLong(field));
-    }
-    Ok(text)
+    let length = match lengths {
+        Lengths::Bytes => text.len(),
+        Lengths::CodePoints => text.chars().count(),
+    };
+    if length > MAX_ID_BYTES { Err(FormatError::FieldTooLong(field)) } else { Ok(text) }
 }
 
 /// A non-negative integer that canonical JSON can carry; also in versions that are lax elsewhere,

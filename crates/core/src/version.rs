@@ -16,6 +16,15 @@ pub struct RoomVersion(&'static Entry);
 struct Entry {
     id: RoomVersionId,
     rules: RoomVersionRules,
+    lengths: Lengths,
+}
+
+/// In what the limit of 255 on types and state keys is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lengths {
+    /// Synapse let events pass that other servers, and the specification, refuse: rooms have them.
+    CodePoints,
+    Bytes,
 }
 
 /// The room version is not one of 1 to 12.
@@ -27,7 +36,11 @@ static VERSIONS: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     use RoomVersionId::*;
     [V1, V2, V3, V4, V5, V6, V7, V8, V9, V10, V11, V12]
         .into_iter()
-        .map(|id| Entry { rules: id.rules().expect("a stable version has rules"), id })
+        .map(|id| Entry {
+            rules: id.rules().expect("a stable version has rules"),
+            lengths: if matches!(id, V11 | V12) { Lengths::Bytes } else { Lengths::CodePoints },
+            id,
+        })
         .collect()
 });
 
@@ -53,6 +66,10 @@ impl RoomVersion {
 
     pub fn as_str(self) -> &'static str {
         self.0.id.as_str()
+    }
+
+    pub fn lengths(self) -> Lengths {
+        self.0.lengths
     }
 
     pub fn rules(self) -> &'static RoomVersionRules {

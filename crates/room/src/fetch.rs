@@ -11,7 +11,7 @@ use std::time::Duration;
 use exeunt_core::{CheckedPdu, Pdu, RoomVersion};
 use exeunt_store::records::Root;
 use futures_util::{StreamExt, stream};
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
@@ -34,6 +34,8 @@ const MAX_SINGLE_FETCHES: usize = 100;
 const MAX_AUTH_ROUNDS: usize = 10;
 /// Most state events fetched one by one; above that the whole state is asked for.
 const MAX_STATE_FETCHES: usize = 100;
+/// Most missing prev events of one event for the state at which we ask.
+const MAX_MISSING_PREVS: usize = 3;
 /// Requests for single events under way at a time.
 const CONCURRENT_FETCHES: usize = 8;
 
@@ -203,25 +205,55 @@ impl Rooms {
         Ok(())
     }
 
-    /// Asks for the state before an event beyond a gap, resolved with the states that we know.
-    /// `None` where no server tells it.
+    /// Asks for the state before an event beyond a gap: for the state at each of the prev events
+    /// that we lack, resolved with the states after those that we have. `None` where no server
+    /// tells it.
     pub(crate) async fn fetch_state_before(
         &self,
         quest: &Quest,
         event: &CheckedPdu,
     ) -> Result<Option<FetchedState>, RoomError> {
-        let (room, id) = (&*quest.room_id, event.event_id());
+        let missing = self.unplaced(event.room_id(), event.prev_events()).await?;
+        if missing.len() <= MAX_MISSING_PREVS {
+            let mut states = Vec::new();
+            for id in &missing {
+                states.extend(self.fetch_state_at(quest, id, true).await?);
+            }
+            if states.len() == missing.len() {
+                return self.state_from(event, states).await.map(Some);
+            }
+        }
+        // A server that has the event may know no more of what is before it than its state.
+        match self.fetch_state_at(quest, event.event_id(), false).await? {
+            Some(state) => self.state_from(event, vec![state]).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Asks for the state at an event, and for what it consists of; `with` the event itself, whose
+    /// state counts then.
+    async fn fetch_state_at(
+        &self,
+        quest: &Quest,
+        id: &EventId,
+        with: bool,
+    ) -> Result<Option<Vec<OwnedEventId>>, RoomError> {
+        let room = &*quest.room_id;
         for server in quest.servers() {
-            let call = Call::StateIds { room, event: id };
-            let Some(answer) = self.ask(quest, server, call).await else { continue };
-            let state = ids(&answer, "pdu_ids");
+            let Some(answer) = self.ask(quest, server, Call::StateIds { room, event: id }).await
+            else {
+                continue;
+            };
+            let mut state = ids(&answer, "pdu_ids");
             if state.is_empty() {
                 continue;
             }
+            // Last, so that it replaces what was there at its key.
+            state.extend(with.then(|| id.to_owned()));
             let mut wanted = state.clone();
             wanted.extend(ids(&answer, "auth_chain_ids"));
             let wanted = self.unknown(quest, wanted).await?;
-            let pool = if wanted.len() > MAX_STATE_FETCHES {
+            let mut pool = if wanted.len() > MAX_STATE_FETCHES {
                 let call = Call::State { room, event: id };
                 let Some(answer) = self.ask(quest, server, call).await else { continue };
                 let mut events = array(&answer, "pdus");
@@ -230,18 +262,22 @@ impl Rooms {
             } else {
                 self.fetch_events(quest, wanted).await?
             };
+            if with && !pool.contains_key(id) {
+                let alone = self.unknown(quest, vec![id.to_owned()]).await?;
+                pool.extend(self.fetch_events(quest, alone).await?);
+            }
             self.keep_outliers(quest, pool).await?;
-            return Ok(Some(self.state_from(event, state).await?));
+            return Ok(Some(state));
         }
         Ok(None)
     }
 
-    /// The state before an event: what a server says, resolved with the states after those prev
-    /// events that we have.
+    /// The state before an event: those that servers told, resolved with the states after those
+    /// prev events that we have.
     async fn state_from(
         &self,
         event: &CheckedPdu,
-        state: Vec<OwnedEventId>,
+        states: Vec<Vec<OwnedEventId>>,
     ) -> Result<FetchedState, RoomError> {
         let guard = self.inner.locks.lock(event.room_id()).await;
         let event = event.clone();
@@ -249,20 +285,23 @@ impl Rooms {
             .store()
             .read(move |reader| {
                 let graph = Graph::of(reader, event.room_id())?;
-                let mut map = exeunt_core::StateMap::new();
                 let mut complete = true;
-                for id in &state {
-                    let Some(known) = graph.event(id)? else {
-                        complete = false;
-                        continue;
-                    };
-                    if !known.record.verdict.is_rejected()
-                        && let Some(key) = known.pdu.key()
-                    {
-                        map.insert(key, id.clone());
+                let mut roots = Vec::new();
+                for state in &states {
+                    let mut map = exeunt_core::StateMap::new();
+                    for id in state {
+                        let Some(known) = graph.event(id)? else {
+                            complete = false;
+                            continue;
+                        };
+                        if !known.record.verdict.is_rejected()
+                            && let Some(key) = known.pdu.key()
+                        {
+                            map.insert(key, id.clone());
+                        }
                     }
+                    roots.push(graph.root_of(&map));
                 }
-                let mut roots = vec![graph.root_of(&map)];
                 for id in event.prev_events() {
                     roots.extend(graph.event(id)?.and_then(|k| k.record.states).map(|s| s.after));
                 }
@@ -272,6 +311,27 @@ impl Rooms {
             .await?;
         self.commit(&guard, Placement::only(batch)).await?;
         Ok(fetched)
+    }
+
+    /// Which of the events have no place in the graph here.
+    async fn unplaced(
+        &self,
+        room_id: &RoomId,
+        ids: &[OwnedEventId],
+    ) -> Result<Vec<OwnedEventId>, RoomError> {
+        let (room_id, ids) = (room_id.to_owned(), ids.to_vec());
+        self.store()
+            .read(move |reader| {
+                let graph = Graph::of(reader, &room_id)?;
+                let mut unplaced = Vec::new();
+                for id in ids {
+                    if graph.event(&id)?.is_none_or(|known| known.record.states.is_none()) {
+                        unplaced.push(id);
+                    }
+                }
+                Ok(unplaced)
+            })
+            .await
     }
 
     /// Fetches single events, a bounded number at a time. What nobody has is left out, and not

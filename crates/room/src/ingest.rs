@@ -22,6 +22,9 @@ const MAX_MISSING_EVENTS: usize = 50;
 const MAX_LATEST: usize = 20;
 /// Most of our extremities that such a request names.
 const MAX_EARLIEST: usize = 20;
+/// An answer of fewer events is all that the server has: no server gives less than this limit,
+/// the specification's default.
+const SHORT_ANSWER: usize = 10;
 /// Most times that answers about missing events lead to further gaps, and are followed.
 pub const MAX_GAP_ROUNDS: usize = 10;
 /// Most events of gaps that are worked on for one event.
@@ -180,6 +183,7 @@ impl Rooms {
     /// The event with those between our extremities and it, as far as anyone gives them.
     async fn fill_gap(&self, quest: &Quest, event: &CheckedPdu) -> Result<Pool, RoomError> {
         let mut pool = Pool::from([(event.event_id().to_owned(), event.clone())]);
+        let mut origin_has_more = true;
         for _ in 0..MAX_GAP_ROUNDS {
             let (earliest, mut gap) = self.gap(quest, &pool).await?;
             let now = self.now();
@@ -187,7 +191,8 @@ impl Rooms {
             if gap.missing.is_empty() || pool.len() >= MAX_GAP_EVENTS {
                 break;
             }
-            if !self.shrink_gap(quest, &earliest, &gap, &mut pool).await? {
+            let shrunk = self.shrink_gap(quest, &earliest, &gap, &mut pool, &mut origin_has_more);
+            if !shrunk.await? {
                 if quest.is_conclusive() {
                     for id in gap.missing {
                         self.inner.fetch_limits.note_absent(id, now);
@@ -207,10 +212,15 @@ impl Rooms {
         earliest: &[OwnedEventId],
         gap: &Gap,
         pool: &mut Pool,
+        origin_has_more: &mut bool,
     ) -> Result<bool, RoomError> {
         let (room, limit) = (&*quest.room_id, MAX_MISSING_EVENTS);
         for server in quest.servers() {
-            let (call, key) = if *server == quest.origin {
+            let is_origin = *server == quest.origin;
+            if is_origin && !*origin_has_more {
+                continue;
+            }
+            let (call, key) = if is_origin {
                 (Call::MissingEvents { room, earliest, latest: &gap.latest, limit }, "events")
             } else {
                 let from = &gap.missing[..gap.missing.len().min(MAX_LATEST)];
@@ -218,6 +228,7 @@ impl Rooms {
             };
             let Some(answer) = self.ask(quest, server, call).await else { continue };
             let mut events = array(&answer, key);
+            *origin_has_more &= !is_origin || events.len() >= SHORT_ANSWER;
             events.truncate(MAX_MISSING_EVENTS);
             let events = self.check_fetched(quest, events).await?;
             if connect(pool, &gap.missing, events) {

@@ -222,8 +222,9 @@ async fn a_gap_without_end_is_given_up() {
     let answers = std::sync::Mutex::new(endless);
     stage.mesh.net.script(&stage.b().name, move |call| match call {
         Call::MissingEvents { .. } => {
-            let next = answers.lock().unwrap().pop().unwrap();
-            Scripted::Answer(Ok(json!({ "events": [wire(&next)] })))
+            let mut answers = answers.lock().unwrap();
+            let next: Vec<_> = (0..10).map(|_| wire(&answers.pop().unwrap())).collect();
+            Scripted::Answer(Ok(json!({ "events": next })))
         }
         _ => Scripted::refused(404, "M_NOT_FOUND"),
     });

@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use crate::common::Server;
+use crate::common::{Server, escape};
 
 #[actix_web::test]
 async fn presets() {
@@ -86,6 +86,8 @@ async fn rooms_that_are_not_made() {
         (json!({ "room_alias_name": "a:b" }), 400, "M_INVALID_PARAM"),
         (json!({ "invite_3pid": [{}] }), 400, "M_THREEPID_MEDIUM_NOT_SUPPORTED"),
         (json!({ "power_level_content_override": override_creator }), 400, "M_BAD_JSON"),
+        (json!({ "creation_content": { "additional_creators": "x" } }), 400, "M_BAD_JSON"),
+        (json!({ "creation_content": { "additional_creators": ["x"] } }), 400, "M_BAD_JSON"),
     ] {
         ann.post("/createRoom", body).await.fails(status, errcode);
     }
@@ -100,4 +102,29 @@ async fn rooms_of_one_instant_are_different_rooms() {
     let ann = server.user("ann").await;
     let (one, two) = (ann.create_room(json!({})).await, ann.create_room(json!({})).await);
     assert_ne!(one, two);
+}
+
+#[actix_web::test]
+async fn a_room_has_one_create_event_and_creators_no_level() {
+    let server = Server::new();
+    let ann = server.user("ann").await;
+    let room = ann.create_room(json!({})).await;
+    let state = format!("/rooms/{}/state", escape(&room));
+    let another = json!({ "room_version": "12", "second": true });
+    ann.put(&format!("{state}/m.room.create/"), another).await.fails(400, "M_BAD_JSON");
+    let levels = json!({ "users": { ann.user.clone(): 100 } });
+    ann.put(&format!("{state}/m.room.power_levels/"), levels).await.fails(400, "M_BAD_JSON");
+}
+
+/// The invited user could not even decline: the rules refuse events of other servers.
+#[actix_web::test]
+async fn nobody_is_invited_out_of_a_room_that_is_not_federated() {
+    let server = Server::new();
+    let (ann, bob) = (server.user("ann").await, server.user("bob").await);
+    let room = ann.create_room(json!({ "creation_content": { "m.federate": false } })).await;
+    let invite = async |user: &str| {
+        ann.post(&format!("/rooms/{}/invite", escape(&room)), json!({ "user_id": user })).await
+    };
+    invite("@eve:other.example").await.fails(403, "M_FORBIDDEN");
+    invite(&bob.user).await.ok();
 }

@@ -158,7 +158,7 @@ async fn member_events_are_the_same_verbs() {
     }
     for (content, status, errcode) in [
         (json!({ "membership": "join" }), 403, "M_FORBIDDEN"),
-        (json!({ "membership": "guest" }), 403, "M_FORBIDDEN"),
+        (json!({ "membership": "guest" }), 400, "M_BAD_JSON"),
         (json!({}), 400, "M_BAD_JSON"),
     ] {
         ann.put(&path, content).await.fails(status, errcode);

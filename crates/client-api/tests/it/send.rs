@@ -70,7 +70,7 @@ async fn state_events() {
     ann.put(&path("org.example/a%2Fb"), json!({ "a": 1 })).await.ok();
     assert_eq!(ann.state(&room, "org.example", "a/b").await.unwrap(), json!({ "a": 1 }));
     bob.put(&path("m.room.topic"), json!({ "topic": "No" })).await.fails(403, "M_FORBIDDEN");
-    ann.put(&path("m.room.create"), json!({})).await.fails(403, "M_FORBIDDEN");
+    ann.put(&path("m.room.create"), json!({})).await.fails(400, "M_BAD_JSON");
 }
 
 #[actix_web::test]
