@@ -8,7 +8,7 @@ from client import User
 from servers import Server
 from stage import UNDER_TEST, Stage, fresh_localpart
 
-ROOM_VERSIONS = ("2", "6", "10", "11", "12")
+ROOM_VERSIONS = ("1", "2", "6", "10", "11", "12")
 
 
 @pytest_asyncio.fixture(scope="module")

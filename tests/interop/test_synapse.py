@@ -12,7 +12,7 @@ from client import User
 from servers import Server, Synapse
 from stage import SELFTEST, UNDER_TEST, Stage
 
-ROOM_VERSIONS = ("2", "6", "10", "11", "12")
+ROOM_VERSIONS = ("1", "2", "6", "10", "11", "12")
 #: How long a client may wait for its 200 when the inviter's server cannot be reached.
 AT_ONCE = 5.0
 #: A rejection reaches an inviter that is back within this many seconds.
