@@ -30,7 +30,7 @@ pub const MAX_GAP_ROUNDS: usize = 10;
 /// Most events of gaps that are worked on for one event.
 const MAX_GAP_EVENTS: usize = 500;
 /// Most events at the far ends of gaps whose state is asked for, for one event.
-const MAX_STATES: usize = 5;
+const MAX_STATES: usize = 20;
 /// Times that an event is tried again after something that it lacked was fetched.
 const MAX_TRIES: usize = 4;
 
