@@ -74,6 +74,16 @@ impl Counts {
         *self.origins.entry(origin.clone()).or_default() += 1;
     }
 
+    fn merge(&mut self, others: Counts) {
+        self.all += others.all;
+        for (room_id, count) in others.rooms {
+            *self.rooms.entry(room_id).or_default() += count;
+        }
+        for (origin, count) in others.origins {
+            *self.origins.entry(origin).or_default() += count;
+        }
+    }
+
     fn remove(&mut self, room_id: &RoomId, origin: &OwnedServerName) {
         self.all = self.all.saturating_sub(1);
         less(&mut self.rooms, room_id);
@@ -201,15 +211,20 @@ impl Rooms {
     /// Counts what waits, and sets workers to it, the first time.
     pub(super) async fn load_inbound(&self) -> Result<(), RoomError> {
         let load = || async {
-            let rows = self
+            let found = self
                 .store()
-                .read(|reader| reader.scan::<tables::InboundQueue>(()).collect())
+                .read(|reader| {
+                    // Row by row: all the events together may be large.
+                    let mut found = Counts::default();
+                    for row in reader.scan::<tables::InboundQueue>(()).iter() {
+                        let ((room_id, ..), record) = row?;
+                        found.add(&room_id, &record.origin);
+                    }
+                    Ok::<_, RoomError>(found)
+                })
                 .await?;
-            let mut rooms = BTreeSet::new();
-            for ((room_id, ..), record) in rows {
-                self.inner.inbound.counts().add(&room_id, &record.origin);
-                rooms.insert(room_id);
-            }
+            let rooms: Vec<_> = found.rooms.keys().cloned().collect();
+            self.inner.inbound.counts().merge(found);
             rooms.iter().for_each(|room_id| self.work_on(room_id));
             Ok(())
         };
