@@ -51,6 +51,8 @@ pub(crate) struct Quest {
     deadline: Instant,
     /// Whether anyone answered, be it with a refusal: silence says nothing of what there is.
     answered: AtomicBool,
+    /// Whether something was not asked, or not waited for, because a budget was spent.
+    cut_short: AtomicBool,
 }
 
 /// The state before an event as another server tells it.
@@ -78,6 +80,7 @@ impl Quest {
             left: AtomicUsize::new(MAX_REQUESTS_PER_EVENT),
             deadline: Instant::now() + time,
             answered: AtomicBool::new(false),
+            cut_short: AtomicBool::new(false),
         }
     }
 
@@ -87,7 +90,7 @@ impl Quest {
 
     /// Whether it is known that what was not found is not there.
     pub fn is_conclusive(&self) -> bool {
-        self.left.load(Ordering::Relaxed) > 0 && self.answered.load(Ordering::Relaxed)
+        !self.cut_short.load(Ordering::Relaxed) && self.answered.load(Ordering::Relaxed)
     }
 }
 
@@ -130,16 +133,19 @@ impl Rooms {
     ) -> Option<Value> {
         let spend = |left: usize| left.checked_sub(1);
         if quest.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_err()
-            || !self.inner.fetch_limits.take(&quest.room_id, self.now())
+            || !self.inner.fetch_limits.take(&quest.room_id, &quest.origin, self.now())
         {
-            tracing::info!(room_id = %quest.room_id, "the room has spent its requests");
+            quest.cut_short.store(true, Ordering::Relaxed);
+            let Quest { room_id, origin, .. } = quest;
+            tracing::info!(%room_id, %origin, "the room has spent its requests");
             return None;
         }
         let answer = timeout_at(quest.deadline, self.call(server, call)).await;
         let answer = answer.unwrap_or_else(|_| {
+            quest.cut_short.store(true, Ordering::Relaxed);
             Err(RemoteError::Unreachable("the time for this event is over".into()))
         });
-        if !matches!(answer, Err(RemoteError::Unreachable(_))) {
+        if says_something(&answer) {
             quest.answered.store(true, Ordering::Relaxed);
         }
         match answer {
@@ -158,7 +164,10 @@ impl Rooms {
         events: Vec<Value>,
     ) -> Result<Pool, RoomError> {
         let check = self.check_answer(quest.version, &quest.room_id, events);
-        timeout_at(quest.deadline, check).await.unwrap_or_else(|_| Ok(Pool::new()))
+        timeout_at(quest.deadline, check).await.unwrap_or_else(|_| {
+            quest.cut_short.store(true, Ordering::Relaxed);
+            Ok(Pool::new())
+        })
     }
 
     /// Fetches what an event's `auth_events` name and all that those rest on, as outliers.
@@ -406,6 +415,15 @@ impl Rooms {
                 Ok(unknown)
             })
             .await
+    }
+}
+
+/// Whether an answer tells what the server has. One that is overloaded or broken says nothing.
+fn says_something(answer: &Result<Value, RemoteError>) -> bool {
+    match answer {
+        Err(RemoteError::Unreachable(_)) => false,
+        Err(RemoteError::Refused { status, .. }) => *status != 429 && *status < 500,
+        _ => true,
     }
 }
 

@@ -1,4 +1,5 @@
-//! What fetching may cost: a budget for each room, and what is known to be nowhere.
+//! What fetching may cost: a budget for each room and server whose events it is for, so that none
+//! spends that of the others, and what is known to be nowhere.
 //!
 //! A peer can name events that do not exist for as long as it likes; what we do about them is
 //! bounded here (pains.md, CY 26.9.1 and feature 14).
@@ -8,9 +9,9 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 
-/// Requests that one room may cost us in a window.
+/// Requests that the events of one server in one room may cost us in a window.
 pub const MAX_REQUESTS_PER_WINDOW: u32 = 600;
 /// Length of a window.
 pub const WINDOW_MS: u64 = 60_000;
@@ -18,8 +19,8 @@ pub const WINDOW_MS: u64 = 60_000;
 pub const ABSENT_MS: u64 = 60_000;
 /// Most events that are remembered as absent.
 pub const MAX_ABSENT: usize = 10_000;
-/// Most rooms whose budget is remembered.
-const MAX_ROOMS: usize = 10_000;
+/// Most budgets that are remembered.
+const MAX_WINDOWS: usize = 10_000;
 
 /// Shared by all rooms. Times are milliseconds of the caller's clock.
 #[derive(Default)]
@@ -28,7 +29,7 @@ pub(crate) struct FetchLimits(Mutex<State>);
 #[derive(Default)]
 struct State {
     absent: BTreeMap<OwnedEventId, u64>,
-    windows: BTreeMap<OwnedRoomId, Window>,
+    windows: BTreeMap<(OwnedRoomId, OwnedServerName), Window>,
 }
 
 struct Window {
@@ -37,17 +38,19 @@ struct Window {
 }
 
 impl FetchLimits {
-    /// Takes one request out of the room's budget, if there is one left.
-    pub fn take(&self, room_id: &RoomId, now: u64) -> bool {
+    /// Takes one request out of the budget for the events of `origin` in the room, if there is
+    /// one left.
+    pub fn take(&self, room_id: &RoomId, origin: &ServerName, now: u64) -> bool {
+        let key = (room_id.to_owned(), origin.to_owned());
         let mut state = self.state();
-        if state.windows.len() >= MAX_ROOMS {
+        if state.windows.len() >= MAX_WINDOWS {
             state.windows.retain(|_, window| window.until > now);
         }
-        if state.windows.len() >= MAX_ROOMS && !state.windows.contains_key(room_id) {
+        if state.windows.len() >= MAX_WINDOWS && !state.windows.contains_key(&key) {
             return false;
         }
         let fresh = || Window { until: now + WINDOW_MS, left: MAX_REQUESTS_PER_WINDOW };
-        let window = state.windows.entry(room_id.to_owned()).or_insert_with(fresh);
+        let window = state.windows.entry(key).or_insert_with(fresh);
         if window.until <= now {
             *window = fresh();
         }
@@ -79,19 +82,21 @@ impl FetchLimits {
 
 #[cfg(test)]
 mod tests {
-    use ruma::{owned_event_id, room_id};
+    use ruma::{owned_event_id, room_id, server_name};
 
     use super::*;
 
     #[test]
-    fn a_room_spends_its_own_budget_only() {
+    fn a_server_spends_its_own_budget_in_a_room_only() {
         let limits = FetchLimits::default();
         let (a, b) = (room_id!("!a:x"), room_id!("!b:x"));
-        let granted = (0..MAX_REQUESTS_PER_WINDOW + 10).filter(|_| limits.take(a, 5)).count();
+        let (x, y) = (server_name!("x"), server_name!("y"));
+        let granted = (0..MAX_REQUESTS_PER_WINDOW + 10).filter(|_| limits.take(a, x, 5)).count();
         assert_eq!(granted, MAX_REQUESTS_PER_WINDOW as usize);
-        assert!(limits.take(b, 5));
-        assert!(!limits.take(a, 4 + WINDOW_MS));
-        assert!(limits.take(a, 5 + WINDOW_MS));
+        assert!(limits.take(b, x, 5));
+        assert!(limits.take(a, y, 5));
+        assert!(!limits.take(a, x, 4 + WINDOW_MS));
+        assert!(limits.take(a, x, 5 + WINDOW_MS));
     }
 
     #[test]
@@ -113,10 +118,10 @@ mod tests {
         assert_eq!(limits.state().absent.len(), MAX_ABSENT);
         limits.note_absent(owned_event_id!("$later"), ABSENT_MS);
         assert_eq!(limits.state().absent.len(), 1);
-        for index in 0..MAX_ROOMS + 10 {
-            limits.take(&RoomId::parse(format!("!{index}:x")).unwrap(), 0);
+        for index in 0..MAX_WINDOWS + 10 {
+            limits.take(&RoomId::parse(format!("!{index}:x")).unwrap(), server_name!("x"), 0);
         }
-        assert_eq!(limits.state().windows.len(), MAX_ROOMS);
-        assert!(limits.take(room_id!("!later:x"), WINDOW_MS));
+        assert_eq!(limits.state().windows.len(), MAX_WINDOWS);
+        assert!(limits.take(room_id!("!later:x"), server_name!("x"), WINDOW_MS));
     }
 }

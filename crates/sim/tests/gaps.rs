@@ -361,3 +361,70 @@ async fn fifty_rejected_events() {
     stage.send("2", &[&good]).await;
     assert_eq!(stage.a().messages(&stage.room), ["good"]);
 }
+
+/// Many events at the far end of a gap, side by side.
+#[tokio::test]
+async fn a_gap_with_a_wide_end_is_bridged() {
+    let stage = stage().await;
+    let (a, b) = (stage.a(), stage.b());
+    let mut edges = Vec::new();
+    for index in 0..12 {
+        let lost = b.sign(message_draft(a, &stage.room, &stage.bob, &format!("lost {index}")));
+        let draft = message_draft(a, &stage.room, &stage.bob, &index.to_string());
+        let prev_events = vec![lost.event_id().to_owned().into()];
+        edges.push(b.sign(Draft { prev_events, ..draft }));
+    }
+    let prev_events = edges.iter().map(|event| event.event_id().to_owned().into()).collect();
+    let last = message_draft(a, &stage.room, &stage.bob, "last");
+    let last = b.sign(Draft { prev_events, ..last });
+    let state: Vec<_> = a.state(&stage.room).into_iter().map(|(_, _, id)| id).collect();
+    let state = json!({ "pdu_ids": state, "auth_chain_ids": [] });
+    let events: Vec<_> = edges.iter().map(|event| wire(event)).collect();
+    stage.mesh.net.script(&b.name, move |call| match call {
+        Call::MissingEvents { .. } => Scripted::Answer(Ok(json!({ "events": events }))),
+        Call::StateIds { .. } => Scripted::Answer(Ok(state.clone())),
+        _ => Scripted::refused(404, "M_NOT_FOUND"),
+    });
+    stage.send("1", &[&last]).await;
+    assert_eq!(a.messages(&stage.room).len(), 13);
+}
+
+/// A server that is overloaded has not said that it lacks something.
+#[tokio::test]
+async fn an_overload_is_not_absence() {
+    for status in [429, 502] {
+        let stage = stage().await;
+        let chain = stage.chain(&["lost", "last"]);
+        stage.mesh.net.cut(&stage.a().name, &stage.c().name);
+        stage.mesh.net.script(&stage.b().name, move |_| Scripted::refused(status, "M_UNKNOWN"));
+        stage.send("1", &[&chain[1]]).await;
+        assert!(stage.a().messages(&stage.room).is_empty());
+        let answer = json!({ "events": [wire(&chain[0])] });
+        stage.mesh.net.script(&stage.b().name, move |_| Scripted::Answer(Ok(answer.clone())));
+        stage.send("2", &[&chain[1]]).await;
+        assert_eq!(stage.a().messages(&stage.room), ["lost", "last"]);
+    }
+}
+
+/// A server that names lost events without end spends its own budget, not that of the others.
+#[tokio::test]
+async fn a_hostile_server_leaves_others_their_requests() {
+    let stage = stage().await;
+    let (a, b, c) = (stage.a(), stage.b(), stage.c());
+    stage.mesh.net.script(&b.name, |_| Scripted::refused(404, "M_NOT_FOUND"));
+    for txn in 0..7 {
+        let gap = |index: usize| {
+            let draft = message_draft(a, &stage.room, &stage.bob, "gap");
+            let lost = EventId::parse(format!("$lost{txn}x{index}")).unwrap();
+            b.sign(Draft { prev_events: vec![lost.into()], ..draft })
+        };
+        let gaps: Vec<_> = (0..50).map(gap).collect();
+        let gaps: Vec<&Pdu> = gaps.iter().map(|event| &**event).collect();
+        stage.send(&txn.to_string(), &gaps).await;
+    }
+    c.say(&stage.cat, &stage.room, "lost").await;
+    c.forget_outbox(a).await;
+    c.say(&stage.cat, &stage.room, "last").await;
+    stage.mesh.settle().await;
+    assert_eq!(a.messages(&stage.room), ["lost", "last"]);
+}
