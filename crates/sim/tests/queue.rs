@@ -226,3 +226,24 @@ async fn a_server_sends_one_transaction_at_a_time() {
     assert_eq!(one.unwrap(), two.unwrap());
     assert_eq!(stage.waiting(), 1);
 }
+
+/// A room whose rows cannot be read holds up neither other rooms nor its own queue.
+#[tokio::test]
+async fn a_damaged_room_is_alone_in_its_trouble() {
+    let mut stage = stage().await;
+    let (bad, good) = (stage.message(&stage.room, "bad"), stage.message(&stage.calm, "good"));
+    let create = stage.a().graph(&stage.room, |graph| graph.room.create_event.clone());
+    let mut batch = Batch::default();
+    batch.delete::<tables::Events>(&create);
+    stage.a().store.commit(batch).await.unwrap();
+    let answer = stage.send("1", &[&bad, &good]).await.unwrap();
+    assert_eq!(answer[good.event_id().as_str()], json!({}));
+    assert_eq!(stage.a().messages(&stage.calm), ["good"]);
+    stage.mesh.restart("a.example");
+    stage.leave_behind(2, "b.example", &bad).await;
+    stage.a().rooms.start_inbound();
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(stage.waiting(), 0);
+}

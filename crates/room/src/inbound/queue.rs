@@ -7,11 +7,11 @@ use std::{
 };
 
 use exeunt_core::Object;
-use exeunt_store::{Batch, records::InboundRecord, tables};
+use exeunt_store::{Batch, StoreError, records::InboundRecord, tables};
 use ruma::{OwnedRoomId, OwnedServerName, RoomId};
 use tokio::sync::{OnceCell, Semaphore, watch};
 
-use super::transaction::is_ours;
+use super::transaction::{is_ours, report_refusal};
 use crate::{RoomError, Rooms};
 
 /// Most events of one room that wait. What comes beyond is dropped: the next event that follows it
@@ -285,10 +285,18 @@ impl Rooms {
             .read(move |reader| reader.scan::<tables::InboundQueue>(prefix).first())
             .await?;
         let Some((key, InboundRecord { origin, event, .. })) = row else { return Ok(false) };
-        match self.ingest(&origin, room_id, event).await {
-            Ok(()) => {}
-            Err(error) if is_ours(&error) => return Err(error),
-            Err(error) => tracing::info!(%origin, %room_id, %error, "an event was not taken"),
+        let (rooms, from, room) = (self.clone(), origin.clone(), room_id.clone());
+        // A task of its own: an event upon which it panics must not block its room for ever.
+        let worked = tokio::spawn(async move { rooms.ingest(&from, &room, event).await });
+        match worked.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if is_ours(&error) => return Err(error),
+            Ok(Err(error)) => report_refusal(&origin, room_id, &error),
+            Err(error) if error.is_panic() => {
+                tracing::error!(%origin, %room_id, %error, "an event was not taken");
+            }
+            // The runtime is going down.
+            Err(_) => return Err(StoreError::Closed.into()),
         }
         let mut batch = Batch::default();
         batch.delete::<tables::InboundQueue>(&key);

@@ -1,7 +1,7 @@
 //! `PUT send`: transactions. One bad event never fails its siblings; a failure of our own store
 //! fails the whole transaction, so that it is sent again.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, error::Error, time::Duration};
 
 use exeunt_core::{Object, RoomVersion, hash};
 use exeunt_state_res::ResolveError;
@@ -82,7 +82,13 @@ impl Rooms {
         let mut answer = Object::new();
         let mut waiting = Vec::new();
         for outcome in outcomes {
-            let (answers, later) = outcome?;
+            let (answers, later) = match outcome {
+                Err(error) if !is_ours(&error) => {
+                    tracing::error!(%origin, %error, "the events of a room were not taken");
+                    continue;
+                }
+                outcome => outcome?,
+            };
             answer.extend(answers.into_iter().map(|(id, value)| (id.to_string(), value)));
             waiting.extend(later);
         }
@@ -155,7 +161,7 @@ impl Rooms {
                 }
                 Err(error) if is_ours(&error) => return Err(error),
                 Err(error) => {
-                    tracing::info!(%origin, %room_id, ?event_id, %error, "an event was not taken");
+                    report_refusal(origin, room_id, &error);
                     json!({ "error": error.to_string() })
                 }
             };
@@ -234,8 +240,30 @@ fn by_room(pdus: Vec<Value>) -> BTreeMap<OwnedRoomId, Vec<Object>> {
     rooms
 }
 
-/// Whether it is this server that failed, rather than the event. A graph that cannot be resolved
-/// for want of events is not: the same transaction would fail for ever.
+/// Whether it is this server that failed, rather than the event, so that the event is to come
+/// again. A graph that cannot be resolved for want of events is not, nor is damage to a room: the
+/// same transaction would fail for ever, and with it other rooms' events.
 pub(super) fn is_ours(error: &RoomError) -> bool {
     matches!(error, RoomError::Store(_) | RoomError::Resolve(ResolveError::Lookup(_)))
+        && !is_damage(error)
+}
+
+/// Whether a row of the store cannot be read, which does not pass.
+fn is_damage(error: &RoomError) -> bool {
+    match error {
+        RoomError::Store(error) => matches!(error, StoreError::Corrupt { .. }),
+        RoomError::Resolve(ResolveError::Lookup(error)) => {
+            error.source().and_then(|cause| cause.downcast_ref()).is_some_and(is_damage)
+        }
+        _ => false,
+    }
+}
+
+/// Tells the log that an event was not taken.
+pub(super) fn report_refusal(origin: &ServerName, room_id: &RoomId, error: &RoomError) {
+    if is_damage(error) {
+        tracing::error!(%origin, %room_id, %error, "an event was not taken: the room is damaged");
+    } else {
+        tracing::info!(%origin, %room_id, %error, "an event was not taken");
+    }
 }
