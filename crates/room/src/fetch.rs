@@ -55,13 +55,6 @@ pub(crate) struct Quest {
     cut_short: AtomicBool,
 }
 
-/// The state before an event as another server tells it.
-pub(crate) struct FetchedState {
-    pub root: Root,
-    /// Whether all of its events could be had.
-    pub complete: bool,
-}
-
 impl Quest {
     /// Asks the first few of `servers`. `origin` is the one that what is found is filed under.
     pub fn new(
@@ -221,7 +214,7 @@ impl Rooms {
         &self,
         quest: &Quest,
         event: &CheckedPdu,
-    ) -> Result<Option<FetchedState>, RoomError> {
+    ) -> Result<Option<Root>, RoomError> {
         let missing = self.unplaced(event.room_id(), event.prev_events()).await?;
         if missing.len() <= MAX_MISSING_PREVS {
             let mut states = Vec::new();
@@ -287,22 +280,18 @@ impl Rooms {
         &self,
         event: &CheckedPdu,
         states: Vec<Vec<OwnedEventId>>,
-    ) -> Result<FetchedState, RoomError> {
+    ) -> Result<Root, RoomError> {
         let guard = self.inner.locks.lock(event.room_id()).await;
         let event = event.clone();
-        let (batch, fetched) = self
+        let (batch, root) = self
             .store()
             .read(move |reader| {
                 let graph = Graph::of(reader, event.room_id())?;
-                let mut complete = true;
                 let mut roots = Vec::new();
                 for state in &states {
                     let mut map = exeunt_core::StateMap::new();
                     for id in state {
-                        let Some(known) = graph.event(id)? else {
-                            complete = false;
-                            continue;
-                        };
+                        let Some(known) = graph.event(id)? else { continue };
                         if !known.record.verdict.is_rejected()
                             && let Some(key) = known.pdu.key()
                         {
@@ -315,11 +304,11 @@ impl Rooms {
                     roots.extend(graph.event(id)?.and_then(|k| k.record.states).map(|s| s.after));
                 }
                 let root = graph.resolve(roots)?;
-                Ok::<_, RoomError>((graph.into_batch(), FetchedState { root, complete }))
+                Ok::<_, RoomError>((graph.into_batch(), root))
             })
             .await?;
         self.commit(&guard, Placement::only(batch)).await?;
-        Ok(fetched)
+        Ok(root)
     }
 
     /// Which of the events have no place in the graph here.

@@ -150,7 +150,7 @@ impl Rooms {
             if self.is_placed(event).await? {
                 return Ok(());
             }
-            let placed = match &before {
+            let placed = match before {
                 None => self.place(&guard, event.clone(), source.clone(), None).await,
                 Some(state) => self.place_upon(&guard, event.clone(), source.clone(), state).await,
             };

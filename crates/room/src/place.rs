@@ -17,7 +17,6 @@ use crate::{
     RoomError, Rooms,
     append::ClientTransaction,
     change::{Change, Effects},
-    fetch::FetchedState,
     graph::{Graph, Known, is_taken},
     locks::RoomGuard,
 };
@@ -97,27 +96,28 @@ impl Rooms {
         self.commit(guard, placement).await
     }
 
-    /// Places an event upon the state that another server told. Of a state with holes only a
-    /// yes means anything: a no is not stored, and the event may come again.
+    /// Places an event upon the state that another server told. Of such a state only a yes means
+    /// anything: it may have holes, or be made up to have us refuse a third server's event. A no
+    /// is not stored, and the event may come again.
     pub(crate) async fn place_upon(
         &self,
         guard: &RoomGuard,
         event: CheckedPdu,
         source: Source,
-        state: &FetchedState,
+        state: Root,
     ) -> Result<Verdict, RoomError> {
         let room_id = guard.room_id().to_owned();
         let (ours, now) = (self.server_name().to_owned(), self.now());
-        let (root, id) = (state.root, event.event_id().to_owned());
+        let id = event.event_id().to_owned();
         let placement = self
             .inner
             .store
             .read(move |reader| {
                 let graph = Graph::of(reader, &room_id)?;
-                decide(graph, &ours, &event, &source, Some(root), now)
+                decide(graph, &ours, &event, &source, Some(state), now)
             })
             .await?;
-        if placement.verdict.is_rejected() && !state.complete {
+        if placement.verdict.is_rejected() {
             return Err(RoomError::Missing(vec![id]));
         }
         self.commit(guard, placement).await

@@ -428,3 +428,35 @@ async fn a_hostile_server_leaves_others_their_requests() {
     stage.mesh.settle().await;
     assert_eq!(a.messages(&stage.room), ["lost", "last"]);
 }
+
+/// A state that is made up to have a third server's event refused leaves no verdict.
+#[tokio::test]
+async fn a_state_that_is_told_refuses_nothing_for_good() {
+    let stage = stage().await;
+    let (a, b, c) = (stage.a(), stage.b(), stage.c());
+    let lost = stage.chain(&["lost"]).remove(0);
+    let upon = |event: &CheckedPdu, draft: Draft| {
+        let prev_events = vec![event.event_id().to_owned().into()];
+        Draft { prev_events, depth: event.depth() + 1, ..draft }
+    };
+    let edge = message_draft(a, &stage.room, &stage.cat, "edge");
+    let edge = c.sign(upon(&lost, edge));
+    let last = message_draft(a, &stage.room, &stage.bob, "last");
+    let last = b.sign(upon(&edge, last));
+    let state = a.state(&stage.room).into_iter();
+    let state: Vec<_> =
+        state.filter(|(_, key, _)| *key != stage.cat.as_str()).map(|(_, _, id)| id).collect();
+    let state = json!({ "pdu_ids": state, "auth_chain_ids": [] });
+    let events = json!({ "events": [wire(&edge)] });
+    stage.mesh.net.cut(&a.name, &c.name);
+    stage.mesh.net.script(&b.name, move |call| match call {
+        Call::MissingEvents { .. } => Scripted::Answer(Ok(events.clone())),
+        Call::StateIds { .. } => Scripted::Answer(Ok(state.clone())),
+        _ => Scripted::refused(404, "M_NOT_FOUND"),
+    });
+    stage.send("1", &[&last]).await;
+    assert!(stage.requests().contains(&("b.example".into(), "state_ids")));
+    assert!(a.event(&edge.event_id().to_owned()).is_none());
+    stage.send("2", &[&lost, &edge, &last]).await;
+    assert_eq!(a.messages(&stage.room), ["lost", "edge", "last"]);
+}
