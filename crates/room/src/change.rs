@@ -54,9 +54,18 @@ impl Change<'_> {
         let room_id = self.graph.room_id.clone();
         let mut record =
             event_record(self.event, verdict.clone(), Some(states), self.source.from());
-        // History that was fetched before has an order, and keeps it.
-        record.order = self.graph.event(&event_id)?.and_then(|known| known.record.order);
-        let record = self.graph.add(self.event, record)?;
+        let mut shown: Pdu = (**self.event).clone();
+        if let Some(known) = self.graph.event(&event_id)? {
+            // History that was fetched before has an order, and keeps it.
+            record.order = known.record.order;
+            // What was redacted stays so, however often it comes in full.
+            if known.record.redacted_because.is_some() {
+                record.redacted_because = known.record.redacted_because.clone();
+                shown = shown.redacted();
+                record.json = raw_json(&shown);
+            }
+        }
+        let record = self.graph.add(&shown, record)?;
         if verdict.is_accepted() {
             self.apply_redaction()?;
         }

@@ -1,9 +1,13 @@
 //! Long partitions, after which a server hears of the newest event only, as the catch-up of other
 //! implementations has it: what lies further back than is fetched is bridged by state.
 
+use exeunt_core::Draft;
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
-use exeunt_room::Preset;
-use exeunt_sim::{Mesh, Server};
+use exeunt_room::{Call, Intent, Preset};
+use exeunt_sim::{
+    Mesh, Scripted, Server,
+    events::{message_draft, object, wire},
+};
 use serde_json::json;
 
 struct Stage {
@@ -116,4 +120,36 @@ async fn both_sides_of_a_long_partition_meet_again() {
     a.say(&stage.ann, &stage.room, "together").await;
     stage.mesh.settle().await;
     stage.assert_converged();
+}
+
+/// State that was redacted while it had no place of its own stays redacted when it gets one.
+#[tokio::test]
+async fn what_was_redacted_stays_so() {
+    let mesh = Mesh::new(&["a.example", "b.example"]);
+    let (a, b) = (mesh.server("a.example"), mesh.server("b.example"));
+    let (ann, bob) = (a.user("ann"), b.user("bob"));
+    let room = a.room(&ann, Preset::Public, "12").await;
+    let topic = a.set(&ann, &room, "m.room.topic", json!({ "topic": "secret" })).await;
+    let whole = wire(&a.event(&topic).unwrap().pdu);
+    b.join(&bob, &room, a).await.unwrap();
+    mesh.settle().await;
+    assert!(b.event(&topic).unwrap().record.states.is_none());
+    let content = object(json!({ "redacts": topic }));
+    let redaction = Intent::message(ann.clone(), "m.room.redaction", content);
+    a.rooms.append(&room, redaction).await.unwrap();
+    mesh.settle().await;
+    assert_eq!(b.event(&topic).unwrap().pdu.content_str("topic"), None);
+    let draft = message_draft(a, &room, &ann, "upon it");
+    let upon = a.sign(Draft { prev_events: vec![topic.clone().into()], ..draft });
+    let answer = json!({ "events": [whole] });
+    mesh.net.script(&a.name, move |call| match call {
+        Call::MissingEvents { .. } => Scripted::Answer(Ok(answer.clone())),
+        _ => Scripted::Honest,
+    });
+    b.receive(a, "upon", &[&upon]).await;
+    b.rooms.inbound_idle().await;
+    let known = b.event(&topic).unwrap();
+    assert!(known.record.states.is_some());
+    assert_eq!(known.pdu.content_str("topic"), None);
+    assert!(known.record.redacted_because.is_some());
 }
