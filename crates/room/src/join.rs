@@ -130,7 +130,13 @@ impl Rooms {
                 }
             };
         loop {
-            let (answer, intake) = self.send_join_to(server, &request).await?;
+            let (answer, intake) = match self.send_join_to(server, &request).await {
+                Err(error @ RoomError::InvalidParam(_)) => {
+                    let failure = RemoteFailure::Misbehaved(error.to_string());
+                    return Ok(Err((Attempt::of_send(server, "its room", &failure), failure)));
+                }
+                outcome => outcome?,
+            };
             match awaiting.on_answer(answer) {
                 AfterSendJoin::Done(event, _) => {
                     return Ok(match self.enter(intake, event, server).await {
