@@ -247,3 +247,24 @@ async fn a_damaged_room_is_alone_in_its_trouble() {
     }
     assert_eq!(stage.waiting(), 0);
 }
+
+/// In the same room: a server that never answers does not hold up what others send.
+#[tokio::test(start_paused = true)]
+async fn servers_take_turns_in_a_room() {
+    let stage = stage().await;
+    let (a, c) = (stage.a(), stage.mesh.server("c.example"));
+    stage.mesh.net.script(&stage.b().name, |_| Scripted::Silent);
+    let gaps: Vec<_> = (0..5).map(|index| stage.gap(&stage.room, &index.to_string())).collect();
+    stage.send("1", &gaps.iter().collect::<Vec<_>>()).await.unwrap();
+    let cat = c.user("cat");
+    c.say(&cat, &stage.room, "lost").await;
+    c.say(&cat, &stage.room, "last").await;
+    let last = c.outbox(a).pop().unwrap();
+    let last = c.event(&last).unwrap().pdu;
+    a.receive(c, "1", &[&last]).await;
+    assert_eq!(stage.waiting(), 6);
+    // The time for two events.
+    tokio::time::sleep(std::time::Duration::from_secs(240)).await;
+    assert_eq!(a.messages(&stage.room), ["lost", "last"]);
+    assert!(stage.waiting() >= 3);
+}

@@ -34,7 +34,9 @@ pub use missing_events::{
     DEFAULT_MISSING_EVENTS, MAX_MISSING_EVENTS, MAX_MISSING_EVENTS_WALK, MissingEvents,
 };
 pub(crate) use queue::Queue;
-pub use queue::{MAX_QUEUED, MAX_QUEUED_PER_ORIGIN, MAX_QUEUED_PER_ROOM};
+pub use queue::{
+    MAX_QUEUED, MAX_QUEUED_PER_ORIGIN, MAX_QUEUED_PER_ROOM, MAX_QUEUED_PER_ROOM_AND_ORIGIN,
+};
 pub use transaction::{
     MAX_EDUS, MAX_PDUS, MAX_TRANSACTIONS_PER_ORIGIN, MAX_TXN_ID_BYTES, Transaction,
 };

@@ -17,6 +17,8 @@ use crate::{RoomError, Rooms};
 /// Most events of one room that wait. What comes beyond is dropped: the next event that follows it
 /// brings it back as missing.
 pub const MAX_QUEUED_PER_ROOM: usize = 1_000;
+/// Most of them that come from one server, so that there is room for those of others.
+pub const MAX_QUEUED_PER_ROOM_AND_ORIGIN: usize = MAX_QUEUED_PER_ROOM / 2;
 /// Most events of one server that wait. Beyond, its transactions are refused, to be sent again.
 pub const MAX_QUEUED_PER_ORIGIN: usize = 5_000;
 /// Most events that wait in all.
@@ -37,7 +39,7 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct Counts {
     all: usize,
-    rooms: BTreeMap<OwnedRoomId, usize>,
+    rooms: BTreeMap<OwnedRoomId, BTreeMap<OwnedServerName, usize>>,
     origins: BTreeMap<OwnedServerName, usize>,
 }
 
@@ -70,14 +72,18 @@ impl Default for Queue {
 impl Counts {
     fn add(&mut self, room_id: &OwnedRoomId, origin: &OwnedServerName) {
         self.all += 1;
-        *self.rooms.entry(room_id.clone()).or_default() += 1;
+        let room = self.rooms.entry(room_id.clone()).or_default();
+        *room.entry(origin.clone()).or_default() += 1;
         *self.origins.entry(origin.clone()).or_default() += 1;
     }
 
     fn merge(&mut self, others: Counts) {
         self.all += others.all;
-        for (room_id, count) in others.rooms {
-            *self.rooms.entry(room_id).or_default() += count;
+        for (room_id, origins) in others.rooms {
+            let room = self.rooms.entry(room_id).or_default();
+            for (origin, count) in origins {
+                *room.entry(origin).or_default() += count;
+            }
         }
         for (origin, count) in others.origins {
             *self.origins.entry(origin).or_default() += count;
@@ -86,12 +92,19 @@ impl Counts {
 
     fn remove(&mut self, room_id: &RoomId, origin: &OwnedServerName) {
         self.all = self.all.saturating_sub(1);
-        less(&mut self.rooms, room_id);
+        if let Some(room) = self.rooms.get_mut(room_id) {
+            less(room, origin);
+            if room.is_empty() {
+                self.rooms.remove(room_id);
+            }
+        }
         less(&mut self.origins, origin);
     }
 
-    fn room(&self, room_id: &RoomId) -> usize {
-        self.rooms.get(room_id).copied().unwrap_or(0)
+    /// How many events of the room wait, and how many of them are the server's.
+    fn room(&self, room_id: &RoomId, origin: &OwnedServerName) -> (usize, usize) {
+        let Some(room) = self.rooms.get(room_id) else { return (0, 0) };
+        (room.values().sum(), room.get(origin).copied().unwrap_or(0))
     }
 
     fn origin(&self, origin: &OwnedServerName) -> usize {
@@ -121,8 +134,15 @@ impl Queue {
     }
 
     /// Whether an event more of that room may wait, beside `others` of the same transaction.
-    pub fn has_room(&self, room_id: &RoomId, others: usize) -> bool {
-        self.counts().room(room_id) + others < MAX_QUEUED_PER_ROOM
+    pub fn has_room(&self, room_id: &RoomId, origin: &OwnedServerName, others: usize) -> bool {
+        let (all, own) = self.counts().room(room_id, origin);
+        all + others < MAX_QUEUED_PER_ROOM && own + others < MAX_QUEUED_PER_ROOM_AND_ORIGIN
+    }
+
+    /// Whether events of the room wait that came from other servers.
+    fn others_wait(&self, room_id: &RoomId, origin: &OwnedServerName) -> bool {
+        let (all, own) = self.counts().room(room_id, origin);
+        all > own
     }
 
     /// Counts events that are about to be written; an error where the server has too many.
@@ -260,11 +280,12 @@ impl Rooms {
     fn work_on(&self, room_id: &OwnedRoomId) {
         let Some(mut claim) = Claim::take(self, room_id) else { return };
         tokio::spawn(async move {
+            let mut last = None;
             loop {
-                match claim.rooms.work_off_one(&claim.room_id).await {
-                    Ok(true) => {}
-                    Ok(false) if claim.may_end() => return,
-                    Ok(false) => {}
+                match claim.rooms.work_off_one(&claim.room_id, last.take()).await {
+                    Ok(Some(origin)) => last = Some(origin),
+                    Ok(None) if claim.may_end() => return,
+                    Ok(None) => {}
                     Err(error) => {
                         // The rows stay. The next event of the room, or the next start, goes on.
                         let room_id = &claim.room_id;
@@ -276,15 +297,31 @@ impl Rooms {
         });
     }
 
-    /// Works on the room's oldest event. Whether there was one.
-    async fn work_off_one(&self, room_id: &OwnedRoomId) -> Result<bool, RoomError> {
+    /// Works on the room's oldest event, but not on two of one server in a row if others wait: one
+    /// that never answers holds up its own events only. The server whose turn it was.
+    async fn work_off_one(
+        &self,
+        room_id: &OwnedRoomId,
+        last: Option<OwnedServerName>,
+    ) -> Result<Option<OwnedServerName>, RoomError> {
         let slot = self.inner.inbound.slots.acquire().await;
         let prefix = room_id.clone();
+        let last = last.filter(|last| self.inner.inbound.others_wait(room_id, last));
         let row = self
             .store()
-            .read(move |reader| reader.scan::<tables::InboundQueue>(prefix).first())
+            .read(move |reader| {
+                let mut first = None;
+                for row in reader.scan::<tables::InboundQueue>(prefix).iter() {
+                    let (key, record) = row?;
+                    if last.as_ref() != Some(&record.origin) {
+                        return Ok(Some((key, record)));
+                    }
+                    first.get_or_insert((key, record));
+                }
+                Ok::<_, RoomError>(first)
+            })
             .await?;
-        let Some((key, InboundRecord { origin, event, .. })) = row else { return Ok(false) };
+        let Some((key, InboundRecord { origin, event, .. })) = row else { return Ok(None) };
         let (rooms, from, room) = (self.clone(), origin.clone(), room_id.clone());
         // A task of its own: an event upon which it panics must not block its room for ever.
         let worked = tokio::spawn(async move { rooms.ingest(&from, &room, event).await });
@@ -301,8 +338,8 @@ impl Rooms {
         let mut batch = Batch::default();
         batch.delete::<tables::InboundQueue>(&key);
         self.store().commit(batch).await?;
-        self.inner.inbound.release(&[(room_id.clone(), origin)]);
+        self.inner.inbound.release(&[(room_id.clone(), origin.clone())]);
         drop(slot);
-        Ok(true)
+        Ok(Some(origin))
     }
 }

@@ -147,7 +147,7 @@ impl Rooms {
                 },
             };
             let outcome = match outcome {
-                Ok(false) if !self.inner.inbound.has_room(room_id, waiting.len()) => {
+                Ok(false) if !self.inner.inbound.has_room(room_id, origin, waiting.len()) => {
                     Err(RoomError::Busy)
                 }
                 other => other,
