@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use exeunt_core::{CheckedPdu, Pdu, RoomVersion};
-use exeunt_state_res::check_create;
+use exeunt_state_res::{AuthError, check_create};
 use exeunt_store::records::Verdict;
 use ruma::{OwnedEventId, OwnedServerName, RoomId};
 use serde_json::Value;
@@ -85,7 +85,8 @@ pub(crate) fn add_outliers(
 /// The verdict on an event by its auth events.
 pub(crate) fn judge_outlier(graph: &Graph<'_>, event: &CheckedPdu) -> Result<Verdict, RoomError> {
     let refusal = if event.kind() == "m.room.create" {
-        check_create(event).err()
+        let is_other = *event.event_id() != graph.room.create_event;
+        check_create(event).err().or(is_other.then_some(AuthError::AnotherCreate))
     } else {
         judge_by_auth_events(graph, event, &graph.create()?)?
     };

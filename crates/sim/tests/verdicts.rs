@@ -3,10 +3,10 @@
 
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use exeunt_core::{CheckedPdu, Draft, Pdu};
-use exeunt_room::{Preset, RemoteError, views::Viewer};
+use exeunt_room::{Call, Preset, RemoteError, views::Viewer};
 use exeunt_sim::{
     Mesh, Scripted, Server,
-    events::{member_draft, message_draft, object, state_draft},
+    events::{member_draft, message_draft, object, state_draft, wire},
 };
 use exeunt_store::records::Verdict;
 use serde_json::{Value, json};
@@ -243,4 +243,46 @@ async fn nothing_is_rejected_upon_a_state_with_holes() {
     assert_eq!(stage.verdict(&last), None);
     stage.send("2", &[&lost, &gap, &last]).await;
     assert_eq!(stage.a().messages(&stage.room), ["lost", "gap", "last"]);
+}
+
+/// A room has one create event, whatever the server that its id names hands out later.
+#[tokio::test]
+async fn another_create_event_is_rejected() {
+    let mesh = Mesh::new(&["a.example", "b.example"]);
+    let (a, b) = (mesh.server("a.example"), mesh.server("b.example"));
+    let (ann, bob) = (a.user("ann"), b.user("bob"));
+    let room = a.room(&ann, Preset::Public, "10").await;
+    b.join(&bob, &room, a).await.unwrap();
+    mesh.settle().await;
+    let draft = message_draft(a, &room, &ann, "lost");
+    let forged = a.sign(Draft {
+        kind: "m.room.create".into(),
+        state_key: Some(String::new()),
+        content: object(json!({ "creator": ann, "room_version": "10", "again": true })),
+        prev_events: Vec::new(),
+        auth_events: Vec::new(),
+        depth: 1,
+        ..draft.clone()
+    });
+    let lost = a.sign(draft);
+    let edge = a.sign(after(&lost, message_draft(a, &room, &ann, "edge")));
+    let last = a.sign(after(&edge, message_draft(a, &room, &ann, "last")));
+    let before = b.state(&room);
+    let told = before.iter().map(|(kind, _, id)| match kind.as_str() {
+        "m.room.create" => forged.event_id().to_owned(),
+        _ => id.clone(),
+    });
+    let told = json!({ "pdu_ids": told.collect::<Vec<_>>(), "auth_chain_ids": [] });
+    let (gap, create) = (wire(&edge), wire(&forged));
+    mesh.net.script(&a.name, move |call| match call {
+        Call::MissingEvents { .. } => Scripted::Answer(Ok(json!({ "events": [gap] }))),
+        Call::StateIds { .. } => Scripted::Answer(Ok(told.clone())),
+        Call::Event { .. } => Scripted::Answer(Ok(json!({ "pdus": [create] }))),
+        _ => Scripted::refused(404, "M_NOT_FOUND"),
+    });
+    b.receive(a, "1", &[&last]).await;
+    b.rooms.inbound_idle().await;
+    let known = b.event(&forged.event_id().to_owned()).unwrap();
+    assert!(matches!(known.record.verdict, Verdict::Rejected(_)));
+    assert_eq!(b.state(&room), before);
 }
