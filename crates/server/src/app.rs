@@ -45,6 +45,7 @@ pub async fn serve(config: Config) -> Result<(), Failure> {
     // Sockets first: an address that is taken is found out before anything is written or sent.
     let bound = bind(&config)?;
     let store = Store::open(&database(&config.store.path))?;
+    exeunt_store::resume_purges(&store).await?;
     exeunt_room::clear_unfinished_joins(&store).await?;
     let services = Services::start(&config, &store, stopping)?;
     let mut listening = Vec::new();

@@ -122,6 +122,8 @@ enum StoreCommand {
     /// Check that everything in the database can be read and fits together (the server must be
     /// stopped)
     Verify(At),
+    /// Delete what purged rooms have left, and give back the space (the server must be stopped)
+    Collect(At),
 }
 
 /// Runs the command line of this process.
@@ -168,6 +170,10 @@ fn dispatch(command: Command, out: &mut impl Write) -> Result<ExitCode, Failure>
             let (text, clean) = store::verify(&config)?;
             print(out, &text)?;
             return Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Store(StoreCommand::Collect(at)) => {
+            let config = config::load(&at.config)?;
+            print(out, &store::collect(&config)?)?;
         }
     }
     Ok(ExitCode::SUCCESS)

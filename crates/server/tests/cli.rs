@@ -91,6 +91,8 @@ fn accounts_are_created_and_the_store_verifies() {
 
     let verified = host.expect(&["store", "verify"], "", 0);
     assert!(verified.ends_with("rows, all well\n"), "{verified}");
+    let collected = host.expect(&["store", "collect"], "", 0);
+    assert_eq!(collected, "0 state nodes deleted, 0 kept\n");
     assert_eq!(host.expect(&["departures", "list"], "", 0), "no departure is waiting\n");
     assert_eq!(host.expect(&["departures", "list", "--json"], "", 0), "");
 }
@@ -98,7 +100,7 @@ fn accounts_are_created_and_the_store_verifies() {
 #[test]
 fn a_store_that_is_not_there_is_not_made() {
     let host = Host::new();
-    for words in [["store", "verify"], ["departures", "list"]] {
+    for words in [["store", "verify"], ["store", "collect"], ["departures", "list"]] {
         let found = host.expect(&words, "", 3);
         assert!(found.contains("there is no database; correct store.path"), "{found}");
     }

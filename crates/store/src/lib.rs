@@ -11,10 +11,12 @@
 mod table;
 
 mod batch;
+mod collect;
 mod commit;
 pub mod engine;
 mod error;
 mod key;
+mod purge;
 mod reader;
 pub mod records;
 pub mod snapshot;
@@ -25,9 +27,11 @@ mod tests;
 pub mod verify;
 
 pub use batch::Batch;
+pub use collect::{Collected, collect_state};
 pub use engine::memory::{Fault, Faults};
 pub use error::StoreError;
 pub use key::{CodecError, Key, Part, Prefix};
+pub use purge::{PurgeError, Purged, purge_room, resume_purges};
 pub use reader::{Reader, Scan};
 pub use snapshot::{Root, StateChange};
 pub use store::{SCHEMA, Store};

@@ -136,6 +136,11 @@ impl Store {
         position
     }
 
+    /// Gives back the space of deleted rows. Blocks, for as long as it takes to write all others.
+    pub fn compact(&self) -> Result<(), StoreError> {
+        self.inner.engine.compact()
+    }
+
     /// Writes what waits, flushes and stops: later commits fail with [`StoreError::Closed`]. Blocks.
     pub fn close(&self) {
         self.inner.committer.close();

@@ -29,6 +29,8 @@ tables! {
     0x16 JoinedServers: (OwnedRoomId, OwnedServerName) => u64,
     /// State events that were not rejected, by an event that they name in `auth_events`.
     0x17 AuthChildren: (OwnedEventId, OwnedEventId) => (),
+    /// Rooms whose rows are being deleted.
+    0x18 Purges: OwnedRoomId => (),
     /// Events of a room whose join is under way, numbered as they came. Nothing has been checked,
     /// and nothing else reads them.
     0x1f Arrivals: (OwnedRoomId, u64) => Box<RawValue>,

@@ -16,6 +16,9 @@ pub const MAX_FINDINGS: usize = 1000;
 #[derive(Debug, Default)]
 pub struct Report {
     pub rows: u64,
+    /// State nodes that nothing leads to: no harm, [`collect_state`](crate::collect_state) takes
+    /// them.
+    pub unreferenced: u64,
     pub findings: Vec<Finding>,
     /// Findings beyond [`MAX_FINDINGS`].
     pub more: u64,

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 pub const VERSION: &str = "10";
 const FOUNDER: &str = "@founder:one";
 const ADMIN: &str = "@admin:two";
-/// How many joins there are to each change of power levels.
-const EPOCH: usize = 500;
+/// How many changes of power levels there are among the joins, however many these are.
+const CHANGES: usize = 20;
 
 /// A state: what it shares with others, and its own changes.
 #[derive(Clone)]
@@ -107,7 +107,7 @@ impl Fork {
         fork.member(&mut state, ADMIN, "join", "");
         fork.send(&mut state, FOUNDER, "m.room.topic", "", json!({"topic": "of old"}));
         for number in 0..members {
-            if number % EPOCH == EPOCH - 1 {
+            if (number + 1).is_multiple_of(members / CHANGES) {
                 fork.levels(&mut state, FOUNDER, number);
             }
             fork.member(&mut state, &user(number), "join", "");

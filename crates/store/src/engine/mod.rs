@@ -30,6 +30,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Moves what is only in the log to its final place, so that the next start is quick.
     fn flush(&self) -> Result<(), StoreError>;
+
+    /// Gives back the space of deleted rows. Takes long.
+    fn compact(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// A consistent view of an [`Engine`].

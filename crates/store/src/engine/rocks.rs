@@ -137,6 +137,12 @@ impl Engine for RocksEngine {
     fn flush(&self) -> Result<(), StoreError> {
         self.db.flush().map_err(|e| io(&e))
     }
+
+    fn compact(&self) -> Result<(), StoreError> {
+        self.flush()?;
+        self.db.compact_range::<&[u8], &[u8]>(None, None);
+        Ok(())
+    }
 }
 
 struct RocksSnapshot<'a> {

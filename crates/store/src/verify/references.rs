@@ -10,7 +10,7 @@ use crate::snapshot::{self, Node};
 use crate::table::{decode_key, decode_value, display_key};
 use crate::tables::{
     AccountData, AuthChildren, Children, Events, MembershipLog, Memberships, Outbox, Pending,
-    RoomStates, Rooms, SigningJournal, Timeline,
+    Purges, RoomStates, Rooms, SigningJournal, StateNodes, Timeline,
 };
 use crate::{Reader, StoreError, Table};
 
@@ -19,7 +19,8 @@ pub(super) fn check(reader: &Reader, report: &mut Report) -> Result<(), StoreErr
     walk.events()?;
     walk.rooms()?;
     walk.memberships()?;
-    walk.positions()
+    walk.positions()?;
+    walk.unreferenced()
 }
 
 struct Walk<'a> {
@@ -37,8 +38,15 @@ struct Row<'a> {
 
 impl Walk<'_> {
     fn events(&mut self) -> Result<(), StoreError> {
+        let mut purged = BTreeSet::new();
+        self.each::<Purges>(|_, _, room, ()| {
+            purged.insert(room);
+            Ok(())
+        })?;
         self.each::<Events>(|walk, row, _, event| {
-            let roots = event.states.map(|states| [states.before, states.after]);
+            // The events that its states name may be gone by now.
+            let states = event.states.filter(|_| !purged.contains(&event.room_id));
+            let roots = states.map(|states| [states.before, states.after]);
             roots.into_iter().flatten().try_for_each(|root| walk.tree(row, root))
         })?;
         self.each::<Children>(|walk, row, (_, _, child), ()| walk.event(row, &child))?;
@@ -94,6 +102,13 @@ impl Walk<'_> {
         })?;
         self.each::<AccountData>(|walk, row, _, data| {
             walk.position(row, data.position);
+            Ok(())
+        })
+    }
+
+    fn unreferenced(&mut self) -> Result<(), StoreError> {
+        self.each::<StateNodes>(|walk, _, id, _| {
+            walk.report.unreferenced += u64::from(!walk.whole.contains(&id));
             Ok(())
         })
     }

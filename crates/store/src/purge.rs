@@ -1,0 +1,256 @@
+//! Deletes a room: every row that is about it and that nothing else needs.
+//!
+//! Goes: the head, events, edges, timeline, states, arrivals, queued events, aliases, the entry in
+//! the directory. State nodes are shared between rooms; [`collect_state`](crate::collect_state)
+//! takes those that are left over.
+//!
+//! Stays: what users and admins have of the room without its graph. Departures, pending invites and
+//! knocks, the membership log and the signing journal; memberships that ended and are not
+//! forgotten, with their event beside the graph; account data and transaction ids, which are the
+//! users'; and events that wait for a server, as outliers, until another purge.
+
+use std::collections::BTreeSet;
+
+use exeunt_core::{Object, Pdu, RoomVersion};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
+use thiserror::Error;
+
+use crate::records::{EventRecord, MembershipRecord, OutboxItem};
+use crate::tables::{
+    Aliases, Arrivals, AuthChildren, Children, Departures, EventTransactions, Events, InboundQueue,
+    JoinedServers, LocalMembers, Memberships, Outbox, Pending, PublicRooms, Purges, RoomAliases,
+    RoomStates, Rooms, Timeline,
+};
+use crate::{Batch, Prefix, Reader, RowOf, Store, StoreError, Table};
+
+/// Rows that are looked at between two commits.
+const PAGE: usize = 1_000;
+
+/// What a purge did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Purged {
+    pub events: u64,
+    /// Events that stay because a server has yet to get them.
+    pub waiting: u64,
+}
+
+#[derive(Debug, Error)]
+pub enum PurgeError {
+    #[error("{0} is in the room")]
+    Occupied(OwnedUserId),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Deletes a room that no local user is in. Nobody else may write to the room until this has come
+/// to its end. From the first batch on the room is unknown; what a crash leaves, [`resume_purges`]
+/// deletes. Looks at every event of the store; memory follows the events that wait for servers.
+pub async fn purge_room(store: &Store, room_id: &RoomId) -> Result<Purged, PurgeError> {
+    let room = room_id.to_owned();
+    match occupant(store, &room, PAGE).await? {
+        Some(user) => Err(PurgeError::Occupied(user)),
+        None => Ok(purge_by(store, room, PAGE).await?),
+    }
+}
+
+/// Ends the purges that a crash cut off. Before anyone else writes.
+pub async fn resume_purges(store: &Store) -> Result<(), StoreError> {
+    for room in store.read(|reader| reader.scan::<Purges>(()).keys()).await? {
+        purge_by(store, room, PAGE).await?;
+    }
+    Ok(())
+}
+
+async fn purge_by(store: &Store, room: OwnedRoomId, page: usize) -> Result<Purged, StoreError> {
+    let mut batch = Batch::default();
+    batch.put::<Purges>(&room, &());
+    batch.delete::<Rooms>(&room);
+    batch.delete::<PublicRooms>(&room);
+    store.commit(batch).await?;
+    delete_rows::<RoomStates>(store, &room, page).await?;
+    delete_rows::<JoinedServers>(store, &room, page).await?;
+    delete_rows::<Children>(store, &room, page).await?;
+    delete_rows::<Timeline>(store, &room, page).await?;
+    delete_rows::<Arrivals>(store, &room, page).await?;
+    delete_rows::<InboundQueue>(store, &room, page).await?;
+    for_each::<RoomAliases, _>(store, room.clone(), page, (), delete_alias).await?;
+    for_each::<LocalMembers, _>(store, room.clone(), page, (), keep_or_delete_member).await?;
+    // Before the events go, for they say which of those that wait are of the room.
+    let waiting = (room.clone(), BTreeSet::new());
+    let (_, waiting) = for_each::<Outbox, _>(store, (), page, waiting, note_waiting).await?;
+    let events = Gone { room, waiting, purged: Purged::default() };
+    let Gone { room, purged, .. } =
+        for_each::<Events, _>(store, (), page, events, delete_event).await?;
+    let mut batch = Batch::default();
+    batch.delete::<Purges>(&room);
+    store.commit(batch).await?;
+    Ok(purged)
+}
+
+/// Visits the rows of a prefix, page by page: each in a snapshot of its own, with a batch of its
+/// own. `all` is what the visits share.
+async fn for_each<T, A>(
+    store: &Store,
+    prefix: impl Prefix<T::Key> + Clone + Send + 'static,
+    page: usize,
+    mut all: A,
+    visit: fn(&mut A, &Reader<'_>, &mut Batch, RowOf<T>) -> Result<(), StoreError>,
+) -> Result<A, StoreError>
+where
+    T: Table<Key: Prefix<T::Key> + Clone + Send>,
+    A: Send + 'static,
+{
+    let mut after: Option<T::Key> = None;
+    loop {
+        let (prefix, from) = (prefix.clone(), after.take());
+        let read = store.read(move |reader| {
+            let mut scan = reader.scan::<T>(prefix).limit(page);
+            if let Some(key) = from {
+                scan = scan.after(key);
+            }
+            let (mut batch, mut last, mut seen) = (Batch::default(), None, 0);
+            for row in scan.iter() {
+                let row = row?;
+                (last, seen) = (Some(row.0.clone()), seen + 1);
+                visit(&mut all, reader, &mut batch, row)?;
+            }
+            Ok::<_, StoreError>((all, batch, last.filter(|_| seen == page)))
+        });
+        let (visited, batch, last) = read.await?;
+        store.commit(batch).await?;
+        (all, after) = (visited, last);
+        if after.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+/// Deletes the rows of the room in a table whose keys begin with it.
+async fn delete_rows<T>(store: &Store, room: &OwnedRoomId, page: usize) -> Result<(), StoreError>
+where
+    T: Table<Key: Prefix<T::Key> + Clone + Send>,
+    OwnedRoomId: Prefix<T::Key>,
+{
+    for_each::<T, _>(store, room.clone(), page, (), |(), _, batch, (key, _)| {
+        batch.delete::<T>(&key);
+        Ok(())
+    })
+    .await
+}
+
+/// A local user who is in the room.
+async fn occupant(
+    store: &Store,
+    room: &OwnedRoomId,
+    page: usize,
+) -> Result<Option<OwnedUserId>, StoreError> {
+    let visit =
+        |joined: &mut Option<_>, _: &Reader<'_>, _: &mut Batch, row: RowOf<LocalMembers>| {
+            let ((_, user), membership) = row;
+            if membership == "join" {
+                joined.get_or_insert(user);
+            }
+            Ok(())
+        };
+    for_each::<LocalMembers, _>(store, room.clone(), page, None, visit).await
+}
+
+fn delete_alias(
+    (): &mut (),
+    reader: &Reader<'_>,
+    batch: &mut Batch,
+    ((room, alias), ()): RowOf<RoomAliases>,
+) -> Result<(), StoreError> {
+    if reader.get::<Aliases>(&alias)?.is_some_and(|record| record.room_id == room) {
+        batch.delete::<Aliases>(&alias);
+    }
+    batch.delete::<RoomAliases>(&(room, alias));
+    Ok(())
+}
+
+/// A departure that the user can still see, or that has yet to reach the room, stays, and so does
+/// what waits for the user's answer.
+fn keep_or_delete_member(
+    (): &mut (),
+    reader: &Reader<'_>,
+    batch: &mut Batch,
+    ((room, user), _): RowOf<LocalMembers>,
+) -> Result<(), StoreError> {
+    let key = (user, room);
+    let record = reader.get::<Memberships>(&key)?;
+    let under_way = reader.contains::<Pending>(&key)? || reader.contains::<Departures>(&key)?;
+    let kept = record.filter(|record| {
+        let ended = matches!(record.membership.as_str(), "leave" | "ban");
+        under_way || ended && !record.forgotten
+    });
+    let Some(record) = kept else {
+        batch.delete::<Memberships>(&key);
+        batch.delete::<LocalMembers>(&(key.1, key.0));
+        return Ok(());
+    };
+    if record.local_event.is_none()
+        && let Some(event) = reader.get::<Events>(&record.event_id)?
+    {
+        let event: Object = serde_json::from_str(event.json.get())
+            .map_err(|_| damaged(&record.event_id, "not a JSON object"))?;
+        let record = MembershipRecord { local_event: Some(event), ..record };
+        batch.put::<Memberships>(&key, &record);
+    }
+    Ok(())
+}
+
+/// Notes events of the room that wait for a server.
+fn note_waiting(
+    (room, waiting): &mut (OwnedRoomId, BTreeSet<OwnedEventId>),
+    reader: &Reader<'_>,
+    _: &mut Batch,
+    (_, item): RowOf<Outbox>,
+) -> Result<(), StoreError> {
+    if let OutboxItem::Pdu(id) = item
+        && reader.get::<Events>(&id)?.is_some_and(|event| event.room_id == *room)
+    {
+        waiting.insert(id);
+    }
+    Ok(())
+}
+
+struct Gone {
+    room: OwnedRoomId,
+    waiting: BTreeSet<OwnedEventId>,
+    purged: Purged,
+}
+
+/// Deletes an event of the room with its place among the auth events.
+fn delete_event(
+    gone: &mut Gone,
+    _: &Reader<'_>,
+    batch: &mut Batch,
+    (id, event): RowOf<Events>,
+) -> Result<(), StoreError> {
+    if event.room_id != gone.room {
+        return Ok(());
+    }
+    if gone.waiting.contains(&id) {
+        gone.purged.waiting += 1;
+        batch.put::<Events>(&id, &EventRecord { states: None, order: None, ..event });
+        return Ok(());
+    }
+    let version =
+        RoomVersion::parse(&event.room_version).map_err(|e| damaged(&id, &e.to_string()))?;
+    let pdu = Pdu::parse(version, event.json.get().as_bytes())
+        .map_err(|e| damaged(&id, &e.to_string()))?;
+    for auth in pdu.auth_events() {
+        batch.delete::<AuthChildren>(&(auth.clone(), id.clone()));
+    }
+    batch.delete::<EventTransactions>(&id);
+    batch.delete::<Events>(&id);
+    gone.purged.events += 1;
+    Ok(())
+}
+
+fn damaged(id: &OwnedEventId, problem: &str) -> StoreError {
+    StoreError::Corrupt { table: Events::NAME, key: format!("{id}: {problem}") }
+}
+
+#[cfg(test)]
+mod tests;
