@@ -9,7 +9,7 @@ RELEASE := $(CARGO_TARGET_DIR)/release/exeunt
 # RocksDB is compiled once, for every profile.
 CARGO = ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/tools/rocksdb.sh)" cargo
 
-.PHONY: demo test check interop oracle crash fuzz image mesh-test bench-footprint build release tools
+.PHONY: demo test check interop oracle crash fuzz image mesh-test bench-footprint bench-state build release tools
 
 demo: build
 	@EXEUNT_BIN=$(BIN) "$$(tests/interop/setup.sh)" -B tests/interop/demo.py --peer $(PEER)
@@ -51,6 +51,11 @@ mesh-test: image
 # Start-up, memory, CPU and sizes beside a Synapse of the same run.
 bench-footprint: release
 	EXEUNT_BIN=$(RELEASE) tests/bench/footprint.sh
+
+# State resolution beside ruma's, and a large room on disk: bytes, CPU and time of an event.
+bench-state: tools
+	$(CARGO) bench --locked -p exeunt-state-res --bench resolve
+	$(CARGO) bench --locked -p exeunt-room --bench store
 
 build: tools
 	$(CARGO) build --workspace --all-targets --locked

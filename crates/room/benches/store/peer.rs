@@ -76,7 +76,8 @@ impl Peer {
     pub fn follow(&mut self, reader: &Reader<'_>) {
         let graph = Graph::of(reader, &self.room).expect("the room is known");
         let heads = graph.room.extremities.iter();
-        let reference = |id| Reference::from(&graph.event_here(id).expect("it is there").pdu);
+        let reference =
+            |id: &OwnedEventId| Reference::from(&graph.event_here(id).expect("it is there").pdu);
         self.head = heads.map(reference).collect();
         self.depth = graph.room.depth;
     }
