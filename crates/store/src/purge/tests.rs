@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::engine::memory::MemoryEngine;
-use crate::engine::{Changes, Engine, Snapshot};
+use crate::engine::{Changes, Engine, Row, Snapshot};
 use crate::records::{AliasRecord, InboundRecord, PublicRoomRecord, RoomRecord, States, Verdict};
 use crate::tables::{self, MembershipLog, StateNodes};
 use crate::{Root, TableVisitor, collect_state, snapshot, verify};
@@ -137,8 +137,8 @@ async fn two_rooms(store: &Store) {
 }
 
 /// Every row but those of single values: positions differ.
-fn rows(store: &Store) -> BTreeSet<(Box<[u8]>, Box<[u8]>)> {
-    struct All<'a>(&'a Reader<'a>, BTreeSet<(Box<[u8]>, Box<[u8]>)>);
+fn rows(store: &Store) -> BTreeSet<Row> {
+    struct All<'a>(&'a Reader<'a>, BTreeSet<Row>);
     impl TableVisitor for All<'_> {
         type Error = StoreError;
         fn visit<T: Table>(&mut self) -> Result<(), StoreError> {
@@ -172,7 +172,7 @@ fn assert_clean(store: &Store) -> u64 {
 }
 
 /// What the other room's rows are when it is alone.
-async fn alone() -> BTreeSet<(Box<[u8]>, Box<[u8]>)> {
+async fn alone() -> BTreeSet<Row> {
     let store = Store::memory();
     make_room(&store, &other()).await;
     collect_state(&store).await.unwrap();
