@@ -1,11 +1,11 @@
 //! Argon2id on the blocking pool, so many at once and no more.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use argon2::Argon2;
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{Error as HashError, PasswordHasher, PasswordVerifier};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use ring::rand::SystemRandom;
+use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
 use crate::error::bounded;
@@ -26,6 +26,7 @@ pub(crate) struct Hasher {
     waiting: Semaphore,
     /// What the password of an unknown user is compared with.
     dummy: Arc<OnceLock<String>>,
+    memory: Arc<Memory>,
 }
 
 impl Hasher {
@@ -35,6 +36,7 @@ impl Hasher {
             running: Semaphore::new(MAX_HASHES_AT_ONCE),
             waiting: Semaphore::new(MAX_HASHES_WAITING),
             dummy: Arc::default(),
+            memory: Arc::default(),
         }
     }
 
@@ -46,7 +48,8 @@ impl Hasher {
         bounded("password", password, MAX_PASSWORD)?;
         let salt = random::bytes::<SALT>(&self.rng)?;
         let password = password.to_owned();
-        self.run(move || hash(&password, &salt)).await
+        let memory = Arc::clone(&self.memory);
+        self.run(move || hash(&memory, &password, &salt)).await
     }
 
     /// Whether `password` belongs to `stored`. Without a stored hash the answer is no, after the
@@ -61,18 +64,18 @@ impl Hasher {
         }
         let password = password.to_owned();
         let salt = random::bytes::<SALT>(&self.rng)?;
-        let dummy = Arc::clone(&self.dummy);
+        let (dummy, memory) = (Arc::clone(&self.dummy), Arc::clone(&self.memory));
         self.run(move || match stored {
-            Some(stored) => verify(&password, &stored),
+            Some(stored) => verify(&memory, &password, &stored),
             None => {
                 let dummy = match dummy.get() {
                     Some(hash) => hash,
                     None => {
-                        let made = hash("nobody has this one", &salt)?;
+                        let made = hash(&memory, "nobody has this one", &salt)?;
                         dummy.get_or_init(|| made)
                     }
                 };
-                verify(&password, dummy).map(|_| false)
+                verify(&memory, &password, dummy).map(|_| false)
             }
         })
         .await
@@ -88,20 +91,71 @@ impl Hasher {
     }
 }
 
-fn hash(password: &str, salt: &[u8]) -> Result<String, UsersError> {
-    let hash: PasswordHash = Argon2::default()
-        .hash_password_with_salt(password.as_bytes(), salt)
-        .map_err(|e| UsersError::Hash(e.to_string()))?;
+/// The memory that Argon2 works in. It is kept: given back, it would stay in the C library's arenas,
+/// once for each thread that ever hashed.
+#[derive(Default)]
+struct Memory(Mutex<Vec<Vec<Block>>>);
+
+impl Memory {
+    fn with<R>(&self, blocks: usize, work: impl FnOnce(&mut [Block]) -> R) -> R {
+        let mut memory = self.lock().pop().unwrap_or_default();
+        memory.resize(blocks, Block::default());
+        let result = work(&mut memory);
+        self.lock().push(memory);
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Vec<Block>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn hash(memory: &Memory, password: &str, salt: &[u8]) -> Result<String, UsersError> {
+    let argon2 = Argon2::default();
+    let output = output(memory, &argon2, password, salt, Params::DEFAULT_OUTPUT_LEN)?;
+    let hash = PasswordHash {
+        algorithm: Algorithm::default().ident(),
+        version: Some(Version::default().into()),
+        params: ParamsString::try_from(argon2.params()).map_err(failed)?,
+        salt: Some(Salt::new(salt).map_err(failed)?),
+        hash: Some(Output::new(&output).map_err(failed)?),
+    };
     Ok(hash.to_string())
 }
 
-fn verify(password: &str, stored: &str) -> Result<bool, UsersError> {
-    let stored = PasswordHash::new(stored).map_err(|e| UsersError::Hash(e.to_string()))?;
-    match Argon2::default().verify_password(password.as_bytes(), &stored) {
-        Ok(()) => Ok(true),
-        Err(HashError::PasswordInvalid) => Ok(false),
-        Err(error) => Err(UsersError::Hash(error.to_string())),
-    }
+fn verify(memory: &Memory, password: &str, stored: &str) -> Result<bool, UsersError> {
+    let stored = PasswordHash::new(stored).map_err(failed)?;
+    let (Some(salt), Some(known)) = (&stored.salt, &stored.hash) else {
+        return Err(UsersError::Hash("a stored hash lacks its salt or its output".into()));
+    };
+    let algorithm = Algorithm::try_from(stored.algorithm.as_str()).map_err(failed)?;
+    let version = match stored.version {
+        Some(version) => Version::try_from(version).map_err(failed)?,
+        None => Version::default(),
+    };
+    let argon2 = Argon2::new(algorithm, version, Params::try_from(&stored).map_err(failed)?);
+    let output = output(memory, &argon2, password, salt.as_ref(), known.len())?;
+    Ok(output.ct_eq(known.as_bytes()).into())
+}
+
+fn output(
+    memory: &Memory,
+    argon2: &Argon2<'_>,
+    password: &str,
+    salt: &[u8],
+    length: usize,
+) -> Result<Vec<u8>, UsersError> {
+    let mut output = vec![0; length];
+    memory
+        .with(argon2.params().block_count(), |blocks| {
+            argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut output, blocks)
+        })
+        .map_err(failed)?;
+    Ok(output)
+}
+
+fn failed(error: impl std::fmt::Display) -> UsersError {
+    UsersError::Hash(error.to_string())
 }
 
 #[cfg(test)]
@@ -118,6 +172,20 @@ mod tests {
         assert!(!hasher.verify("Swordfish", Some(stored)).await.unwrap());
         assert!(!hasher.verify("nobody has this one", None).await.unwrap());
         assert!(hasher.dummy.get().is_some(), "an unknown user costs a hash as well");
+    }
+
+    #[tokio::test]
+    async fn hashes_are_what_others_make_and_take() {
+        use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+        let hasher = Hasher::new(SystemRandom::new());
+        let ours = hasher.hash("swordfish").await.unwrap();
+        let parsed = PasswordHash::new(&ours).unwrap();
+        assert!(Argon2::default().verify_password(b"swordfish", &parsed).is_ok());
+        let cheap =
+            Argon2::new(Algorithm::Argon2i, Version::V0x10, Params::new(64, 2, 1, None).unwrap());
+        let theirs = cheap.hash_password_with_salt(b"swordfish", &[7; 16]).unwrap().to_string();
+        assert!(hasher.verify("swordfish", Some(theirs.clone())).await.unwrap());
+        assert!(!hasher.verify("Swordfish", Some(theirs)).await.unwrap());
     }
 
     #[tokio::test]
