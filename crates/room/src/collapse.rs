@@ -1,5 +1,5 @@
 //! Rooms with many heads: a dummy event of a local user follows some of them, so that they are
-//! heads no more. Decision 0008.
+//! heads no more. Decision 0010.
 
 use std::{
     collections::BTreeMap,

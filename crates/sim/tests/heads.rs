@@ -1,4 +1,4 @@
-//! Many heads: what a long partition, or a peer that forks at will, leaves. Decision 0008.
+//! Many heads: what a long partition, or a peer that forks at will, leaves. Decision 0010.
 
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use exeunt_core::{CheckedPdu, Draft, Pdu};

@@ -1,5 +1,5 @@
 //! The inbound queue: what waits, what does not, and what a room under attack costs others.
-//! Decision 0007.
+//! Decision 0009.
 
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
 use exeunt_core::{CheckedPdu, Draft, Object};

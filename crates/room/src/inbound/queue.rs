@@ -1,5 +1,5 @@
 //! Events of transactions that could not be placed at once: kept durably, and worked on room by
-//! room behind the answer. Decision 0007.
+//! room behind the answer. Decision 0009.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
