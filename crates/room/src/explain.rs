@@ -77,7 +77,7 @@ pub fn explain(
 
     let mut roots = Vec::new();
     for prev in event.prev_events() {
-        roots.extend(graph.event(prev)?.and_then(|prev| prev.record.states).map(|s| s.after));
+        roots.extend(graph.state_after(prev)?);
     }
     roots.sort_unstable();
     roots.dedup();

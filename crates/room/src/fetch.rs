@@ -301,7 +301,7 @@ impl Rooms {
                     roots.push(graph.root_of(&map));
                 }
                 for id in event.prev_events() {
-                    roots.extend(graph.event(id)?.and_then(|k| k.record.states).map(|s| s.after));
+                    roots.extend(graph.state_after(id)?);
                 }
                 let root = graph.resolve(roots)?;
                 Ok::<_, RoomError>((graph.into_batch(), root))
@@ -323,7 +323,7 @@ impl Rooms {
                 let graph = Graph::of(reader, &room_id)?;
                 let mut unplaced = Vec::new();
                 for id in ids {
-                    if graph.event(&id)?.is_none_or(|known| known.record.states.is_none()) {
+                    if graph.state_after(&id)?.is_none() {
                         unplaced.push(id);
                     }
                 }

@@ -133,6 +133,11 @@ impl<'a> Graph<'a> {
         self.event(id)?.ok_or_else(|| missing_in_store(id))
     }
 
+    /// The state after an event, `None` for one that has no place in the graph here.
+    pub fn state_after(&self, id: &EventId) -> Result<Option<Root>, RoomError> {
+        Ok(self.event(id)?.and_then(|known| known.record.states).map(|states| states.after))
+    }
+
     /// The create event.
     pub fn create(&self) -> Result<Pdu, RoomError> {
         Ok(self.event_here(&self.room.create_event)?.pdu)

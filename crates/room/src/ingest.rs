@@ -248,8 +248,7 @@ impl Rooms {
                 for (id, event) in &pool {
                     let mut whole = true;
                     for prev in event.prev_events() {
-                        let here = pool.contains_key(prev)
-                            || graph.event(prev)?.is_some_and(|k| k.record.states.is_some());
+                        let here = pool.contains_key(prev) || graph.state_after(prev)?.is_some();
                         if !here {
                             whole = false;
                             gap.missing.push(prev.clone());
@@ -298,10 +297,7 @@ impl Rooms {
     async fn is_placed(&self, event: &Pdu) -> Result<bool, RoomError> {
         let (room_id, event_id) = (event.room_id().to_owned(), event.event_id().to_owned());
         self.store()
-            .read(move |reader| {
-                let known = Graph::of(reader, &room_id)?.event(&event_id)?;
-                Ok(known.is_some_and(|known| known.record.states.is_some()))
-            })
+            .read(move |reader| Ok(Graph::of(reader, &room_id)?.state_after(&event_id)?.is_some()))
             .await
     }
 }

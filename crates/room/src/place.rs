@@ -180,8 +180,8 @@ pub(crate) fn state_before_event(graph: &Graph<'_>, event: &Pdu) -> Result<Root,
     let mut roots = Vec::new();
     let mut missing = Vec::new();
     for id in event.prev_events() {
-        match graph.event(id)?.and_then(|known| known.record.states) {
-            Some(states) => roots.push(states.after),
+        match graph.state_after(id)? {
+            Some(root) => roots.push(root),
             None => missing.push(id.clone()),
         }
     }

@@ -94,8 +94,7 @@ impl RoomView<'_> {
     /// Whether an event follows one that we do not have, or whose place we do not know.
     fn follows_gap(&self, known: &Known) -> Result<bool, RoomError> {
         for prev in known.pdu.prev_events() {
-            let placed = self.graph.event(prev)?.is_some_and(|prev| prev.record.states.is_some());
-            if !placed {
+            if self.graph.state_after(prev)?.is_none() {
                 return Ok(true);
             }
         }
