@@ -216,13 +216,8 @@ fn unknown_alias() -> RoomError {
 
 /// Whether a member may change the room's canonical alias.
 pub(crate) fn may_change_aliases(graph: &Graph<'_>, user: &UserId) -> Result<bool, RoomError> {
-    if graph.membership(user)?.as_deref() != Some("join") {
-        return Ok(false);
-    }
-    let levels = graph.power_levels(graph.room.state)?;
-    let enough = levels.user(user).and_then(|has| Ok(has >= levels.event(CANONICAL_ALIAS, true)?));
-    // Nobody is known to have power under levels that cannot be read.
-    Ok(enough.unwrap_or(false))
+    Ok(graph.membership(user)?.as_deref() == Some("join")
+        && graph.has_power_to_set(user, CANONICAL_ALIAS)?)
 }
 
 /// The content without the alias; `None` if it does not name it.

@@ -219,7 +219,9 @@ impl Rooms {
         if missing.len() <= MAX_MISSING_PREVS {
             let mut states = Vec::new();
             for id in &missing {
-                states.extend(self.fetch_state_at(quest, id, true).await?);
+                // All of them or none: what is told of the others would not be used.
+                let Some(state) = self.fetch_state_at(quest, id, true).await? else { break };
+                states.push(state);
             }
             if states.len() == missing.len() {
                 return self.state_from(event, states).await.map(Some);

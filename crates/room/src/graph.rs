@@ -248,6 +248,14 @@ impl<'a> Graph<'a> {
         })
     }
 
+    /// Whether a user's power, membership aside, is enough to set state of that type.
+    pub fn has_power_to_set(&self, user: &UserId, kind: &str) -> Result<bool, RoomError> {
+        let levels = self.power_levels(self.room.state)?;
+        let enough = levels.user(user).and_then(|has| Ok(has >= levels.event(kind, true)?));
+        // Nobody is known to have power under levels that cannot be read.
+        Ok(enough.unwrap_or(false))
+    }
+
     /// A view of the state with that root for the authorisation rules.
     pub fn lookup(&self, root: Root) -> StateAt<'_> {
         StateAt { graph: self, root }

@@ -98,7 +98,7 @@ fn state(user: &OwnedUserId, kind: &str, content: Value) -> Intent {
 fn survey(graph: &Graph<'_>, upgrade: Upgrade) -> Result<Old, RoomError> {
     let Upgrade { user, profile, version, additional_creators } = upgrade;
     let levels = graph.power_levels(graph.room.state)?;
-    check_entitled(graph, &user, &levels)?;
+    check_entitled(graph, &user)?;
     let power = graph.current("m.room.power_levels", "")?;
     let power = power.map(|event| event.content().clone()).unwrap_or_default();
     let mut state = carried(graph)?;
@@ -129,19 +129,15 @@ fn survey(graph: &Graph<'_>, upgrade: Upgrade) -> Result<Old, RoomError> {
     })
 }
 
-fn check_entitled(
-    graph: &Graph<'_>,
-    user: &OwnedUserId,
-    levels: &PowerLevels,
-) -> Result<(), RoomError> {
+fn check_entitled(graph: &Graph<'_>, user: &OwnedUserId) -> Result<(), RoomError> {
     let refused = |why: &str| Err(RoomError::Forbidden(why.into()));
     if graph.membership(user)?.as_deref() != Some("join") {
         return refused("You are not in the room");
     }
-    match (levels.user(user), levels.event("m.room.tombstone", true)) {
-        (Ok(level), Ok(needed)) if level >= needed => Ok(()),
-        _ => refused("You may not replace this room"),
+    if !graph.has_power_to_set(user, "m.room.tombstone")? {
+        return refused("You may not replace this room");
     }
+    Ok(())
 }
 
 fn creation_content(
