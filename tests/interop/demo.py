@@ -36,7 +36,7 @@ class Timeline:
 
 async def queued_departures(server: Server) -> int:
     """Departures that wait in the stopped server's queue, as its own command lists them."""
-    output = await server.run("departures", "list", "--json")
+    output = await server.run("departures", "--json")
     return len([json.loads(line) for line in output.splitlines()])
 
 
@@ -76,7 +76,7 @@ async def play(stage: Stage, peer: str, version: str, note) -> None:
     waiting = await queued_departures(b)
     if waiting != 1:
         raise AssertionError(f"the queue on disk holds {waiting} departures, not one")
-    note("B's store holds one departure (exeunt departures list)")
+    note("B's store holds one departure (exeunt departures)")
     await b.start()
     note("B is started again")
     await a.link.restore()

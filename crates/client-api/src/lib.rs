@@ -2,6 +2,7 @@
 //! response. What is not built is answered by the router: 404 `M_UNRECOGNIZED` (`planned.rs`).
 
 mod accounts;
+mod admin;
 mod body;
 mod create;
 mod directory;
@@ -40,6 +41,7 @@ pub fn routes(state: ClientApi) -> Routes<ClientApi> {
     let routes = public_rooms::routes(routes);
     let routes = read::routes(routes);
     let routes = sync::routes(routes);
+    let routes = admin::routes(routes);
     planned::routes(routes)
 }
 

@@ -18,6 +18,7 @@ pub mod locks;
 mod notary;
 pub mod notify;
 pub mod remote;
+pub mod reports;
 pub mod views;
 
 mod append;

@@ -1,7 +1,7 @@
 //! The command line.
 
-mod departures;
 mod health;
+mod reports;
 mod room;
 mod store;
 mod user;
@@ -13,7 +13,8 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use exeunt_core::ruma::{OwnedEventId, OwnedRoomId};
+use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
+use exeunt_room::reports::SignatureQuery;
 use exeunt_store::Store;
 
 use crate::{
@@ -46,9 +47,33 @@ enum Command {
     /// Accounts
     #[command(subcommand)]
     User(UserCommand),
-    /// Departures that no server has taken yet (also beside the running server)
-    #[command(subcommand)]
-    Departures(DeparturesCommand),
+    /// Departures that no server has taken yet: who left which room, and what the servers said so
+    /// far (also beside the running server, as the next four)
+    Departures(Report),
+    /// Invites and knocks of users of this server that wait for an answer
+    Invites(Report),
+    /// Every membership change in a room: who signed it, how it came, what decided, who has it
+    Timeline {
+        room_id: OwnedRoomId,
+        /// Only this user's changes
+        user_id: Option<OwnedUserId>,
+        #[command(flatten)]
+        report: Report,
+    },
+    /// Every signature that this server put on an event, and for what
+    Signatures {
+        #[command(flatten)]
+        report: Report,
+        /// Only for this purpose
+        #[arg(long)]
+        purpose: Option<String>,
+        /// Only on this event
+        #[arg(long)]
+        event: Option<OwnedEventId>,
+        /// Only in handshakes with this server
+        #[arg(long)]
+        peer: Option<OwnedServerName>,
+    },
     /// Rooms (also beside the running server)
     #[command(subcommand)]
     Room(RoomCommand),
@@ -62,6 +87,15 @@ struct At {
     /// The configuration file
     #[arg(long, default_value = "exeunt.toml")]
     config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Report {
+    #[command(flatten)]
+    at: At,
+    /// Print one JSON object per line
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -87,18 +121,6 @@ enum UserCommand {
         /// Read the password from the first line of standard input
         #[arg(long)]
         password_stdin: bool,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum DeparturesCommand {
-    /// List them: who left which room, and what the servers said so far
-    List {
-        #[command(flatten)]
-        at: At,
-        /// Print one JSON object per line
-        #[arg(long)]
-        json: bool,
     },
 }
 
@@ -157,9 +179,22 @@ fn dispatch(command: Command, out: &mut impl Write) -> Result<ExitCode, Failure>
             let password = user::password(password_stdin)?;
             print(out, &user::create(&config, &name, &password, admin)?)?;
         }
-        Command::Departures(DeparturesCommand::List { at, json }) => {
+        Command::Departures(Report { at, json }) => {
             let config = config::load(&at.config)?;
-            print(out, &departures::list(&config, json)?)?;
+            print(out, &reports::departures(&config, json)?)?;
+        }
+        Command::Invites(Report { at, json }) => {
+            let config = config::load(&at.config)?;
+            print(out, &reports::invites(&config, json)?)?;
+        }
+        Command::Timeline { room_id, user_id, report: Report { at, json } } => {
+            let config = config::load(&at.config)?;
+            print(out, &reports::timeline(&config, room_id, user_id, json)?)?;
+        }
+        Command::Signatures { report: Report { at, json }, purpose, event, peer } => {
+            let config = config::load(&at.config)?;
+            let query = SignatureQuery { purpose, event_id: event, peer, ..Default::default() };
+            print(out, &reports::signatures(&config, query, json)?)?;
         }
         Command::Room(RoomCommand::Explain { at, room_id, event_id, json }) => {
             let config = config::load(&at.config)?;

@@ -1,6 +1,6 @@
 //! Deletes a room: every row that is about it and that nothing else needs.
 //!
-//! Goes: the head, events, edges, timeline, states, arrivals, queued events, aliases, the entry in
+//! Goes: the head, events, edges, timeline, states, arrivals, queued events, records of delivery, aliases, the entry in
 //! the directory. State nodes are shared between rooms; [`collect_state`](crate::collect_state)
 //! takes those that are left over.
 //!
@@ -17,9 +17,9 @@ use thiserror::Error;
 
 use crate::records::{EventRecord, MembershipRecord, OutboxItem};
 use crate::tables::{
-    Aliases, Arrivals, AuthChildren, Children, Departures, EventTransactions, Events, InboundQueue,
-    JoinedServers, LocalMembers, Memberships, Outbox, Pending, PublicRooms, Purges, RoomAliases,
-    RoomStates, Rooms, Timeline,
+    Aliases, Arrivals, AuthChildren, Children, Deliveries, Departures, EventTransactions, Events,
+    InboundQueue, JoinedServers, LocalMembers, Memberships, Outbox, Pending, PublicRooms, Purges,
+    RoomAliases, RoomStates, Rooms, Timeline,
 };
 use crate::{Batch, Prefix, Reader, RowOf, Store, StoreError, Table};
 
@@ -73,6 +73,7 @@ async fn purge_by(store: &Store, room: OwnedRoomId, page: usize) -> Result<Purge
     delete_rows::<Timeline>(store, &room, page).await?;
     delete_rows::<Arrivals>(store, &room, page).await?;
     delete_rows::<InboundQueue>(store, &room, page).await?;
+    delete_rows::<Deliveries>(store, &room, page).await?;
     for_each::<RoomAliases, _>(store, room.clone(), page, (), delete_alias).await?;
     for_each::<LocalMembers, _>(store, room.clone(), page, (), keep_or_delete_member).await?;
     // Before the events go, for they say which of those that wait are of the room.

@@ -133,6 +133,15 @@ pub struct SignatureRecord {
     pub at: u64,
 }
 
+/// How a server took an event that we sent it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeliveryRecord {
+    /// Milliseconds since the epoch.
+    pub at: u64,
+    /// What it said against the event, if it did.
+    pub refused: Option<String>,
+}
+
 /// One thing that a server has yet to get.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -47,6 +47,8 @@ tables! {
     0x24 MembershipLog: (OwnedRoomId, OwnedUserId, u64) => MembershipLogRecord,
     /// Every event and object that we signed, by stream position.
     0x25 SigningJournal: u64 => SignatureRecord,
+    /// Which servers took a membership event from us: (room, event, server).
+    0x28 Deliveries: (OwnedRoomId, OwnedEventId, OwnedServerName) => DeliveryRecord,
 
     /// What waits for a server, by stream position.
     0x30 Outbox: (OwnedServerName, u64) => OutboxItem,

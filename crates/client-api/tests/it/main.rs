@@ -1,6 +1,7 @@
 //! The client API as a client sees it, over a store in memory and other servers that fail.
 
 mod accounts;
+mod admin;
 mod common;
 mod create;
 mod directory;

@@ -1,0 +1,40 @@
+//! What administrators see and do: `/_exeunt/admin/v1`, for accounts with the admin flag.
+
+mod reports;
+
+use std::sync::Arc;
+
+use exeunt_http::{MatrixError, Method, RawCall, Reply, Routes};
+use exeunt_users::Session;
+use serde_json::Value;
+
+use crate::{ClientApi, users_error};
+
+pub(super) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    let families = [reports::routes];
+    families.into_iter().fold(AdminRoutes(routes), |routes, family| family(routes)).0
+}
+
+/// Declares endpoints. Each lets administrators in and nobody else.
+struct AdminRoutes(Routes<ClientApi>);
+
+impl AdminRoutes {
+    fn on<F, Fut>(self, method: Method, path: &'static str, handler: F) -> Self
+    where
+        F: Fn(ClientApi, RawCall) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Value, MatrixError>> + 'static,
+    {
+        let handler = Arc::new(handler);
+        let gated = move |api: ClientApi, session: Session, call: RawCall| {
+            let handler = Arc::clone(&handler);
+            async move {
+                let account = api.users.account(&session.user_id).await.map_err(users_error)?;
+                if !account.is_some_and(|account| account.admin) {
+                    return Err(MatrixError::forbidden("You are not an administrator"));
+                }
+                Ok(Reply::json(handler(api, call).await?))
+            }
+        };
+        Self(self.0.authed_raw(method, path, gated))
+    }
+}

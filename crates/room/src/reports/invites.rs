@@ -1,0 +1,60 @@
+//! Invites of our users that wait for an answer.
+
+use exeunt_store::{Reader, StoreError, tables};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
+use serde::Serialize;
+
+use super::MAX_ROWS;
+
+/// A pending invite (or knock) to a room that we do not reside in.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Invite {
+    pub user_id: OwnedUserId,
+    pub room_id: OwnedRoomId,
+    /// `invite` or `knock`.
+    pub membership: String,
+    pub sender: OwnedUserId,
+    pub room_version: String,
+    pub delivered_by: Option<OwnedServerName>,
+    /// Milliseconds since the epoch, as all times here.
+    pub received_at: u64,
+    /// Since when the inviter's server has not been reached, if it is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreachable_since: Option<u64>,
+}
+
+/// Pending invites and knocks by user and room, from (and without) `after`.
+pub fn invites(
+    reader: &Reader<'_>,
+    after: Option<(OwnedUserId, OwnedRoomId)>,
+) -> Result<Vec<Invite>, StoreError> {
+    let scan = reader.scan::<tables::Pending>(()).limit(MAX_ROWS);
+    let scan = match after {
+        Some(after) => scan.after(after),
+        None => scan,
+    };
+    let mut invites = Vec::new();
+    for row in scan.iter() {
+        let ((user_id, room_id), pending) = row?;
+        let unreachable_since = match &pending.delivered_by {
+            Some(server) => failing_since(reader, server)?,
+            None => failing_since(reader, pending.sender.server_name())?,
+        };
+        invites.push(Invite {
+            user_id,
+            room_id,
+            membership: pending.membership,
+            sender: pending.sender,
+            room_version: pending.room_version,
+            delivered_by: pending.delivered_by,
+            received_at: pending.received_at,
+            unreachable_since,
+        });
+    }
+    Ok(invites)
+}
+
+fn failing_since(reader: &Reader<'_>, server: &ServerName) -> Result<Option<u64>, StoreError> {
+    let record = reader.get::<tables::Destinations>(&server.to_owned())?;
+    Ok(record.and_then(|record| record.failing_since))
+}
