@@ -12,6 +12,7 @@ use actix_web::{HttpRequest, HttpResponse, rt, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use metrics::counter;
 use tracing::Instrument as _;
 
 use crate::{
@@ -97,6 +98,7 @@ async fn serve(
     if wants_cors(path) || request.method() == actix_web::http::Method::OPTIONS {
         allow_any_origin(&mut reply);
     }
+    count(request.method().as_str(), template, &reply);
     tracing::debug!(
         method = request.method().as_str(),
         path = template,
@@ -105,6 +107,20 @@ async fn serve(
         "request"
     );
     into_actix(reply)
+}
+
+fn count(method: &str, template: &'static str, reply: &Reply) {
+    // Methods that HTTP does not know would be any number of labels.
+    let method = match method {
+        "GET" | "PUT" | "POST" | "DELETE" | "OPTIONS" | "HEAD" | "PATCH" => method.to_owned(),
+        _ => "other".to_owned(),
+    };
+    let labels = [
+        ("method", method),
+        ("path", template.to_owned()),
+        ("status", reply.status.as_str().to_owned()),
+    ];
+    counter!("exeunt_http_requests_total", &labels).increment(1);
 }
 
 async fn call(

@@ -11,6 +11,7 @@ use exeunt_store::{
     },
     tables,
 };
+use metrics::counter;
 use ruma::{EventId, OwnedEventId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::value::RawValue;
 
@@ -341,6 +342,9 @@ pub(crate) fn put_log(
 ) {
     let (room_id, user) = (room_id.to_owned(), user.to_owned());
     batch.at_position(move |position, batch| {
+        let (membership, via) = (record.membership.clone(), record.via.clone());
+        counter!("exeunt_membership_changes_total", "membership" => membership, "via" => via)
+            .increment(1);
         batch.put::<tables::MembershipLog>(&(room_id, user, position), &record);
     });
 }
@@ -360,6 +364,7 @@ pub(crate) fn journal(
         at: now,
     };
     batch.at_position(move |position, batch| {
+        counter!("exeunt_signatures_total", "purpose" => record.purpose.clone()).increment(1);
         batch.put::<tables::SigningJournal>(&position, &record);
     });
 }

@@ -24,6 +24,7 @@ use crate::{
     config::{Config, Listener},
     failure::Failure,
     listen::{Bound, Listening},
+    metrics::{self, Metrics},
     signing_key,
     tls::Identity,
 };
@@ -47,7 +48,8 @@ pub async fn serve(config: Config) -> Result<(), Failure> {
     let store = Store::open(&database(&config.store.path))?;
     exeunt_store::resume_purges(&store).await?;
     exeunt_room::clear_unfinished_joins(&store).await?;
-    let services = Services::start(&config, &store, stopping)?;
+    let metrics = Metrics::install(store.clone())?;
+    let services = Services::start(&config, &store, metrics, stopping)?;
     let mut listening = Vec::new();
     for (listener, bound) in config.listeners.iter().zip(bound) {
         listening.push(bound.serve(services.on(listener, &config), store.clone())?);
@@ -102,12 +104,14 @@ fn public_name(config: &Config) -> &ServerName {
 struct Services {
     client_api: ClientApi,
     fed_api: FedApi,
+    metrics: Metrics,
 }
 
 impl Services {
     fn start(
         config: &Config,
         store: &Store,
+        metrics: Metrics,
         stopping: watch::Receiver<bool>,
     ) -> Result<Self, Failure> {
         let clock: Clock = Arc::new(clock::now_ms);
@@ -159,7 +163,7 @@ impl Services {
         };
         let fed_api = FedApi::new(rooms.clone(), users.clone(), alive, clock.clone(), fed_options);
         let client_api = ClientApi::new(rooms, users, client_options(config), clock, rng);
-        Ok(Self { client_api, fed_api })
+        Ok(Self { client_api, fed_api, metrics })
     }
 
     /// What a listener answers.
@@ -170,6 +174,9 @@ impl Services {
         }
         if listener.serves.federation && config.federation.enabled {
             service = service.mount(exeunt_fed_api::routes(self.fed_api.clone()));
+        }
+        if listener.serves.metrics {
+            service = service.mount(metrics::routes(self.metrics.clone()));
         }
         service
     }

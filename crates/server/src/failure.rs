@@ -36,6 +36,8 @@ pub enum Failure {
     Input(String),
     #[error("cannot start a thread or a socket: {0}; raise this process's limits")]
     Runtime(io::Error),
+    #[error("cannot count: {0}")]
+    Metrics(metrics_exporter_prometheus::BuildError),
     #[error("standard output cannot be written: {0}")]
     Output(io::Error),
 }
@@ -49,6 +51,7 @@ impl Failure {
             | Self::Room(_)
             | Self::Input(_)
             | Self::Runtime(_)
+            | Self::Metrics(_)
             | Self::Output(_) => 1,
             Self::Config(_) | Self::Tls(_) | Self::Federation(_) => 2,
             Self::SigningKey(_) | Self::Store { .. } | Self::NoStore { .. } => 3,

@@ -8,5 +8,6 @@ pub mod config;
 pub mod failure;
 pub mod listen;
 pub mod logging;
+pub mod metrics;
 pub mod signing_key;
 pub mod tls;

@@ -93,14 +93,25 @@ fn accounts_are_created_and_the_store_verifies() {
     assert!(verified.ends_with("rows, all well\n"), "{verified}");
     let collected = host.expect(&["store", "collect"], "", 0);
     assert_eq!(collected, "0 state nodes deleted, 0 kept\n");
-    assert_eq!(host.expect(&["departures", "list"], "", 0), "no departure is waiting\n");
-    assert_eq!(host.expect(&["departures", "list", "--json"], "", 0), "");
+    for (words, nothing) in [
+        (vec!["departures"], "no departure is waiting"),
+        (vec!["invites"], "no invite is waiting"),
+        (vec!["timeline", "!r:a.example"], "no membership change is known"),
+        (vec!["timeline", "!r:a.example", "@alice:a.example"], "no membership change is known"),
+        (
+            vec!["signatures", "--purpose", "join", "--peer", "b.example"],
+            "no such signature was made",
+        ),
+    ] {
+        assert_eq!(host.expect(&words, "", 0), format!("{nothing}\n"));
+        assert_eq!(host.expect(&[words, vec!["--json"]].concat(), "", 0), "");
+    }
 }
 
 #[test]
 fn a_store_that_is_not_there_is_not_made() {
     let host = Host::new();
-    for words in [["store", "verify"], ["store", "collect"], ["departures", "list"]] {
+    for words in [["store", "verify"], ["store", "collect"], ["departures", "--json"]] {
         let found = host.expect(&words, "", 3);
         assert!(found.contains("there is no database; correct store.path"), "{found}");
     }

@@ -12,7 +12,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{MAX_ROWS, Page};
+use super::{MAX_ROWS, Page, queues};
 
 /// One change of a membership.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -95,20 +95,6 @@ fn rows<'r>(
     match &query.user_id {
         Some(user) => Box::new(reader.scan::<tables::MembershipLog>((room, user.clone())).iter()),
         None => Box::new(reader.scan::<tables::MembershipLog>(room).iter()),
-    }
-}
-
-/// Servers that anything waits for, one look at the index for each.
-fn queues(reader: &Reader<'_>) -> Result<Vec<OwnedServerName>, StoreError> {
-    let mut servers: Vec<OwnedServerName> = Vec::new();
-    loop {
-        let scan = reader.scan::<tables::Outbox>(()).limit(1);
-        let keys = match servers.last() {
-            Some(server) => scan.after(server.clone()).keys()?,
-            None => scan.keys()?,
-        };
-        let Some((server, _)) = keys.into_iter().next() else { return Ok(servers) };
-        servers.push(server);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs::File, path::Path};
 
-use super::{Config, MAX_LISTENERS, Problem, read::Tree};
+use super::{Config, MAX_LISTENERS, Problem, read::Tree, values::Serves};
 
 /// Notes every conflict in the tree's problems.
 pub fn check(config: &Config, tree: &mut Tree) {
@@ -40,7 +40,8 @@ fn listeners(config: &Config, tree: &mut Tree) {
             );
             conflict(tree, &key("bind"), text);
         }
-        if listener.serves.federation && !listener.serves.client && !config.federation.enabled {
+        let only_federation = Serves { client: false, federation: true, metrics: false };
+        if listener.serves == only_federation && !config.federation.enabled {
             let text = "federation is disabled, so nothing is served here; remove the listener, \
                  or enable federation";
             conflict(tree, &key("serves"), text.into());

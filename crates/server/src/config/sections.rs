@@ -36,7 +36,8 @@ section! {
         certificate: Option<PathBuf> = Optional("\"/etc/exeunt/fullchain.pem\""),
         /// The certificate's private key in PEM.
         key: Option<PathBuf> = Optional("\"/etc/exeunt/privkey.pem\""),
-        /// The APIs to serve here: "client", "federation" or both.
+        /// What to serve here: "client", "federation", "metrics" (GET /metrics for Prometheus, to
+        /// anyone who can connect).
         serves: Serves = Default("[\"client\", \"federation\"]"),
     }
 }

@@ -26,7 +26,7 @@ fn one_name_is_enough() {
     assert_eq!(config.store.path, Path::new("/var/lib/exeunt"));
     let [listener] = config.listeners.as_slice() else { panic!("one listener by default") };
     assert_eq!(listener.bind.to_string(), "127.0.0.1:8008");
-    assert_eq!(listener.serves, Serves { client: true, federation: true });
+    assert_eq!(listener.serves, Serves { client: true, federation: true, metrics: false });
     assert!(listener.certificate.is_none());
     assert!(config.federation.enabled);
     assert_eq!(config.federation.leave_deadline, Duration::from_secs(2));
@@ -117,9 +117,9 @@ fn the_environment_reaches_into_listeners() {
     let config = load(&text, &variables).unwrap();
     let [first, second] = config.listeners.as_slice() else { panic!("two listeners") };
     assert_eq!(first.bind.port(), 2);
-    assert_eq!(first.serves, Serves { client: true, federation: false });
+    assert_eq!(first.serves, Serves { client: true, federation: false, metrics: false });
     assert_eq!(second.bind.port(), 3);
-    assert_eq!(second.serves, Serves { client: false, federation: true });
+    assert_eq!(second.serves, Serves { client: false, federation: true, metrics: false });
 }
 
 #[test]

@@ -161,10 +161,11 @@ impl FromValue for Secret {
 pub struct Serves {
     pub client: bool,
     pub federation: bool,
+    pub metrics: bool,
 }
 
 impl FromValue for Serves {
-    const EXPECTS: &'static str = "a list with \"client\", \"federation\" or both";
+    const EXPECTS: &'static str = "a list of \"client\", \"federation\" and \"metrics\"";
 
     fn from_value(value: Value) -> Option<Self> {
         let names: Vec<String> = match value.kind {
@@ -173,15 +174,16 @@ impl FromValue for Serves {
             ValueKind::String(text) => text.split(',').map(|s| s.trim().to_owned()).collect(),
             _ => return None,
         };
-        let mut serves = Self { client: false, federation: false };
+        let mut serves = Self { client: false, federation: false, metrics: false };
         for name in &names {
             match name.as_str() {
                 "client" => serves.client = true,
                 "federation" => serves.federation = true,
+                "metrics" => serves.metrics = true,
                 _ => return None,
             }
         }
-        (serves.client || serves.federation).then_some(serves)
+        (serves.client || serves.federation || serves.metrics).then_some(serves)
     }
 }
 
@@ -301,7 +303,9 @@ mod tests {
 
     #[test]
     fn listeners_serve_something() {
-        let both = Serves { client: true, federation: true };
+        let both = Serves { client: true, federation: true, metrics: false };
+        let metrics = Serves { client: false, federation: false, metrics: true };
+        assert_eq!(read("metrics"), Some(metrics));
         assert_eq!(read("client, federation"), Some(both));
         assert_eq!(read(vec!["federation", "client"]), Some(both));
         assert_eq!(read::<Serves>(Vec::<String>::new()), None);
