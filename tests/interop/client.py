@@ -8,6 +8,7 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 from nio import AsyncClient, AsyncClientConfig, ErrorResponse, Response, RoomPreset
@@ -126,6 +127,42 @@ class User:
 
     async def ban(self, room_id: str, user_id: str) -> None:
         await self._ok(self._nio.room_ban(room_id, user_id))
+
+    async def unban(self, room_id: str, user_id: str) -> None:
+        await self._ok(self._nio.room_unban(room_id, user_id))
+
+    async def create_room_with(self, version: str, join_rule: dict[str, Any]) -> str:
+        """A room with that content of `m.room.join_rules`."""
+        rule = {"type": "m.room.join_rules", "state_key": "", "content": join_rule}
+        body = {"room_version": version, "preset": "private_chat", "initial_state": [rule]}
+        return (await self.ask("POST", "/createRoom", body))["room_id"]
+
+    async def knock(self, room_id: str, via: str, reason: str) -> None:
+        path = f"/knock/{quote(room_id, safe='')}?via={via}&server_name={via}"
+        await self.ask("POST", path, {"reason": reason})
+
+    async def join_via(self, room_id: str, via: str) -> None:
+        path = f"/join/{quote(room_id, safe='')}?via={via}&server_name={via}"
+        await self.ask("POST", path, {})
+
+    async def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """A request that nio does not know; `path` follows `/_matrix/client/v3`, or is whole."""
+        url = path if path.startswith("/_") else f"/_matrix/client/v3{path}"
+        connector = aiohttp.TCPConnector(ssl=self.server.authority.client_context())
+        timeout = aiohttp.ClientTimeout(total=REQUEST_DEADLINE)
+        headers = {"Authorization": f"Bearer {self._nio.access_token}"}
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+            session.request(
+                method, self.server.client_url + url, json=body, headers=headers
+            ) as answer,
+        ):
+            said = await answer.json()
+            if answer.status != 200:
+                errcode = said.get("errcode")
+                self.told_to_log_out |= answer.status == 401 or errcode == "M_UNKNOWN_TOKEN"
+                raise Refused(answer.status, errcode, said.get("error", ""))
+            return said
 
     async def say(self, room_id: str, text: str) -> str:
         content = {"msgtype": "m.text", "body": text}

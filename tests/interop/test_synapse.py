@@ -4,63 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 
 import pytest
-import pytest_asyncio
-from client import User
-from servers import Server, Synapse
-from stage import SELFTEST, UNDER_TEST, Stage
+from pair import Invited, Pair, invited, pair  # noqa: F401  (a fixture)
+from servers import Synapse
+from stage import Stage
 
 ROOM_VERSIONS = ("1", "2", "6", "10", "11", "12")
 #: How long a client may wait for its 200 when the inviter's server cannot be reached.
 AT_ONCE = 5.0
 #: A rejection reaches an inviter that is back within this many seconds.
 BACK_WITHIN = 60.0
-
-DIRECTIONS = [(Synapse.kind, UNDER_TEST)]
-if not SELFTEST:
-    DIRECTIONS.append((UNDER_TEST, Synapse.kind))
-
-
-@dataclass
-class Pair:
-    """The server that invites and the one whose user is invited."""
-
-    inviter: Server
-    invitee: Server
-
-
-@pytest_asyncio.fixture(
-    scope="module",
-    params=DIRECTIONS,
-    ids=[f"{inviter}-invites-{invitee}" for inviter, invitee in DIRECTIONS],
-)
-async def pair(stage: Stage, request: pytest.FixtureRequest) -> Pair:
-    inviter, invitee = request.param
-    return Pair(await stage.add(inviter), await stage.add(invitee))
-
-
-@dataclass
-class Invited:
-    """Alice has invited Bob, and Bob has seen it."""
-
-    alice: User
-    bob: User
-    room: str
-
-    async def again(self) -> None:
-        await self.alice.invite(self.room, self.bob.id)
-        await self.bob.wait_for_invite(self.room)
-
-
-async def invited(stage: Stage, pair: Pair, version: str = "11") -> Invited:
-    alice = await stage.user(pair.inviter, "alice")
-    bob = await stage.user(pair.invitee, "bob")
-    case = Invited(alice, bob, await alice.create_room(version))
-    await case.again()
-    return case
-
 
 async def reject_while_unreachable(case: Invited) -> None:
     """Bob rejects; he is answered at once where that is promised, and out in any case."""
