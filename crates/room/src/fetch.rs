@@ -51,6 +51,8 @@ pub(crate) struct Quest {
     deadline: Instant,
     /// Whether anyone answered, be it with a refusal: silence says nothing of what there is.
     answered: AtomicBool,
+    /// Whether `origin` was among them.
+    origin_answered: AtomicBool,
     /// Whether something was not asked, or not waited for, because a budget was spent.
     cut_short: AtomicBool,
 }
@@ -73,6 +75,7 @@ impl Quest {
             left: AtomicUsize::new(MAX_REQUESTS_PER_EVENT),
             deadline: Instant::now() + time,
             answered: AtomicBool::new(false),
+            origin_answered: AtomicBool::new(false),
             cut_short: AtomicBool::new(false),
         }
     }
@@ -85,21 +88,28 @@ impl Quest {
     pub fn is_conclusive(&self) -> bool {
         !self.cut_short.load(Ordering::Relaxed) && self.answered.load(Ordering::Relaxed)
     }
+
+    /// Whether there may be more to find another time: `origin`, which has what is before its
+    /// event, did not answer, or not everything was asked.
+    pub fn is_open(&self) -> bool {
+        self.cut_short.load(Ordering::Relaxed) || !self.origin_answered.load(Ordering::Relaxed)
+    }
 }
 
 impl Rooms {
-    /// Starts to look for what an event of `origin` lacks.
+    /// Starts to look for what an event of `origin` lacks, for at most that time.
     pub(crate) async fn quest(
         &self,
         origin: &OwnedServerName,
         event: &Pdu,
+        time: Duration,
     ) -> Result<Quest, RoomError> {
         let mut first = vec![origin.clone(), event.origin().to_owned()];
         first.extend(self.other_servers(event.room_id()).await?);
         let mut seen = BTreeSet::new();
         first.retain(|server| server != self.server_name() && seen.insert(server.clone()));
         let (room_id, version) = (event.room_id().to_owned(), event.version());
-        Ok(Quest::new(room_id, version, origin.clone(), first, MAX_TIME_PER_EVENT))
+        Ok(Quest::new(room_id, version, origin.clone(), first, time))
     }
 
     /// The other servers in a room.
@@ -140,6 +150,7 @@ impl Rooms {
         });
         if says_something(&answer) {
             quest.answered.store(true, Ordering::Relaxed);
+            quest.origin_answered.fetch_or(*server == quest.origin, Ordering::Relaxed);
         }
         match answer {
             Ok(answer) => Some(answer),

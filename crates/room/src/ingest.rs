@@ -4,6 +4,8 @@
 //! when the rules gave it; an event that cannot be judged leaves nothing behind, and is judged
 //! when it comes again. Gaps: decision 0008.
 
+use std::time::Duration;
+
 use exeunt_core::{CheckedPdu, Object, Pdu, RoomVersion};
 use exeunt_store::records::Verdict;
 use ruma::{OwnedEventId, OwnedServerName, RoomId};
@@ -34,6 +36,15 @@ const MAX_STATES: usize = 20;
 /// Times that an event is tried again after something that it lacked was fetched.
 const MAX_TRIES: usize = 4;
 
+/// What became of an event of a transaction that could be judged, or may be later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ingested {
+    Placed,
+    /// It lacks something, and the server that should have it did not answer, or was not asked
+    /// enough: it may go better later.
+    Unanswered,
+}
+
 /// What an event lacks.
 struct Gap {
     /// Events whose prev events are not all there.
@@ -44,13 +55,15 @@ struct Gap {
 
 impl Rooms {
     /// Takes an event of a transaction of `origin`: checks it, fetches what it rests on, places
-    /// it. The verdict is stored; what cannot be judged is an error.
+    /// it. The verdict is stored; what cannot be judged is an error. At most that time is spent on
+    /// what it rests on.
     pub(crate) async fn ingest(
         &self,
         origin: &OwnedServerName,
         room_id: &RoomId,
         object: Object,
-    ) -> Result<(), RoomError> {
+        time: Duration,
+    ) -> Result<Ingested, RoomError> {
         let Some(version) = self.version_if_resident(room_id).await? else {
             return Err(RoomError::NotFound("This server is not in the room".into()));
         };
@@ -58,9 +71,9 @@ impl Rooms {
         match self.try_place(origin, &event).await {
             Err(RoomError::Missing(missing)) => {
                 tracing::debug!(%room_id, event = %event.event_id(), lacks = missing.len(), "a gap");
-                self.complete(origin, &event).await
+                self.complete(origin, &event, time).await
             }
-            other => other,
+            other => other.map(|()| Ingested::Placed),
         }
     }
 
@@ -110,11 +123,12 @@ impl Rooms {
         &self,
         origin: &OwnedServerName,
         event: &CheckedPdu,
-    ) -> Result<(), RoomError> {
+        time: Duration,
+    ) -> Result<Ingested, RoomError> {
         if self.names_foreign_events(event).await? {
             return Err(RoomError::Missing(event.prev_events().to_vec()));
         }
-        let quest = self.quest(origin, event).await?;
+        let quest = self.quest(origin, event, time).await?;
         let pool = self.fill_gap(&quest, event).await?;
         let mut states = MAX_STATES;
         for id in in_graph_order(&pool) {
@@ -124,13 +138,16 @@ impl Rooms {
             match self.place_with_help(origin, &quest, &pool[&id], allowed).await {
                 Ok(()) => {}
                 Err(RoomError::Store(error)) => return Err(error.into()),
+                Err(RoomError::Missing(_)) if pushed && quest.is_open() => {
+                    return Ok(Ingested::Unanswered);
+                }
                 Err(error) if pushed => return Err(error),
                 Err(error) => {
                     tracing::info!(room_id = %quest.room_id, event = %id, %error, "not placed");
                 }
             }
         }
-        Ok(())
+        Ok(Ingested::Placed)
     }
 
     /// Places an event, fetching auth events and, across a gap and as long as `states` lasts, the
@@ -193,7 +210,7 @@ impl Rooms {
             }
             let shrunk = self.shrink_gap(quest, &earliest, &gap, &mut pool, &mut origin_has_more);
             if !shrunk.await? {
-                if quest.is_conclusive() {
+                if quest.is_conclusive() && !quest.is_open() {
                     for id in gap.missing {
                         self.inner.fetch_limits.note_absent(id, now);
                     }

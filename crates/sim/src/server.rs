@@ -12,7 +12,7 @@ use exeunt_room::{
 };
 use exeunt_sender::{MAX_PDUS, Transport};
 use exeunt_store::{
-    Batch, Store,
+    Batch, Faults, Store,
     records::{MembershipRecord, OutboxItem},
     tables,
 };
@@ -27,6 +27,8 @@ pub struct Server {
     pub rooms: Rooms,
     pub users: Users,
     pub store: Store,
+    /// The hand on the store's disk.
+    pub disk: Faults,
     /// The signing key, for events that no honest server would make.
     pub signer: Arc<Signer>,
     remote: Arc<SimRemote>,
@@ -37,14 +39,14 @@ impl Server {
         let name = OwnedServerName::try_from(name).expect("a server name");
         let signer = Signer::new(name.clone(), "ed25519:sim", &[seed; 32]).expect("a seed");
         let signer = Arc::new(signer);
-        let store = Store::memory();
+        let (store, disk) = Store::memory_with_faults();
         let remote = Arc::new(SimRemote { ours: name.clone(), net: Arc::downgrade(net) });
         let rooms = start(&store, &signer, &remote, clock);
         let clock = clock.clone();
         let clock: Clock = Arc::new(move || clock.now());
         let rng = ring::rand::SystemRandom::new();
         let users = Users::new(store.clone(), name.clone(), clock, rng);
-        Self { name, rooms, users, store, signer, remote }
+        Self { name, rooms, users, store, disk, signer, remote }
     }
 
     /// Rooms as they are after a start: with nothing but what the store has.

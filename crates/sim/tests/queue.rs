@@ -4,11 +4,11 @@
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
 use exeunt_core::{CheckedPdu, Draft, Object};
 use exeunt_room::{
-    Preset, RoomError,
-    inbound::{MAX_QUEUED_PER_ORIGIN, MAX_QUEUED_PER_ROOM, Transaction},
+    Call, Preset, RoomError,
+    inbound::{FIRST_REST, MAX_QUEUED_PER_ORIGIN, MAX_QUEUED_PER_ROOM, MAX_TRIES, Transaction},
 };
 use exeunt_sim::{
-    Mesh, Scripted, Server,
+    Fault, Mesh, Scripted, Server,
     events::{message_draft, wire},
     status,
 };
@@ -63,6 +63,15 @@ impl Stage {
         self.a().rooms.receive_transaction(&self.b().name, txn, transaction).await
     }
 
+    /// A message of bob in the attacked room that follows one which `a` did not get.
+    async fn lost_then(&self, text: &str) -> CheckedPdu {
+        self.b().say(&self.bob, &self.room, "lost").await;
+        self.b().say(&self.bob, &self.room, text).await;
+        let last = self.b().outbox(self.a()).pop().unwrap();
+        self.b().forget_outbox(self.a()).await;
+        CheckedPdu::trusted(self.b().event(&last).unwrap().pdu)
+    }
+
     /// Nobody answers requests about the attacked room any more.
     fn silence(&self) {
         for server in ["b.example", "c.example"] {
@@ -79,7 +88,7 @@ impl Stage {
         let mut batch = Batch::default();
         for index in 0..count {
             let origin = self.mesh.server(from).name.clone();
-            let record = InboundRecord { origin, event: event.object().clone(), at: 0 };
+            let record = InboundRecord { origin, event: event.object().clone(), at: 0, tries: 0 };
             batch.put::<tables::InboundQueue>(&(event.room_id().to_owned(), 1, index), &record);
         }
         self.a().store.commit(batch).await.unwrap();
@@ -97,10 +106,104 @@ async fn a_transaction_is_answered_when_it_is_durable() {
     assert_eq!(stage.waiting(), 1);
     let again = stage.send("1", &[&gap]).await.unwrap();
     assert_eq!((again, stage.waiting()), (answer, 1));
-    // It is given up in the end, not kept for ever.
-    stage.a().rooms.inbound_idle().await;
-    assert_eq!(stage.waiting(), 0);
     assert!(stage.a().messages(&stage.room).is_empty());
+}
+
+/// What nobody answers about is tried again, and given up in the end.
+#[tokio::test(start_paused = true)]
+async fn an_event_is_tried_again_until_somebody_answers() {
+    let stage = stage().await;
+    let last = stage.lost_then("last").await;
+    stage.mesh.isolate("a.example");
+    let gap = stage.gap(&stage.calm, "gap");
+    stage.send("1", &[&last, &gap]).await.unwrap();
+    stage.a().rooms.inbound_idle().await;
+    assert_eq!(stage.waiting(), 2);
+    tokio::time::sleep(FIRST_REST).await;
+    stage.a().rooms.inbound_idle().await;
+    assert_eq!(stage.waiting(), 2);
+    // Nobody sends anything, and yet what was lost is found once servers can be reached.
+    stage.mesh.heal("a.example");
+    stage.mesh.net.script(&stage.mesh.server("c.example").name, |_| Scripted::Silent);
+    let calm = stage.calm.clone();
+    stage.mesh.net.script(&stage.b().name, move |call| match call {
+        Call::MissingEvents { room, .. } if **room == calm => Scripted::Silent,
+        _ => Scripted::Honest,
+    });
+    tokio::time::sleep(FIRST_REST * 2).await;
+    stage.a().rooms.inbound_idle().await;
+    assert_eq!(stage.a().messages(&stage.room), ["lost", "last"]);
+    assert_eq!(stage.waiting(), 1);
+    tokio::time::sleep(FIRST_REST * 2u32.pow(MAX_TRIES)).await;
+    assert_eq!(stage.waiting(), 0);
+    assert!(stage.a().messages(&stage.calm).is_empty());
+}
+
+/// A server that comes back need not wait for the next try.
+#[tokio::test(start_paused = true)]
+async fn an_event_is_tried_again_when_its_server_shows_life() {
+    let stage = stage().await;
+    let last = stage.lost_then("last").await;
+    // The others are up, and know nothing of what is missing.
+    stage.mesh.net.cut(&stage.a().name, &stage.b().name);
+    stage
+        .mesh
+        .net
+        .script(&stage.mesh.server("c.example").name, |_| Scripted::refused(404, "M_NOT_FOUND"));
+    stage.send("1", &[&last]).await.unwrap();
+    stage.a().rooms.inbound_idle().await;
+    stage.mesh.heal("a.example");
+    let before = tokio::time::Instant::now();
+    stage.send("2", &[]).await.unwrap();
+    while stage.waiting() > 0 {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    assert_eq!(stage.a().messages(&stage.room), ["lost", "last"]);
+    assert!(before.elapsed() < FIRST_REST);
+}
+
+/// What rests holds up nothing else in its room.
+#[tokio::test(start_paused = true)]
+async fn events_that_rest_hold_no_others_up() {
+    let stage = stage().await;
+    stage.mesh.isolate("a.example");
+    stage.send("1", &[&stage.gap(&stage.room, "gap")]).await.unwrap();
+    stage.a().rooms.inbound_idle().await;
+    stage.mesh.heal("a.example");
+    let before = tokio::time::Instant::now();
+    let last = stage.lost_then("last").await;
+    stage.mesh.net.script(&stage.mesh.server("c.example").name, |_| Scripted::Silent);
+    stage.send("2", &[&last]).await.unwrap();
+    stage.a().rooms.inbound_idle().await;
+    assert_eq!(stage.a().messages(&stage.room), ["lost", "last"]);
+    assert_eq!(before, tokio::time::Instant::now());
+    assert_eq!(stage.waiting(), 1);
+}
+
+/// A store that cannot be read for a while holds up the queue for as long, not for ever.
+#[tokio::test(start_paused = true)]
+async fn the_work_goes_on_after_a_failure_of_the_store() {
+    let mut stage = stage().await;
+    let last = stage.lost_then("last").await;
+    stage.mesh.restart("a.example");
+    stage.leave_behind(1, "b.example", &last).await;
+    let b = stage.b().name.clone();
+    let disk = stage.a().disk.clone();
+    stage.mesh.net.fail_next(
+        &b,
+        "get_missing_events",
+        Fault::meanwhile(move || {
+            disk.fail_reads(true);
+            Box::pin(std::future::ready(()))
+        }),
+    );
+    stage.a().rooms.start_inbound();
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    stage.a().disk.fail_reads(false);
+    assert_eq!(stage.waiting(), 1);
+    tokio::time::sleep(std::time::Duration::from_secs(70)).await;
+    assert_eq!(stage.waiting(), 0);
+    assert_eq!(stage.a().messages(&stage.room), ["lost", "last"]);
 }
 
 /// pains.md, feature 14: a room under attack costs other rooms nothing.

@@ -199,6 +199,9 @@ pub struct InboundRecord {
     pub event: Object,
     /// Milliseconds since the epoch.
     pub at: u64,
+    /// How often nobody answered when what it lacks was asked for.
+    #[serde(default)]
+    pub tries: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

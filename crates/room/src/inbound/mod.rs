@@ -16,6 +16,7 @@ mod make_join;
 mod make_leave;
 mod missing_events;
 mod queue;
+mod rest;
 mod restricted;
 mod send_join;
 mod send_leave;
@@ -37,6 +38,7 @@ pub(crate) use queue::Queue;
 pub use queue::{
     MAX_QUEUED, MAX_QUEUED_PER_ORIGIN, MAX_QUEUED_PER_ROOM, MAX_QUEUED_PER_ROOM_AND_ORIGIN,
 };
+pub use rest::{FIRST_REST, MAX_TRIES};
 pub use transaction::{
     MAX_EDUS, MAX_PDUS, MAX_TRANSACTIONS_PER_ORIGIN, MAX_TXN_ID_BYTES, Transaction,
 };

@@ -3,16 +3,23 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use exeunt_core::Object;
 use exeunt_store::{Batch, StoreError, records::InboundRecord, tables};
-use ruma::{OwnedRoomId, OwnedServerName, RoomId};
-use tokio::sync::{OnceCell, Semaphore, watch};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use tokio::{
+    sync::{OnceCell, Semaphore, watch},
+    time::{Instant, sleep_until},
+};
 
-use super::transaction::{is_ours, report_refusal};
-use crate::{RoomError, Rooms};
+use super::{
+    rest::{MAX_TRIES, Rest, Rests, RowKey},
+    transaction::{is_ours, report_refusal},
+};
+use crate::{RoomError, Rooms, fetch::MAX_TIME_PER_EVENT, ingest::Ingested};
 
 /// Most events of one room that wait. What comes beyond is dropped: the next event that follows it
 /// brings it back as missing.
@@ -25,6 +32,8 @@ pub const MAX_QUEUED_PER_ORIGIN: usize = 5_000;
 pub const MAX_QUEUED: usize = 50_000;
 /// Rooms that are worked on at a time. Their work is mostly to wait for other servers.
 const ROOMS_AT_A_TIME: usize = 64;
+/// Longest time that is spent on an event that was tried before.
+const MAX_TIME_PER_RETRY: Duration = Duration::from_secs(30);
 
 /// What waits and who works on it. The events themselves are in the store.
 pub(crate) struct Queue {
@@ -32,6 +41,7 @@ pub(crate) struct Queue {
     loaded: OnceCell<()>,
     workers: Mutex<Workers>,
     slots: Semaphore,
+    rests: Rests,
     /// How many rooms have a worker.
     busy: watch::Sender<usize>,
 }
@@ -64,6 +74,7 @@ impl Default for Queue {
             loaded: OnceCell::new(),
             workers: Mutex::default(),
             slots: Semaphore::new(ROOMS_AT_A_TIME),
+            rests: Rests::default(),
             busy: watch::Sender::new(0),
         }
     }
@@ -139,10 +150,17 @@ impl Queue {
         all + others < MAX_QUEUED_PER_ROOM && own + others < MAX_QUEUED_PER_ROOM_AND_ORIGIN
     }
 
-    /// Whether events of the room wait that came from other servers.
-    fn others_wait(&self, room_id: &RoomId, origin: &OwnedServerName) -> bool {
+    /// Whether events of the room that came from other servers are to be worked on.
+    fn others_wait(
+        &self,
+        room_id: &RoomId,
+        origin: &OwnedServerName,
+        rests: &BTreeMap<RowKey, Rest>,
+        now: Instant,
+    ) -> bool {
+        let resting = rests.values().filter(|rest| rest.origin != *origin && rest.until > now);
         let (all, own) = self.counts().room(room_id, origin);
-        all > own
+        all > own + resting.count()
     }
 
     /// Counts events that are about to be written; an error where the server has too many.
@@ -263,7 +281,7 @@ impl Rooms {
         let at = self.now();
         batch.at_position(move |position, batch| {
             for (index, Waiting { room_id, origin, event }) in (0..).zip(waiting) {
-                let record = InboundRecord { origin, event, at };
+                let record = InboundRecord { origin, event, at, tries: 0 };
                 batch.put::<tables::InboundQueue>(&(room_id, position, index), &record);
             }
         });
@@ -276,20 +294,48 @@ impl Rooms {
         Ok(())
     }
 
+    /// A server shows life, with events of some rooms: what it sent, and what waits of these rooms,
+    /// is tried again soon.
+    pub(super) fn stir_inbound(&self, origin: &ServerName, rooms: &BTreeSet<OwnedRoomId>) {
+        for (room_id, at) in self.inner.inbound.rests.stir(origin, rooms, Instant::now()) {
+            self.work_later(&room_id, at);
+        }
+    }
+
+    /// Sees to it that somebody works on a room at that time. Whoever waits does not keep us alive.
+    fn work_later(&self, room_id: &OwnedRoomId, at: Instant) {
+        if !self.inner.inbound.rests.set_alarm(room_id, at) {
+            return;
+        }
+        let (inner, room_id) = (Arc::downgrade(&self.inner), room_id.clone());
+        tokio::spawn(async move {
+            sleep_until(at).await;
+            let Some(inner) = inner.upgrade() else { return };
+            if inner.inbound.rests.take_alarm(&room_id, at) {
+                Rooms { inner }.work_on(&room_id);
+            }
+        });
+    }
+
     /// Sees to it that somebody works on a room.
     fn work_on(&self, room_id: &OwnedRoomId) {
         let Some(mut claim) = Claim::take(self, room_id) else { return };
         tokio::spawn(async move {
+            let (rooms, room_id) = (claim.rooms.clone(), claim.room_id.clone());
+            let rests = &rooms.inner.inbound.rests;
             let mut last = None;
             loop {
-                match claim.rooms.work_off_one(&claim.room_id, last.take()).await {
-                    Ok(Some(origin)) => last = Some(origin),
-                    Ok(None) if claim.may_end() => return,
-                    Ok(None) => {}
-                    Err(error) => {
-                        // The rows stay. The next event of the room, or the next start, goes on.
-                        let room_id = &claim.room_id;
-                        tracing::error!(%room_id, %error, "the inbound queue stands still");
+                match rooms.work_off_one(&room_id, last.take()).await {
+                    Ok(origin) => {
+                        last = origin;
+                        rests.recover(&room_id);
+                    }
+                    Err(error) => return rooms.stand_still(&room_id, &error),
+                }
+                if last.is_none() {
+                    let next = rests.of_room(&room_id).values().map(|rest| rest.until).min();
+                    next.into_iter().for_each(|at| rooms.work_later(&room_id, at));
+                    if claim.may_end() {
                         return;
                     }
                 }
@@ -297,22 +343,39 @@ impl Rooms {
         });
     }
 
-    /// Works on the room's oldest event, but not on two of one server in a row if others wait: one
-    /// that never answers holds up its own events only. The server whose turn it was.
+    /// The work on a room failed. Its rows stay, and it goes on by itself, unless the store is out
+    /// of service until the next start.
+    fn stand_still(&self, room_id: &OwnedRoomId, error: &RoomError) {
+        if let RoomError::Store(StoreError::Closed | StoreError::Failed(_)) = error {
+            tracing::error!(%room_id, %error, "the inbound queue stands still");
+            return;
+        }
+        let pause = self.inner.inbound.rests.fail(room_id);
+        tracing::error!(%room_id, %error, ?pause, "the inbound queue pauses");
+        self.work_later(room_id, Instant::now() + pause);
+    }
+
+    /// Works on the room's oldest event, new ones first, but not on two of one server in a row if
+    /// others wait: one that never answers holds up its own events only. The server whose turn it
+    /// was, `None` if there is nothing to do now.
     async fn work_off_one(
         &self,
         room_id: &OwnedRoomId,
         last: Option<OwnedServerName>,
     ) -> Result<Option<OwnedServerName>, RoomError> {
-        let slot = self.inner.inbound.slots.acquire().await;
-        let prefix = room_id.clone();
-        let last = last.filter(|last| self.inner.inbound.others_wait(room_id, last));
+        let queue = &self.inner.inbound;
+        let slot = queue.slots.acquire().await;
+        let (prefix, rests, now) = (room_id.clone(), queue.rests.of_room(room_id), Instant::now());
+        let last = last.filter(|last| queue.others_wait(room_id, last, &rests, now));
         let row = self
             .store()
             .read(move |reader| {
                 let mut first = None;
-                for row in reader.scan::<tables::InboundQueue>(prefix).iter() {
-                    let (key, record) = row?;
+                let keys = reader.scan::<tables::InboundQueue>(prefix).keys()?.into_iter();
+                let (tried, new): (Vec<_>, Vec<_>) = keys.partition(|key| rests.contains_key(key));
+                let due = tried.into_iter().filter(|key| rests[key].until <= now);
+                for key in new.into_iter().chain(due) {
+                    let Some(record) = reader.get::<tables::InboundQueue>(&key)? else { continue };
                     if last.as_ref() != Some(&record.origin) {
                         return Ok(Some((key, record)));
                     }
@@ -321,12 +384,26 @@ impl Rooms {
                 Ok::<_, RoomError>(first)
             })
             .await?;
-        let Some((key, InboundRecord { origin, event, .. })) = row else { return Ok(None) };
+        let Some((key, record)) = row else { return Ok(None) };
+        let origin = record.origin.clone();
         let (rooms, from, room) = (self.clone(), origin.clone(), room_id.clone());
+        let (event, tries) = (record.event.clone(), record.tries + 1);
+        let time = if tries == 1 { MAX_TIME_PER_EVENT } else { MAX_TIME_PER_RETRY };
         // A task of its own: an event upon which it panics must not block its room for ever.
-        let worked = tokio::spawn(async move { rooms.ingest(&from, &room, event).await });
+        let worked = tokio::spawn(async move { rooms.ingest(&from, &room, event, time).await });
+        let mut batch = Batch::default();
         match worked.await {
-            Ok(Ok(())) => {}
+            Ok(Ok(Ingested::Placed)) => {}
+            Ok(Ok(Ingested::Unanswered)) if tries < MAX_TRIES => {
+                let record = InboundRecord { tries, ..record };
+                batch.put::<tables::InboundQueue>(&key, &record);
+                self.store().commit(batch).await?;
+                queue.rests.begin(key, origin.clone(), tries, Instant::now());
+                return Ok(Some(origin));
+            }
+            Ok(Ok(Ingested::Unanswered)) => {
+                tracing::info!(%origin, %room_id, tries, "an event was given up: nobody answers");
+            }
             Ok(Err(error)) if is_ours(&error) => return Err(error),
             Ok(Err(error)) => report_refusal(&origin, room_id, &error),
             Err(error) if error.is_panic() => {
@@ -335,10 +412,10 @@ impl Rooms {
             // The runtime is going down.
             Err(_) => return Err(StoreError::Closed.into()),
         }
-        let mut batch = Batch::default();
         batch.delete::<tables::InboundQueue>(&key);
         self.store().commit(batch).await?;
-        self.inner.inbound.release(&[(room_id.clone(), origin.clone())]);
+        queue.rests.end(&key);
+        queue.release(&[(room_id.clone(), origin.clone())]);
         drop(slot);
         Ok(Some(origin))
     }

@@ -1,7 +1,11 @@
 //! `PUT send`: transactions. One bad event never fails its siblings; a failure of our own store
 //! fails the whole transaction, so that it is sent again.
 
-use std::{collections::BTreeMap, error::Error, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    time::Duration,
+};
 
 use exeunt_core::{Object, RoomVersion, hash};
 use exeunt_state_res::ResolveError;
@@ -68,11 +72,14 @@ impl Rooms {
             tracing::debug!(%origin, count = edus.len(), "EDUs, skipped");
         }
         if pdus.is_empty() {
+            self.stir_inbound(origin, &BTreeSet::new());
             return Ok(Object::new());
         }
         self.load_inbound().await?;
         let deadline = Instant::now() + PROMPT;
-        let work = by_room(pdus).into_iter().map(|(room_id, events)| {
+        let by_room = by_room(pdus);
+        let rooms: BTreeSet<_> = by_room.keys().cloned().collect();
+        let work = by_room.into_iter().map(|(room_id, events)| {
             let (rooms, origin) = (self.clone(), origin.to_owned());
             let events = self.inner.joins.hold(&origin, &room_id, events);
             async move { rooms.receive_events(&origin, &room_id, events, deadline).await }
@@ -94,6 +101,7 @@ impl Rooms {
         }
         let batch = self.keep_answer(key, answer.clone()).await?;
         self.enqueue(batch, waiting).await?;
+        self.stir_inbound(origin, &rooms);
         Ok(answer)
     }
 

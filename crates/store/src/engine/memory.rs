@@ -21,6 +21,7 @@ struct Disk {
     /// What a crash leaves, while syncs are held back; otherwise that is `rows`.
     synced: Option<Arc<Tree>>,
     fault: Option<Fault>,
+    unreadable: bool,
     /// Counts crashes: an engine from before one cannot write any more.
     life: u64,
 }
@@ -34,7 +35,8 @@ pub enum Fault {
     Keep,
 }
 
-/// The hand on the disk of [`Store::memory_with_faults`].
+/// The hand on the disk of [`Store::memory_with_faults`]. Clones share it.
+#[derive(Clone)]
 pub struct Faults {
     disk: Arc<Mutex<Disk>>,
 }
@@ -43,6 +45,11 @@ impl Faults {
     /// The next write fails, in this way.
     pub fn fail_next_write(&self, fault: Fault) {
         lock(&self.disk).fault = Some(fault);
+    }
+
+    /// Whether reads fail from now on.
+    pub fn fail_reads(&self, fail: bool) {
+        lock(&self.disk).unreadable = fail;
     }
 
     /// From now on the disk lies: what is written is lost in a crash, until syncs are released.
@@ -89,6 +96,9 @@ impl Mounted {
 
 impl Engine for Mounted {
     fn snapshot(&self) -> Box<dyn Snapshot + '_> {
+        if lock(&self.engine.disk).unreadable {
+            return Box::new(Unreadable);
+        }
         self.engine.snapshot()
     }
 
@@ -148,6 +158,19 @@ impl Engine for MemoryEngine {
 
     fn flush(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+}
+
+/// A snapshot of a disk that cannot be read.
+struct Unreadable;
+
+impl Snapshot for Unreadable {
+    fn get(&self, _: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Err(StoreError::Io("the disk cannot be read".to_owned()))
+    }
+
+    fn range(&self, _: &[u8], _: Option<&[u8]>, _: bool) -> Rows<'_> {
+        Box::new(std::iter::once(Err(StoreError::Io("the disk cannot be read".to_owned()))))
     }
 }
 
