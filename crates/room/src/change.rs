@@ -18,8 +18,9 @@ use serde_json::value::RawValue;
 use crate::{
     RoomError,
     collapse::DUMMY_EVENT,
-    graph::{Graph, Known, missing_in_store},
+    graph::{Graph, missing_in_store},
     place::Source,
+    redactions,
 };
 
 /// Most events that are walked to see past those that were not accepted. Beyond it a head more or
@@ -68,7 +69,7 @@ impl Change<'_> {
         }
         let record = self.graph.add(&shown, record)?;
         if verdict.is_accepted() {
-            self.apply_redaction()?;
+            redactions::apply(self.graph, self.event)?;
         }
         let mut batch = self.graph.batch();
         for prev in self.event.prev_events() {
@@ -94,26 +95,6 @@ impl Change<'_> {
                 batch.put::<tables::Events>(&event_id, &record);
             });
         }
-        Ok(())
-    }
-
-    /// A redaction that is allowed takes the content of its target, if we have it (rooms/v3,
-    /// "Handling redactions"). In versions 1 and 2 the authorisation rules have allowed it already.
-    fn apply_redaction(&self) -> Result<(), RoomError> {
-        let Some(target) = self.event.redacts() else { return Ok(()) };
-        let Some(Known { pdu, record }) = self.graph.event(&target)? else { return Ok(()) };
-        let authorised = self.graph.version.rules().authorization.special_case_room_redaction;
-        let same_server = pdu.origin() == self.event.origin();
-        if !authorised && !same_server && !self.graph.may_redact(self.event.sender())? {
-            return Ok(());
-        }
-        let redacted = pdu.redacted();
-        let record = EventRecord {
-            json: raw_json(&redacted),
-            redacted_because: Some(self.event.event_id().to_owned()),
-            ..(*record).clone()
-        };
-        self.graph.add(&redacted, record)?;
         Ok(())
     }
 
@@ -398,6 +379,6 @@ pub(crate) fn event_record(
     }
 }
 
-fn raw_json(event: &Pdu) -> Box<RawValue> {
+pub(crate) fn raw_json(event: &Pdu) -> Box<RawValue> {
     RawValue::from_string(event.canonical_json()).expect("canonical JSON is JSON")
 }

@@ -1,6 +1,6 @@
 //! Reads of the event graph: everything that a decision needs, from one snapshot.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{OnceCell, RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -15,7 +15,7 @@ use exeunt_store::{
 };
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
 
-use crate::RoomError;
+use crate::{RoomError, change::raw_json, redactions};
 
 /// Most events that one [`Graph`] keeps parsed; a decision rarely needs more than a few dozen.
 const MAX_CACHED: usize = 2_000;
@@ -33,6 +33,7 @@ pub struct Graph<'a> {
     /// What the batch adds to `AuthChildren`.
     citing: RefCell<BTreeMap<OwnedEventId, BTreeSet<OwnedEventId>>>,
     joined: RefCell<BTreeMap<OwnedServerName, u64>>,
+    has_redactions: OnceCell<bool>,
 }
 
 /// An event with its record.
@@ -73,6 +74,7 @@ impl<'a> Graph<'a> {
             added: RefCell::default(),
             citing: RefCell::default(),
             joined: RefCell::default(),
+            has_redactions: OnceCell::new(),
         })
     }
 
@@ -86,10 +88,19 @@ impl<'a> Graph<'a> {
         self.batch.into_inner()
     }
 
-    /// Writes an event, which has no place in the timeline yet, with its place among the auth
-    /// events, and makes it readable here. Gives the record as written.
+    /// Writes an event with its place among the auth events, redacted if a redaction waits for it,
+    /// and makes it readable here. Gives the record as written.
     pub fn add(&self, pdu: &Pdu, mut record: EventRecord) -> Result<EventRecord, RoomError> {
         let id = pdu.event_id().to_owned();
+        let mut pdu = pdu.clone();
+        if record.redacted_because.is_none()
+            && self.has_redactions()?
+            && let Some(redaction) = redactions::waiting_for(self, &pdu)?
+        {
+            pdu = pdu.redacted();
+            record.json = raw_json(&pdu);
+            record.redacted_because = Some(redaction);
+        }
         for auth in pdu.auth_events() {
             let below = self.event(auth)?.map_or(0, |known| known.record.generation + 1);
             record.generation = record.generation.max(below);
@@ -105,9 +116,19 @@ impl<'a> Graph<'a> {
             }
         }
         self.batch().put::<tables::Events>(&id, &record);
-        let known = Known { pdu: pdu.clone(), record: record.clone().into() };
+        let known = Known { pdu, record: record.clone().into() };
         self.added.borrow_mut().insert(id, known);
         Ok(record)
+    }
+
+    /// Whether redactions of the room wait for their targets: mostly there are none.
+    fn has_redactions(&self) -> Result<bool, RoomError> {
+        if let Some(known) = self.has_redactions.get() {
+            return Ok(*known);
+        }
+        let rows = self.reader.scan::<tables::Redactions>(self.room_id.clone()).limit(1);
+        let any = !rows.keys()?.is_empty();
+        Ok(*self.has_redactions.get_or_init(|| any))
     }
 
     /// An event of this room, outliers and rejected ones too.
@@ -240,12 +261,7 @@ impl<'a> Graph<'a> {
 
     /// Whether the user has the level for redactions of others' events now.
     pub fn may_redact(&self, user: &UserId) -> Result<bool, RoomError> {
-        let levels = self.power_levels(self.room.state)?;
-        // A malformed level (before room version 10) is no entitlement.
-        Ok(match (levels.user(user), levels.redact()) {
-            (Ok(level), Ok(needed)) => level >= needed,
-            _ => false,
-        })
+        Ok(redactions::allowed_by(&self.power_levels(self.room.state)?, user))
     }
 
     /// Whether a user's power, membership aside, is enough to set state of that type.

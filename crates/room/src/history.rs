@@ -6,16 +6,21 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use exeunt_store::{Batch, Reader, records::EventRecord, tables};
+use exeunt_store::{
+    Batch, Reader,
+    records::{EventRecord, RoomRecord},
+    tables,
+};
 use ruma::{OwnedEventId, RoomId};
 
 use crate::{
     Call, RoomError, Rooms,
     fetch::{Quest, array},
-    graph::Graph,
+    graph::{Graph, Known},
     ingest::connect,
     outliers::Pool,
     place::Placement,
+    redactions,
     views::Token,
 };
 
@@ -118,30 +123,35 @@ fn before_timeline(graph: &Graph<'_>) -> Result<Vec<OwnedEventId>, RoomError> {
     Ok(before.into_iter().collect())
 }
 
+/// Redactions of the history apply: to events of it, and to those that were here before.
 fn prepended(
     reader: &Reader<'_>,
     room_id: &RoomId,
     history: BTreeSet<(u64, OwnedEventId)>,
 ) -> Result<Batch, RoomError> {
     let graph = Graph::of(reader, room_id)?;
-    let mut order = graph.room.first_order.min(0);
-    let mut batch = Batch::default();
+    let start = graph.room.first_order.min(0);
+    let mut order = start;
+    let mut redactions = Vec::new();
     for (_, id) in history.into_iter().rev() {
         // One without its auth events is not kept; one that has its place already stays there.
-        let Some(known) = graph.event(&id)? else { continue };
-        let record = &known.record;
+        let Some(Known { pdu, record }) = graph.event(&id)? else { continue };
         if record.verdict.is_rejected() || record.order.is_some() || record.states.is_some() {
             continue;
         }
         order -= 1;
-        batch.put::<tables::Timeline>(&(room_id.to_owned(), order), &id);
-        let record = EventRecord { order: Some(order), ..(**record).clone() };
-        batch.put::<tables::Events>(&id, &record);
+        graph.batch().put::<tables::Timeline>(&(room_id.to_owned(), order), &id);
+        graph.add(&pdu, EventRecord { order: Some(order), ..(*record).clone() })?;
+        if pdu.redacts().is_some() {
+            redactions.push(pdu);
+        }
     }
-    if !batch.is_empty() {
-        let mut room = graph.room.clone();
-        room.first_order = order;
-        batch.put::<tables::Rooms>(&room_id.to_owned(), &room);
+    for redaction in &redactions {
+        redactions::apply_in_history(&graph, redaction)?;
     }
-    Ok(batch)
+    if order < start {
+        let room = RoomRecord { first_order: order, ..graph.room.clone() };
+        graph.batch().put::<tables::Rooms>(&room_id.to_owned(), &room);
+    }
+    Ok(graph.into_batch())
 }

@@ -38,6 +38,7 @@ mod outliers;
 mod place;
 mod profile;
 mod public_rooms;
+mod redactions;
 mod resolution;
 mod upgrade;
 

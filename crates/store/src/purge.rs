@@ -1,6 +1,7 @@
 //! Deletes a room: every row that is about it and that nothing else needs.
 //!
-//! Goes: the head, events, edges, timeline, states, arrivals, queued events, records of delivery, aliases, the entry in
+//! Goes: the head, events, edges, redactions, timeline, states, arrivals, queued events, records of
+//! delivery, aliases, the entry in
 //! the directory. State nodes are shared between rooms; [`collect_state`](crate::collect_state)
 //! takes those that are left over.
 //!
@@ -19,7 +20,7 @@ use crate::records::{EventRecord, MembershipRecord, OutboxItem};
 use crate::tables::{
     Aliases, Arrivals, AuthChildren, Children, Deliveries, Departures, EventTransactions, Events,
     InboundQueue, JoinedServers, LocalMembers, Memberships, Outbox, Pending, PublicRooms, Purges,
-    RoomAliases, RoomStates, Rooms, Timeline,
+    Redactions, RoomAliases, RoomStates, Rooms, Timeline,
 };
 use crate::{Batch, Prefix, Reader, RowOf, Store, StoreError, Table};
 
@@ -70,6 +71,7 @@ async fn purge_by(store: &Store, room: OwnedRoomId, page: usize) -> Result<Purge
     delete_rows::<RoomStates>(store, &room, page).await?;
     delete_rows::<JoinedServers>(store, &room, page).await?;
     delete_rows::<Children>(store, &room, page).await?;
+    delete_rows::<Redactions>(store, &room, page).await?;
     delete_rows::<Timeline>(store, &room, page).await?;
     delete_rows::<Arrivals>(store, &room, page).await?;
     delete_rows::<InboundQueue>(store, &room, page).await?;

@@ -55,6 +55,15 @@ pub struct States {
     pub after: Root,
 }
 
+/// An accepted redaction whose target is not here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedactionRecord {
+    /// The sender's server, whose own events it redacts in any case.
+    pub server: OwnedServerName,
+    /// Whether the sender was entitled to redact others' events when it came.
+    pub is_entitled: bool,
+}
+
 /// Head of a room.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RoomRecord {

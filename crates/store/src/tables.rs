@@ -31,6 +31,8 @@ tables! {
     0x17 AuthChildren: (OwnedEventId, OwnedEventId) => (),
     /// Rooms whose rows are being deleted.
     0x18 Purges: OwnedRoomId => (),
+    /// Redactions that came before their target: (room, target, redaction).
+    0x19 Redactions: (OwnedRoomId, OwnedEventId, OwnedEventId) => RedactionRecord,
     /// Events of a room whose join is under way, numbered as they came. Nothing has been checked,
     /// and nothing else reads them.
     0x1f Arrivals: (OwnedRoomId, u64) => Box<RawValue>,

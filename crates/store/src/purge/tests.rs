@@ -9,7 +9,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::engine::memory::MemoryEngine;
 use crate::engine::{Changes, Engine, Row, Snapshot};
-use crate::records::{AliasRecord, InboundRecord, PublicRoomRecord, RoomRecord, States, Verdict};
+use crate::records::{
+    AliasRecord, InboundRecord, PublicRoomRecord, RedactionRecord, RoomRecord, States, Verdict,
+};
 use crate::tables::{self, MembershipLog, StateNodes};
 use crate::{Root, TableVisitor, collect_state, snapshot, verify};
 
@@ -104,8 +106,11 @@ async fn make_room(store: &Store, room: &OwnedRoomId) {
         },
     );
     batch.put::<JoinedServers>(&(room.clone(), peer()), &1);
+    let absent = OwnedEventId::try_from("$absent").unwrap();
+    let redaction = RedactionRecord { server: peer(), is_entitled: true };
+    batch.put::<Redactions>(&(room.clone(), absent, event_id(room, MEMBERS)), &redaction);
     batch.put::<Arrivals>(&(room.clone(), 1), &RawValue::from_string("{}".into()).unwrap());
-    let queued = InboundRecord { origin: peer(), event: Object::new(), at: 0 };
+    let queued = InboundRecord { origin: peer(), event: Object::new(), at: 0, tries: 0 };
     batch.put::<InboundQueue>(&(room.clone(), 1, 1), &queued);
     let alias = ruma::OwnedRoomAliasId::try_from(format!("#{}", &room.as_str()[1..])).unwrap();
     let creator = owned_user_id!("@a:x.org");

@@ -4,9 +4,12 @@ use serde_json::value::RawValue;
 
 use super::*;
 use crate::records::{
-    EventRecord, MembershipRecord, OutboxItem, RoomRecord, Root, SignatureRecord, States, Verdict,
+    EventRecord, MembershipRecord, OutboxItem, RedactionRecord, RoomRecord, Root, SignatureRecord,
+    States, Verdict,
 };
-use crate::tables::{Events, Memberships, Outbox, Rooms, SigningJournal, StateNodes, Timeline};
+use crate::tables::{
+    Events, Memberships, Outbox, Redactions, Rooms, SigningJournal, StateNodes, Timeline,
+};
 use crate::{Batch, snapshot};
 
 fn id(name: &str) -> OwnedEventId {
@@ -68,7 +71,9 @@ async fn sound() -> (Store, Root) {
     );
     batch.put::<Memberships>(&(user(), room()), &membership("create", 1));
     let peer = ruma::owned_server_name!("y.org");
-    batch.put::<Outbox>(&(peer, 1), &OutboxItem::Pdu(id("create")));
+    batch.put::<Outbox>(&(peer.clone(), 1), &OutboxItem::Pdu(id("create")));
+    let redaction = RedactionRecord { server: peer, is_entitled: true };
+    batch.put::<Redactions>(&(room(), id("absent"), id("create")), &redaction);
     store.commit(batch).await.unwrap();
     (store, root)
 }
@@ -93,7 +98,7 @@ async fn a_sound_store_is_clean() {
 #[tokio::test]
 async fn a_lost_event_is_missed_by_all_who_name_it() {
     let found = findings(|batch, _| batch.delete::<Events>(&id("create"))).await;
-    for table in ["Timeline", "Rooms", "Memberships", "Outbox"] {
+    for table in ["Timeline", "Rooms", "Memberships", "Outbox", "Redactions"] {
         let expected = format!("{table}: event $create is not there");
         assert!(found.contains(&expected), "{table}: {found:?}");
     }

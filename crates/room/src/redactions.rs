@@ -1,0 +1,96 @@
+//! Redactions take the content of their targets, whichever comes first, and by whatever way.
+//!
+//! Specification: rooms/v3, "Handling redactions".
+
+use exeunt_core::Pdu;
+use exeunt_state_res::PowerLevels;
+use exeunt_store::{
+    records::{EventRecord, RedactionRecord},
+    tables,
+};
+use ruma::{OwnedEventId, UserId};
+
+use crate::{
+    RoomError,
+    change::raw_json,
+    graph::{Graph, Known},
+};
+
+/// Applies an accepted redaction to its target, or has it wait for it. Whether the sender may
+/// redact others' events is decided by current state, now: a promotion later changes nothing.
+pub(crate) fn apply(graph: &Graph<'_>, redaction: &Pdu) -> Result<(), RoomError> {
+    let Some(target) = redaction.redacts() else { return Ok(()) };
+    let is_entitled = is_authorised(graph) || graph.may_redact(redaction.sender())?;
+    apply_to(graph, redaction, target, is_entitled)
+}
+
+/// The same for an accepted redaction in history, where the state is not known: its auth events
+/// say what its sender may do.
+pub(crate) fn apply_in_history(graph: &Graph<'_>, redaction: &Pdu) -> Result<(), RoomError> {
+    let Some(target) = redaction.redacts() else { return Ok(()) };
+    let is_entitled = is_authorised(graph) || {
+        let mut levels = None;
+        for id in redaction.auth_events() {
+            let known = graph.event(id)?.map(|known| known.pdu);
+            levels = levels.or(known.filter(|pdu| pdu.is_state("m.room.power_levels", "")));
+        }
+        let levels = PowerLevels::from_state(graph.version, &graph.create()?, levels.as_ref());
+        allowed_by(&levels, redaction.sender())
+    };
+    apply_to(graph, redaction, target, is_entitled)
+}
+
+/// The redaction that waits for an event, if there is one.
+pub(crate) fn waiting_for(
+    graph: &Graph<'_>,
+    event: &Pdu,
+) -> Result<Option<OwnedEventId>, RoomError> {
+    let target = (graph.room_id.clone(), event.event_id().to_owned());
+    for row in graph.reader.scan::<tables::Redactions>(target).iter() {
+        let ((_, _, redaction), told) = row?;
+        if told.is_entitled || told.server == event.origin() {
+            return Ok(Some(redaction));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether power levels let a user redact others' events.
+pub(crate) fn allowed_by(levels: &PowerLevels, user: &UserId) -> bool {
+    // A malformed level (before room version 10) is no entitlement.
+    match (levels.user(user), levels.redact()) {
+        (Ok(level), Ok(needed)) => level >= needed,
+        _ => false,
+    }
+}
+
+/// In versions 1 and 2 the authorisation rules have allowed what is accepted.
+fn is_authorised(graph: &Graph<'_>) -> bool {
+    graph.version.rules().authorization.special_case_room_redaction
+}
+
+fn apply_to(
+    graph: &Graph<'_>,
+    redaction: &Pdu,
+    target: OwnedEventId,
+    is_entitled: bool,
+) -> Result<(), RoomError> {
+    let Some(Known { pdu, record }) = graph.event(&target)? else {
+        let key = (graph.room_id.clone(), target, redaction.event_id().to_owned());
+        let record = RedactionRecord { server: redaction.origin().to_owned(), is_entitled };
+        graph.batch().put::<tables::Redactions>(&key, &record);
+        return Ok(());
+    };
+    let same_server = pdu.origin() == redaction.origin();
+    if record.redacted_because.is_some() || !(is_entitled || same_server) {
+        return Ok(());
+    }
+    let redacted = pdu.redacted();
+    let record = EventRecord {
+        json: raw_json(&redacted),
+        redacted_because: Some(redaction.event_id().to_owned()),
+        ..(*record).clone()
+    };
+    graph.add(&redacted, record)?;
+    Ok(())
+}
