@@ -17,6 +17,8 @@ pub enum CanonicalError {
     Float,
     #[error("an integer is outside ±(2^53 − 1)")]
     IntegerRange,
+    #[error("an integer beyond 64 bits, so that the signature cannot be verified")]
+    LostInteger,
 }
 
 /// Checks that `value` holds only what strict canonical JSON allows (room versions 6 and later).
@@ -45,11 +47,24 @@ pub fn check_object(object: &Object) -> Result<(), CanonicalError> {
 /// [`check_object`] first) are written as Synapse writes them, for whatever it sends must hash the
 /// same here: floats as Python does, integers of up to 64 bits in full. Two spellings are lost when
 /// the JSON is read, before this: an integer beyond 64 bits is a float from then on, and `-0` is
-/// `-0.0`. The hashes of such an event do not hold here, so it is redacted or refused.
+/// `-0.0`. The hashes of such an event do not hold here, so it is redacted or refused (decision
+/// 0011). What is verified as text is not concerned, see [`text`](crate::text).
 pub fn encode(object: &Object) -> String {
     let mut out = String::with_capacity(256);
     write_object(&mut out, object);
     out
+}
+
+/// Whether a number may have been an integer beyond 64 bits, so that its digits are lost.
+pub fn has_lost_integer(value: &Value) -> bool {
+    match value {
+        Value::Number(n) => {
+            n.is_f64() && n.as_f64().is_some_and(|float| float.abs() >= i64::MAX as f64)
+        }
+        Value::Array(items) => items.iter().any(has_lost_integer),
+        Value::Object(object) => object.values().any(has_lost_integer),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+    }
 }
 
 fn write_object(out: &mut String, object: &Object) {
@@ -88,7 +103,7 @@ fn write_value(out: &mut String, value: &Value) {
 
 /// Shortest digits that give the same float back, with an exponent of at least two digits below
 /// 10^-4 and from 10^16 on: Python's `repr`.
-fn write_float(out: &mut String, number: &Number) {
+pub(crate) fn write_float(out: &mut String, number: &Number) {
     let float = number.as_f64().expect("is_f64 said so");
     let scientific = format!("{float:e}");
     let (digits, exponent) = scientific.split_once('e').expect("written with an exponent");
@@ -102,6 +117,6 @@ fn write_float(out: &mut String, number: &Number) {
 }
 
 /// serde_json escapes exactly what canonical JSON asks for: `"`, `\` and the control characters.
-fn write_scalar(out: &mut String, text: &str) {
+pub(crate) fn write_scalar(out: &mut String, text: &str) {
     out.push_str(&serde_json::to_string(text).expect("a string is always JSON"));
 }

@@ -109,12 +109,15 @@ impl VerifyKey {
 
     /// Whether `signature` (base64) is this key's over `object`.
     pub fn verifies(&self, object: &Object, signature: &str) -> bool {
+        self.verifies_text(&signed_bytes(object), signature)
+    }
+
+    /// Whether `signature` (base64) is this key's over just that text.
+    pub fn verifies_text(&self, text: &str, signature: &str) -> bool {
         let Some(signature) = encoding::from_base64(signature) else {
             return false;
         };
-        UnparsedPublicKey::new(&ED25519, &self.0)
-            .verify(signed_bytes(object).as_bytes(), &signature)
-            .is_ok()
+        UnparsedPublicKey::new(&ED25519, &self.0).verify(text.as_bytes(), &signature).is_ok()
     }
 }
 

@@ -8,7 +8,7 @@ use std::ops::Deref;
 use ruma::{OwnedServerName, ServerName, UserId};
 use thiserror::Error;
 
-use crate::{KeyRing, Pdu, Signer, hash, redact};
+use crate::{KeyRing, Pdu, Signer, canonical, hash, redact};
 
 /// An event whose signatures hold. If its content hash did not, it is the redacted event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct CheckedPdu(Pdu);
 #[error("no valid signature by {server}")]
 pub struct SignatureError {
     pub server: OwnedServerName,
+    /// It may be that an integer beyond 64 bits stands in the way (decision 0011).
+    pub has_lost_integer: bool,
 }
 
 /// The servers that must have signed the event.
@@ -56,7 +58,9 @@ impl Pdu {
         let redacted = redact::redact(self.version(), self.object());
         for server in required_signers(&self) {
             if !keys.signed_by(&redacted, &server, at) {
-                return Err(SignatureError { server });
+                let mut values = redacted.values();
+                let has_lost_integer = values.any(canonical::has_lost_integer);
+                return Err(SignatureError { server, has_lost_integer });
             }
         }
         Ok(CheckedPdu(if hash::content_hash_holds(self.object()) { self } else { self.redacted() }))

@@ -5,8 +5,11 @@ mod common;
 use common::*;
 use exeunt_core::key::{KnownKey, signatures_of};
 use exeunt_core::verify::required_signers;
-use exeunt_core::{CheckedPdu, Draft, KeyRing, Object, Pdu, RoomVersion, VerifyKey};
+use exeunt_core::{
+    CheckedPdu, Draft, KeyRing, Object, Pdu, RoomVersion, VerifyKey, encoding, redact, text,
+};
 use proptest::prelude::*;
+use ring::{digest, signature::Ed25519KeyPair};
 use serde_json::{Value, json};
 
 fn signed_by_two(id: &str) -> CheckedPdu {
@@ -234,4 +237,48 @@ proptest! {
         prop_assert_eq!(cosigned.is_some(), exact, "{:?}", pdu.object());
         prop_assert_eq!(pdu.cosign_restricted_join(&signer("ours")).is_some() && exact, false);
     }
+}
+
+/// An event of room version 5 with an integer that no value holds, signed by a server that can
+/// write it.
+fn with_huge_integer(kind: &str) -> String {
+    let (place, huge) = ("7777777", "777777777777777777777777");
+    let content = json!({ "users": { "@a:domain": 7777777 } });
+    let draft = draft(version("5"), kind, Some(""), content).sign(&signer("domain")).unwrap();
+    let mut object = draft.object().clone();
+    let in_full = |object: &Object| {
+        let text = json!(object).to_string().replace(place, huge);
+        text::canonical(text.as_bytes()).unwrap()
+    };
+    object.remove("signatures");
+    object.remove("hashes");
+    let hash = digest::digest(&digest::SHA256, in_full(&object).as_bytes());
+    object.insert("hashes".into(), json!({ "sha256": encoding::to_base64(hash.as_ref()) }));
+    let pair = Ed25519KeyPair::from_seed_unchecked(&seed()).unwrap();
+    let signature = pair.sign(in_full(&redact::redact(version("5"), &object)).as_bytes());
+    let signature = encoding::to_base64(signature.as_ref());
+    object.insert("signatures".into(), json!({ "domain": { KEY_ID: signature } }));
+    in_full(&object)
+}
+
+/// Decision 0011.
+#[test]
+fn an_integer_beyond_64_bits_costs_the_content_or_the_event() {
+    let check = |kind| {
+        let text = with_huge_integer(kind);
+        Pdu::parse(version("5"), text.as_bytes()).unwrap().check(&ring(&["domain"]))
+    };
+    let redacted = check("org.example.state").unwrap();
+    assert!(redacted.content().is_empty());
+    let error = check("m.room.power_levels").unwrap_err();
+    assert!(error.has_lost_integer);
+    let text = with_huge_integer("org.example.state");
+    assert!(Pdu::parse(version("6"), text.as_bytes()).is_err());
+}
+
+#[test]
+fn a_missing_signature_is_not_blamed_on_integers() {
+    let event = draft(version("5"), "m.room.power_levels", Some(""), json!({ "ban": 50 }));
+    let event = event.sign(&signer("domain")).unwrap().into_pdu();
+    assert!(!event.check(&KeyRing::default()).unwrap_err().has_lost_integer);
 }

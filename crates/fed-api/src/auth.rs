@@ -2,9 +2,8 @@
 //!
 //! Specification: server-server API, "Request Authentication".
 
-use exeunt_core::{request_object, ruma::OwnedServerName};
+use exeunt_core::{request_text, ruma::OwnedServerName, text};
 use exeunt_http::{Authenticator, MatrixError, RequestHead, x_matrix};
-use serde_json::{Value, json};
 
 use crate::FedApi;
 
@@ -25,23 +24,23 @@ impl Authenticator for FedApi {
         if origin == ours {
             return Err(MatrixError::unauthorized("The request claims to be of this server"));
         }
-        let content: Option<Value> = match body {
+        let content = match body {
             [] => None,
-            body => Some(serde_json::from_slice(body).map_err(|_| MatrixError::not_json())?),
+            body => Some(text::canonical(body).map_err(|_| MatrixError::not_json())?),
         };
-        let mut object = request_object(
+        let signed = request_text(
             head.method.as_str(),
             &head.uri_path_and_query,
             &origin,
             credentials.destination.as_deref(),
-            content.as_ref(),
+            content.as_deref(),
         );
         let key_id = credentials.key.as_str();
-        let signature = json!({ origin.as_str(): { key_id: credentials.sig.encode() } });
-        object.insert("signatures".into(), signature);
         let keys = self.rooms.keys().for_request(&origin, key_id).await;
         let keys = keys.map_err(|error| MatrixError::internal(&error))?;
-        if !keys.signed_by(&object, &origin, Some(self.now())) {
+        let known = keys.get(&origin, key_id).filter(|known| self.now() <= known.valid_until);
+        let signature = credentials.sig.encode();
+        if !known.is_some_and(|known| known.key.verifies_text(&signed, &signature)) {
             return Err(MatrixError::unauthorized(format!("No valid signature by {origin}")));
         }
         (self.alive)(&origin);

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use exeunt_core::{CheckedPdu, Object, Pdu, RoomVersion};
+use exeunt_core::{CheckedPdu, Object, Pdu, RoomVersion, canonical::CanonicalError};
 use exeunt_store::records::Verdict;
 use ruma::{OwnedEventId, OwnedServerName, RoomId};
 
@@ -97,7 +97,10 @@ impl Rooms {
 
     /// Checks signatures and hash.
     pub(crate) async fn checked(&self, pdu: Pdu) -> Result<CheckedPdu, RoomError> {
-        self.keys().check(pdu).await?.map_err(|e| RoomError::Signature(e.server))
+        self.keys().check(pdu).await?.map_err(|error| match error.has_lost_integer {
+            true => RoomError::Format(CanonicalError::LostInteger.into()),
+            false => RoomError::Signature(error.server),
+        })
     }
 
     /// Places an event if we have all that it rests on. An event that is placed already is fine.

@@ -1,6 +1,7 @@
 //! X-Matrix: who is let in, and who is not.
 
-use exeunt_core::{request_object, ruma::server_name};
+use exeunt_core::{encoding, request_object, request_text, ruma::server_name};
+use ring::signature::Ed25519KeyPair;
 use serde_json::json;
 
 use crate::common::{header, object, plain, signed, site};
@@ -77,4 +78,26 @@ async fn a_server_without_keys_is_401() {
     let site = site().await;
     site.mesh.net.cut(server_name!("a.example"), server_name!("b.example"));
     site.get(site.b(), PATH).await.expect(401, "M_UNAUTHORIZED");
+}
+
+/// What is signed is the text: no integer is too large for it, be it in an EDU or in an old room.
+#[actix_web::test]
+async fn integers_are_verified_in_full() {
+    let site = site().await;
+    let b = site.b();
+    let path = "/_matrix/federation/v1/send/1";
+    let content =
+        r#"{"edus":[{"content":{"n":123456789012345678901234567890},"edu_type":"x"}],"pdus":[]}"#;
+    let text = request_text("PUT", path, &b.name, Some(&site.a().name), Some(content));
+    // The second server of the mesh has the seed 2.
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[2; 32]).unwrap();
+    let signature = encoding::to_base64(pair.sign(text.as_bytes()).as_ref());
+    let header = format!(
+        "X-Matrix origin=\"b.example\",destination=\"a.example\",key=\"ed25519:sim\",sig=\"{signature}\""
+    );
+    let send = |body: String| {
+        plain("PUT", path, None).insert_header(("Authorization", header.clone())).set_payload(body)
+    };
+    site.send(send(content.replace("890}", "891}"))).await.expect(401, "M_UNAUTHORIZED");
+    site.send(send(content.replace(":", " : "))).await.ok();
 }
