@@ -46,7 +46,7 @@ use std::{sync::Arc, time::Duration};
 
 use exeunt_core::{RoomVersion, Signer};
 use exeunt_store::Store;
-use ruma::{OwnedRoomId, OwnedServerName, ServerName};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
 
 pub use append::{ClientTransaction, Intent};
 pub use create::{NewRoom, Preset};
@@ -74,6 +74,8 @@ pub struct Options {
     pub default_version: RoomVersion,
     /// How long a leave may wait for other servers before the client has its answer.
     pub leave_deadline: Duration,
+    /// How long a candidate of a departure may take before the next one is asked as well.
+    pub hedge_after: Duration,
     /// Notaries whose word on the keys of other servers is taken.
     pub trusted_key_servers: Vec<OwnedServerName>,
 }
@@ -83,6 +85,7 @@ impl Default for Options {
         Self {
             default_version: RoomVersion::latest(),
             leave_deadline: Duration::from_secs(2),
+            hedge_after: leave::HEDGE_AFTER,
             trusted_key_servers: Vec::new(),
         }
     }
@@ -111,6 +114,8 @@ struct Inner {
     fetch_limits: fetch_limits::FetchLimits,
     inbound: inbound::Queue,
     collapses: collapse::Collapses,
+    /// Held by the attempt at a departure: one at a time.
+    departing: locks::Locks<(OwnedUserId, OwnedRoomId)>,
     /// Held by the fetch of a room's history.
     histories: locks::Locks<OwnedRoomId>,
     /// Held from the check that an alias is free to its commit.
@@ -150,6 +155,7 @@ impl Rooms {
                 fetch_limits: fetch_limits::FetchLimits::default(),
                 inbound: inbound::Queue::default(),
                 collapses: collapse::Collapses::default(),
+                departing: locks::Locks::default(),
                 histories: locks::Locks::default(),
                 alias_lock: tokio::sync::Mutex::default(),
             }),

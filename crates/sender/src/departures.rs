@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use exeunt_core::PendingMembership;
 use exeunt_core::ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use exeunt_store::records::{DepartureRecord, DepartureRetryRecord};
 use exeunt_store::tables::{self, DepartureRetries};
@@ -21,8 +20,9 @@ use crate::{Backoff, Clock, Jitter, Shutdown, until_shutdown};
 
 /// Departures tried at once.
 pub const MAX_DEPARTURES_AT_ONCE: usize = 8;
-/// A departure that nobody took for this long (30 days) is given up.
-pub const GIVE_UP_AFTER_MS: u64 = 30 * 24 * 3_600_000;
+/// A departure that nobody took for this long (30 days) is tried no more often than the longest
+/// back-off, and reported at each try. It does not end: an admin may give it up.
+pub const STUCK_AFTER_MS: u64 = 30 * 24 * 3_600_000;
 
 /// Servers whose signs of life are listened for.
 const MAX_SERVERS: usize = 10_000;
@@ -269,22 +269,21 @@ impl<'l> Loop<'l> {
             tracing::warn!(%user, %room, ?outcome, "a departure ended, but its row is still there");
         }
         let now = self.shared.now();
-        if now.saturating_sub(row.departed_at) >= GIVE_UP_AFTER_MS {
+        let known = retry.filter(|retry| retry.departed_at == departed_at);
+        let before = known.map_or(row.attempts, |retry| retry.attempts.max(row.attempts));
+        let attempts = before.saturating_add(1);
+        let backoff = self.shared.options.backoff;
+        let mut retry_at = backoff.retry_at(now, attempts, (self.shared.jitter)());
+        if now.saturating_sub(row.departed_at) >= STUCK_AFTER_MS {
+            retry_at = now.saturating_add(millis(backoff.last));
             let last = row.last.iter().map(|a| format!("{}: {}", a.server, a.outcome));
             let last = last.collect::<Vec<_>>().join("; ");
-            tracing::error!(%user, %room, last, "a departure is given up: nobody took it");
-            batch.delete::<tables::Departures>(key);
-            batch.delete::<DepartureRetries>(key);
+            tracing::error!(%user, %room, attempts, last, "nobody has taken a departure for long");
         } else {
-            let known = retry.filter(|retry| retry.departed_at == departed_at);
-            let before = known.map_or(row.attempts, |retry| retry.attempts.max(row.attempts));
-            let attempts = before.saturating_add(1);
-            let jitter = (self.shared.jitter)();
-            let retry_at = self.shared.options.backoff.retry_at(now, attempts, jitter);
             tracing::info!(%user, %room, attempts, retry_at, "a departure is tried again later");
-            let retry = DepartureRetryRecord { departed_at, attempts, tried_at: now, retry_at };
-            batch.put::<DepartureRetries>(key, &retry);
         }
+        let retry = DepartureRetryRecord { departed_at, attempts, tried_at: now, retry_at };
+        batch.put::<DepartureRetries>(key, &retry);
         self.shared.store.commit(batch).await?;
         Ok(())
     }
@@ -306,7 +305,7 @@ fn look(
         let retry = r.get::<DepartureRetries>(&key)?;
         let retry = retry.filter(|retry| retry.departed_at == departure.departed_at);
         let mut due = retry.as_ref().map_or(departure.retry_at, |retry| retry.retry_at);
-        let servers = candidates(&departure.pending);
+        let servers = candidates(&departure);
         let mut sooner = forward.get(&key).copied();
         if servers.iter().any(|server| heard.contains(server)) {
             let tried_at = match retry {
@@ -338,9 +337,12 @@ fn look(
     Ok(look)
 }
 
-/// The servers that could take a departure, as far as the pending membership tells.
-fn candidates(pending: &PendingMembership) -> BTreeSet<OwnedServerName> {
-    let mut servers: BTreeSet<_> = pending.candidates.iter().cloned().collect();
+/// The servers that could take a departure: those that whoever runs it asks, and what the pending
+/// membership tells, for rows of before that name none.
+fn candidates(departure: &DepartureRecord) -> BTreeSet<OwnedServerName> {
+    let pending = &departure.pending;
+    let mut servers: BTreeSet<_> = departure.candidates.iter().cloned().collect();
+    servers.extend(pending.candidates.iter().cloned());
     servers.insert(pending.sender.server_name().to_owned());
     servers.extend(pending.delivered_by.clone());
     servers.extend(pending.room_id.server_name().map(ToOwned::to_owned));

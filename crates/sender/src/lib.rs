@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 pub use backoff::Backoff;
 pub use departures::{
-    DepartureOptions, DepartureOutcome, DepartureRunner, Departures, GIVE_UP_AFTER_MS,
+    DepartureOptions, DepartureOutcome, DepartureRunner, Departures, STUCK_AFTER_MS,
     MAX_DEPARTURES_AT_ONCE,
 };
 pub use sender::{MAX_SENDING, Options, Sender};

@@ -1,12 +1,16 @@
 //! Rejected invites: rows RJ3 and RJ10 to RJ14, and departures that end.
 
+use std::{collections::BTreeSet, time::Duration};
+
+use exeunt_core::RoomVersion;
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
 use exeunt_room::{
-    Preset, RemoteError,
+    Call, Preset, RemoteError,
+    leave::{CONFIRM_AFTER_MS, RACE_WINDOW_MS},
     views::{Filter, SyncRequest},
 };
-use exeunt_sim::{Fault, Mesh, Server, status};
-use exeunt_store::tables;
+use exeunt_sim::{Fault, Mesh, Scripted, Server, events::object, status};
+use exeunt_store::{Batch, tables};
 use serde_json::json;
 
 struct Stage {
@@ -19,12 +23,16 @@ struct Stage {
 
 /// Ann (a) has a public room that cat (c) is in too; bob (b) is not.
 async fn stage() -> Stage {
+    stage_in("11").await
+}
+
+async fn stage_in(version: &str) -> Stage {
     let mesh = Mesh::new(&["a.example", "b.example", "c.example"]);
     let (a, c) = (mesh.server("a.example"), mesh.server("c.example"));
     let (ann, bob, cat) = (a.user("ann"), mesh.server("b.example").user("bob"), c.user("cat"));
     let levels = json!({ "users_default": 50, "users": { c.user("cat"): 100 } });
     let open = vec![("m.room.power_levels", levels)];
-    let room = a.room_with(&ann, Preset::Public, "11", open).await;
+    let room = a.room_with(&ann, Preset::Public, version, open).await;
     c.join(&cat, &room, a).await.unwrap();
     mesh.settle().await;
     mesh.net.take_requests();
@@ -69,7 +77,7 @@ impl Stage {
 }
 
 /// RJ3: whatever make_leave answers, the user is out; only a word that the invite is gone ends
-/// the departure.
+/// the departure, and of a fresh invite not the first one.
 #[tokio::test]
 async fn rj3_any_answer_to_make_leave_and_the_user_is_out() {
     let unreachable = Fault::Answer(RemoteError::Unreachable("connection refused".into()));
@@ -84,13 +92,19 @@ async fn rj3_any_answer_to_make_leave_and_the_user_is_out() {
         (html, 1),
     ];
     for (fault, waiting) in cases {
-        let stage = stage().await;
-        stage.invite().await;
-        stage.mesh.net.fail_next(&stage.a().name, "make_leave", fault);
-        stage.reject().await;
-        assert_eq!(stage.departures(), waiting);
-        stage.mesh.settle().await;
-        assert_eq!(stage.departures(), 0);
+        for (age, waiting) in [(0, 1), (RACE_WINDOW_MS, waiting)] {
+            let stage = stage().await;
+            stage.invite().await;
+            stage.mesh.clock.advance(age);
+            stage.mesh.net.fail_next(&stage.a().name, "make_leave", fault.clone());
+            stage.reject().await;
+            assert_eq!(stage.departures(), waiting);
+            stage.mesh.settle().await;
+            assert_eq!(stage.departures(), 0);
+            let delivered = waiting == 1;
+            let seen = stage.a().in_state(&stage.bob, &stage.room);
+            assert_eq!(seen.as_deref(), Some(if delivered { "leave" } else { "invite" }));
+        }
     }
 }
 
@@ -127,6 +141,11 @@ async fn rj11_an_empty_room_is_rejected_too() {
 
     stage.reject().await;
 
+    // The invite is fresh: one more word is wanted, some seconds later.
+    stage.mesh.settle().await;
+    assert_eq!(stage.departures(), 1);
+    stage.mesh.clock.advance(CONFIRM_AFTER_MS);
+    stage.mesh.settle().await;
     assert_eq!(stage.departures(), 0);
 }
 
@@ -203,4 +222,194 @@ async fn leaving_what_one_is_not_in() {
     stage.mesh.settle().await;
     let banned = stage.a().leave(&stage.ann, &stage.room).await.unwrap_err();
     assert_eq!(status(banned).0, 403);
+}
+
+/// A9: the inviter's own server does not have the invite in state yet. The word that there is
+/// nothing to leave does not end the departure, and the next attempt is taken.
+#[tokio::test]
+async fn a_rejection_that_races_the_room_is_tried_again() {
+    let stage = stage().await;
+    stage.invite().await;
+    let refused = Fault::refused(403, "M_FORBIDDEN");
+    stage.mesh.net.fail_next(&stage.a().name, "make_leave", refused.clone());
+    stage.mesh.net.fail_next(&stage.a().name, "send_leave", refused);
+    stage.reject().await;
+    assert_eq!(stage.departures(), 1);
+    // Refused by send_leave: no word on the invite at all.
+    let outcome = stage.b().rooms.attempt_departure(&stage.bob, &stage.room).await.unwrap();
+    assert_eq!(outcome, exeunt_room::leave::DepartureOutcome::Retry);
+    stage.mesh.settle().await;
+    assert_eq!(stage.departures(), 0);
+    assert_eq!(stage.a().in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
+}
+
+/// A10: what make_leave promised and send_leave does not keep, the next candidate does.
+#[tokio::test]
+async fn send_leave_falls_over_to_the_next_candidate() {
+    for fault in [Fault::refused(500, "M_UNKNOWN"), Fault::refused(403, "M_FORBIDDEN")] {
+        let stage = stage().await;
+        stage.c().set(&stage.cat, &stage.room, "m.room.name", json!({ "name": "cat's" })).await;
+        stage.mesh.settle().await;
+        stage.invite().await;
+        stage.mesh.settle().await;
+        stage.mesh.net.take_requests();
+        stage.mesh.net.fail_next(&stage.a().name, "send_leave", fault);
+        stage.reject().await;
+        let asked = stage.asked();
+        let asked: Vec<_> = asked.iter().map(|(to, what)| (to.as_str(), *what)).collect();
+        let (a, c) = ("a.example", "c.example");
+        let (make, send) = ("make_leave", "send_leave");
+        assert_eq!(asked, [(a, make), (a, send), (c, make), (c, send)]);
+        assert_eq!(stage.departures(), 0);
+        stage.mesh.settle().await;
+        assert_eq!(stage.a().in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
+        let signed = stage.b().store.reader().scan::<tables::SigningJournal>(()).collect().unwrap();
+        assert_eq!(signed.iter().filter(|(_, use_)| use_.purpose == "departure").count(), 2);
+    }
+}
+
+/// A candidate that hangs does not hold the others up; the client has its answer in time even when
+/// all of them do, and what each said is kept for the admin.
+#[tokio::test(start_paused = true)]
+async fn a_slow_candidate_is_hedged() {
+    for (silent, waits) in [("a.example", 1), ("c.example", 0)] {
+        let stage = stage().await;
+        stage.c().set(&stage.cat, &stage.room, "m.room.name", json!({ "name": "cat's" })).await;
+        stage.mesh.settle().await;
+        stage.invite().await;
+        stage.mesh.settle().await;
+        stage.mesh.net.take_requests();
+        stage.mesh.net.script(&stage.mesh.server(silent).name, |call| match call {
+            Call::Make(_) => Scripted::Silent,
+            _ => Scripted::Honest,
+        });
+        let start = tokio::time::Instant::now();
+        stage.reject().await;
+        assert_eq!((start.elapsed().as_secs(), stage.departures()), (waits, 0), "{silent}");
+    }
+    let stage = stage().await;
+    stage.invite().await;
+    stage.mesh.net.script(&stage.a().name, |_| Scripted::Silent);
+    let start = tokio::time::Instant::now();
+    stage.reject().await;
+    assert_eq!((start.elapsed(), stage.departures()), (Duration::from_secs(2), 1));
+}
+
+/// What an admin sees: each server with what it said last. And the admin may end it.
+#[tokio::test]
+async fn an_admin_sees_who_said_what_and_may_give_it_up() {
+    let stage = stage().await;
+    stage.c().set(&stage.cat, &stage.room, "m.room.name", json!({ "name": "cat's" })).await;
+    stage.mesh.settle().await;
+    stage.invite().await;
+    stage.mesh.isolate("b.example");
+    stage.mesh.net.fail_next(&stage.c().name, "make_leave", Fault::refused(500, "M_UNKNOWN"));
+    stage.reject().await;
+    stage.b().rooms.attempt_departure(&stage.bob, &stage.room).await.unwrap();
+
+    let (_, departure) = stage.b().rooms.departures().await.unwrap().pop().unwrap();
+    assert_eq!(departure.attempts, 2);
+    assert_eq!(departure.candidates, [stage.a().name.clone(), stage.c().name.clone()]);
+    let said: Vec<_> = departure.last.iter().map(|a| (a.server.as_str(), &*a.outcome)).collect();
+    let no_link = |to: &str| format!("make_leave: unreachable: no link to {to}");
+    let (a, c) = (no_link("a.example"), no_link("c.example"));
+    assert_eq!(said, [("a.example", &*a), ("c.example", &*c)]);
+
+    let given_up = stage.b().rooms.abandon_departure(&stage.bob, &stage.room).await.unwrap();
+    assert_eq!(given_up, departure);
+    assert_eq!(stage.departures(), 0);
+    let again = stage.b().rooms.abandon_departure(&stage.bob, &stage.room).await.unwrap_err();
+    assert_eq!(status(again).0, 404);
+    stage.mesh.heal("b.example");
+    stage.mesh.settle().await;
+    assert_eq!(stage.a().in_state(&stage.bob, &stage.room).as_deref(), Some("invite"));
+}
+
+/// A newer invite that comes while the older one is being turned down is not turned down with it.
+#[tokio::test]
+async fn a_newer_invite_ends_an_attempt_under_way() {
+    let stage = stage().await;
+    stage.invite().await;
+    let ann = stage.a().rooms.clone();
+    let (sender, bob, room) = (stage.ann.clone(), stage.bob.clone(), stage.room.clone());
+    let again = Fault::meanwhile(move || {
+        let (ann, sender, bob, room) = (ann.clone(), sender.clone(), bob.clone(), room.clone());
+        Box::pin(async move {
+            let content = object(json!({ "reason": "do come" }));
+            ann.invite(&sender, &bob, &room, content).await.unwrap();
+        })
+    });
+    stage.mesh.net.fail_next(&stage.a().name, "make_leave", again);
+
+    stage.b().leave(&stage.bob, &stage.room).await.unwrap();
+
+    stage.mesh.settle().await;
+    assert_eq!(stage.departures(), 0);
+    assert!(stage.b().is_pending(&stage.bob, &stage.room));
+    for server in [stage.a(), stage.c()] {
+        assert_eq!(server.in_state(&stage.bob, &stage.room).as_deref(), Some("invite"));
+    }
+}
+
+/// A5: rejections any number of times, with a join between. Every event that any of us built has
+/// one auth event for each type and state key.
+#[tokio::test]
+async fn rejected_again_and_again() {
+    for version in RoomVersion::all() {
+        let stage = stage_in(version.as_str()).await;
+        for _ in 0..5 {
+            stage.invite().await;
+            stage.reject().await;
+            stage.mesh.settle().await;
+            assert_eq!(stage.a().in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
+        }
+        stage.invite().await;
+        stage.b().join(&stage.bob, &stage.room, stage.a()).await.unwrap();
+        stage.mesh.settle().await;
+        stage.b().leave(&stage.bob, &stage.room).await.unwrap();
+        stage.mesh.settle().await;
+        stage.invite().await;
+        stage.reject().await;
+        stage.mesh.settle().await;
+        assert_eq!(stage.departures(), 0);
+        for server in [stage.a(), stage.c()] {
+            assert_eq!(server.in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
+        }
+        one_auth_event_per_key(stage.a());
+    }
+}
+
+/// Among the auth events of every stored event, no two are of one type and state key.
+fn one_auth_event_per_key(server: &Server) {
+    let ids = server.store.reader().scan::<tables::Events>(()).keys().unwrap();
+    assert!(ids.len() > 20);
+    for id in ids {
+        let event = server.event(&id).unwrap().pdu;
+        let mut keys = BTreeSet::new();
+        for auth in event.auth_events() {
+            let auth = server.event(&auth.to_owned()).expect("an auth event is there").pdu;
+            let key = (auth.kind().to_owned(), auth.state_key().map(str::to_owned));
+            assert!(keys.insert(key), "{id} names two of {}", auth.kind());
+        }
+    }
+}
+
+/// C2: a room whose graph is damaged here is left all the same, and its other servers hear of it.
+#[tokio::test]
+async fn a_damaged_room_is_left() {
+    let stage = stage().await;
+    stage.b().join(&stage.bob, &stage.room, stage.a()).await.unwrap();
+    stage.mesh.settle().await;
+    let power = stage.b().graph(&stage.room, |graph| {
+        graph.current("m.room.power_levels", "").unwrap().unwrap().event_id().to_owned()
+    });
+    let mut batch = Batch::default();
+    batch.delete::<tables::Events>(&power);
+    stage.b().store.commit(batch).await.unwrap();
+
+    stage.b().leave(&stage.bob, &stage.room).await.unwrap();
+
+    assert_eq!(stage.b().membership(&stage.bob, &stage.room).as_deref(), Some("leave"));
+    assert_eq!(stage.departures(), 0);
+    assert_eq!(stage.a().in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
 }

@@ -107,14 +107,24 @@ pub struct DepartureRecord {
     pub attempts: u32,
     /// Not before this time (ms), unless a candidate shows life.
     pub retry_at: u64,
-    /// What the servers said last time.
+    /// What each server said when it was asked last.
     pub last: Vec<AttemptRecord>,
+    /// Whom to ask, in order. Empty in rows of before: `pending` tells then.
+    #[serde(default)]
+    pub candidates: Vec<OwnedServerName>,
+    /// Since when (ms) every candidate has said that there is nothing to leave. While an invite is
+    /// fresh they may be wrong.
+    #[serde(default)]
+    pub refused_since: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptRecord {
     pub server: OwnedServerName,
     pub outcome: String,
+    /// Milliseconds since the epoch.
+    #[serde(default)]
+    pub at: u64,
 }
 
 /// One membership change as this server saw it.
@@ -172,6 +182,48 @@ pub struct DestinationRecord {
     pub failing_since: Option<u64>,
     pub last_error: Option<String>,
     pub last_success: Option<u64>,
+}
+
+/// Something that a server refused, with what it said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAsideRecord {
+    /// `None` for something ephemeral.
+    pub event_id: Option<OwnedEventId>,
+    pub edu_type: Option<String>,
+    pub why: String,
+    /// Milliseconds since the epoch.
+    pub at: u64,
+}
+
+/// The departure of a user from everywhere: rooms, invites, knocks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DepartureJobRecord {
+    /// Milliseconds since the epoch.
+    pub started_at: u64,
+    pub finished_at: Option<u64>,
+    /// Rooms to leave, as far as is known.
+    pub total: u64,
+    pub done: u64,
+    /// How each one ended.
+    pub results: Vec<DepartureResult>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DepartureResult {
+    pub room_id: OwnedRoomId,
+    /// What the user was there.
+    pub membership: String,
+    pub ended: DepartureEnd,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "is", content = "why")]
+pub enum DepartureEnd {
+    /// The leave is in our graph, or a server of the room has it, or there is nobody to tell.
+    Left,
+    /// The user is out here; the leave waits for a server of the room.
+    Queued,
+    Failed(String),
 }
 
 /// The schedule of a departure that has been tried.

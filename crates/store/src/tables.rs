@@ -47,6 +47,8 @@ tables! {
     0x23 Departures: (OwnedUserId, OwnedRoomId) => DepartureRecord,
     /// Every membership change of (room, user), by stream position: who signed, how it came.
     0x24 MembershipLog: (OwnedRoomId, OwnedUserId, u64) => MembershipLogRecord,
+    /// Accounts that leave all their rooms, and how far they are.
+    0x27 DepartureJobs: OwnedUserId => DepartureJobRecord,
     /// Every event and object that we signed, by stream position.
     0x25 SigningJournal: u64 => SignatureRecord,
     /// Which servers took a membership event from us: (room, event, server).
@@ -62,6 +64,8 @@ tables! {
     0x33 ServerKeys: (OwnedServerName, String) => ServerKeyRecord,
     /// Events of transactions that wait to be worked on, in order: (room, position, index).
     0x35 InboundQueue: (OwnedRoomId, u64, u64) => InboundRecord,
+    /// What a server would not have, by its position in the outbox: taken out of the queue.
+    0x36 SetAside: (OwnedServerName, u64) => SetAsideRecord,
     /// When a departure is tried again: the sender's own row, so that it never writes `Departures`.
     0x34 DepartureRetries: (OwnedUserId, OwnedRoomId) => DepartureRetryRecord,
 

@@ -1,0 +1,292 @@
+//! Queued departures: each attempt asks the candidates, and its end is written down.
+//!
+//! A departure ends in four ways: a server of the room has taken it; a newer invite or join has
+//! come; every candidate has said for good that there is nothing to leave; an admin gave it up.
+
+use exeunt_core::CheckedPdu;
+use exeunt_membership::{
+    AfterMakeLeave, AfterSendLeave, Attempt, Departure, MAX_CANDIDATES, MakeLeave, SendRequest,
+    all_definite, candidates,
+};
+use exeunt_store::{
+    Batch, StoreError,
+    records::{AttemptRecord, DepartureRecord, MembershipLogRecord},
+    tables,
+};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
+
+use super::{
+    hedge::{Race, race},
+    local::log_line,
+};
+use crate::{
+    Call, RemoteError, RoomError, Rooms,
+    change::{journal, put_log},
+};
+
+/// While an invite is as young as this, the inviter's own server may not have it in state yet, and
+/// its "you are not invited" is asked for twice.
+pub const RACE_WINDOW_MS: u64 = 60_000;
+/// How long after the first refusal by every candidate the second one counts.
+pub const CONFIRM_AFTER_MS: u64 = 5_000;
+
+/// How an attempt to deliver a departure ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DepartureOutcome {
+    /// A server of the room has the leave.
+    Delivered,
+    /// There is nothing left to deliver: it is gone, or every candidate said so for good.
+    Ended,
+    /// Nobody took it; try again later.
+    Retry,
+}
+
+type Key = (OwnedUserId, OwnedRoomId);
+
+/// What ends the race between the candidates, besides their being all through.
+enum Finish {
+    Taken(CheckedPdu),
+    /// The departure is no more: a newer invite or join has come.
+    Superseded,
+    Broken(RoomError),
+}
+
+impl Rooms {
+    /// Tries to deliver a departure before the client has its answer, and leaves it to the outbox
+    /// if that takes too long. The attempt itself goes on.
+    pub(super) async fn deliver_within_deadline(&self, user: &UserId, room_id: &RoomId) {
+        let (rooms, user, room_id) = (self.clone(), user.to_owned(), room_id.to_owned());
+        let attempt = tokio::spawn(async move {
+            let outcome = rooms.attempt_departure(&user, &room_id).await;
+            match outcome {
+                Ok(DepartureOutcome::Retry) => rooms.inner.wake.departure_queued(),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(%user, %room_id, %error, "a departure could not be tried");
+                    rooms.inner.wake.departure_queued();
+                }
+            }
+        });
+        let deadline = self.inner.options.leave_deadline;
+        if tokio::time::timeout(deadline, attempt).await.is_err() {
+            tracing::info!("the departure goes on without the client");
+        }
+    }
+
+    /// Runs the handshake of a queued departure with its candidates, several at once where they
+    /// are slow, and settles its row. One attempt at a time: another one waits.
+    pub async fn attempt_departure(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+    ) -> Result<DepartureOutcome, RoomError> {
+        let key = (user.to_owned(), room_id.to_owned());
+        let _turn = self.inner.departing.lock(key.clone()).await;
+        let Some(departure) = self.departure(&key).await? else {
+            return Ok(DepartureOutcome::Ended);
+        };
+        let servers = asked(&departure, self.server_name());
+        let (wanted, its_key) = (&departure, &key);
+        let ask = |server| async move { self.leave_through(its_key, wanted, &server).await };
+        let Race { won, lost } = race(&servers, self.inner.options.hedge_after, ask).await;
+        for Attempt { server, outcome, .. } in &lost {
+            tracing::info!(%user, %room_id, %server, outcome, "a departure failed");
+        }
+        let taken = match won {
+            None => None,
+            Some((server, Finish::Taken(event))) => {
+                tracing::info!(%user, %room_id, %server, "a departure was delivered");
+                Some((event, server))
+            }
+            Some((_, Finish::Superseded)) => return Ok(DepartureOutcome::Ended),
+            Some((_, Finish::Broken(error))) => return Err(error),
+        };
+        self.settle(key, &departure, &servers, lost, taken).await
+    }
+
+    /// Every departure that waits.
+    pub async fn departures(&self) -> Result<Vec<(Key, DepartureRecord)>, RoomError> {
+        let read = self.store().read(|reader| reader.scan::<tables::Departures>(()).collect());
+        Ok(read.await?)
+    }
+
+    /// Gives a departure up for an admin: the user is out here, and the room is not told. Gives
+    /// what was given up, with what each server had said.
+    pub async fn abandon_departure(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+    ) -> Result<DepartureRecord, RoomError> {
+        let _guard = self.inner.locks.lock(room_id).await;
+        let key = (user.to_owned(), room_id.to_owned());
+        let row = key.clone();
+        let read = self.store().read(move |reader| {
+            let departure = reader.get::<tables::Departures>(&row)?;
+            Ok::<_, StoreError>((departure, reader.get::<tables::Memberships>(&row)?))
+        });
+        let (departure, membership) = read.await?;
+        let departure =
+            departure.ok_or_else(|| RoomError::NotFound("No such departure waits".into()))?;
+        let mut batch = Batch::default();
+        batch.delete::<tables::Departures>(&key);
+        if let Some(membership) = membership {
+            let line = MembershipLogRecord {
+                membership: membership.membership,
+                event_id: membership.event_id,
+                sender: membership.sender,
+                via: "abandoned".into(),
+                received_from: None,
+                at: self.now(),
+            };
+            put_log(&mut batch, room_id, user, line);
+        }
+        self.store().commit(batch).await?;
+        tracing::warn!(%user, %room_id, "a departure was given up by an admin");
+        self.inner.wake.departure_queued();
+        Ok(departure)
+    }
+
+    async fn departure(&self, key: &Key) -> Result<Option<DepartureRecord>, RoomError> {
+        let key = key.clone();
+        Ok(self.store().read(move |reader| reader.get::<tables::Departures>(&key)).await?)
+    }
+
+    /// Whether this very departure is still wanted. A newer invite must not be turned down by it.
+    async fn still_departing(
+        &self,
+        key: &Key,
+        departure: &DepartureRecord,
+    ) -> Result<bool, RoomError> {
+        let now = self.departure(key).await?;
+        Ok(now.is_some_and(|now| now.pending == departure.pending))
+    }
+
+    /// One handshake with one server.
+    async fn leave_through(
+        &self,
+        key: &Key,
+        departure: &DepartureRecord,
+        server: &OwnedServerName,
+    ) -> Result<Finish, Attempt> {
+        let task = Departure::of(&departure.pending, departure.reason.clone());
+        let (awaiting, request) = MakeLeave::new(task, server.clone());
+        let answer = self.call(server, Call::Make(&request)).await;
+        if answer.is_ok() {
+            match self.still_departing(key, departure).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(Finish::Superseded),
+                Err(error) => return Ok(Finish::Broken(error)),
+            }
+        }
+        let (mut awaiting, mut request) =
+            match awaiting.on_answer(answer, self.signer(), self.now()) {
+                AfterMakeLeave::Send(awaiting, request) => (awaiting, request),
+                AfterMakeLeave::NextCandidate(attempt, _) => return Err(attempt),
+            };
+        // The journal is on disk by the time we act on the answer, and costs no time beside it.
+        let noted = self.note_signature(server, &request);
+        let (noted, mut answer) = tokio::join!(noted, self.send_leave_to(server, &request));
+        if let Err(error) = noted {
+            tracing::error!(%server, %error, "a signature could not be journaled");
+        }
+        loop {
+            match awaiting.on_answer(answer) {
+                AfterSendLeave::Done(event, _) => return Ok(Finish::Taken(event)),
+                AfterSendLeave::FallBackToV1(next, again) => (awaiting, request) = (next, again),
+                AfterSendLeave::Refused(attempt, _) | AfterSendLeave::Failed(_, attempt, _) => {
+                    return Err(attempt);
+                }
+            }
+            answer = self.send_leave_to(server, &request).await;
+        }
+    }
+
+    async fn send_leave_to(
+        &self,
+        server: &ServerName,
+        request: &SendRequest,
+    ) -> Result<serde_json::Value, RemoteError> {
+        self.call(server, Call::Send(request)).await
+    }
+
+    async fn note_signature(
+        &self,
+        server: &ServerName,
+        request: &SendRequest,
+    ) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        journal(&mut batch, "departure", &request.event_id, Some(server), self.now());
+        self.store().commit(batch).await.map(drop)
+    }
+
+    /// Writes how an attempt ended, unless the departure is another one by now: a newer invite
+    /// may have come and been rejected in the meantime.
+    async fn settle(
+        &self,
+        key: Key,
+        departure: &DepartureRecord,
+        servers: &[OwnedServerName],
+        attempts: Vec<Attempt>,
+        taken: Option<(CheckedPdu, OwnedServerName)>,
+    ) -> Result<DepartureOutcome, RoomError> {
+        let _guard = self.inner.locks.lock(&key.1).await;
+        let now_there = self.departure(&key).await?;
+        let Some(mut record) = now_there.filter(|now| now.pending == departure.pending) else {
+            return Ok(DepartureOutcome::Ended);
+        };
+        let now = self.now();
+        let mut batch = Batch::default();
+        let outcome = match taken {
+            Some((event, server)) => {
+                let log = log_line(&event, "handshake", Some(server), now);
+                put_log(&mut batch, &key.1, &key.0, log);
+                batch.delete::<tables::Departures>(&key);
+                DepartureOutcome::Delivered
+            }
+            None if all_definite(servers, &attempts) && is_certain(&record, now) => {
+                let (user, room_id) = &key;
+                tracing::info!(%user, %room_id, "every server says that there is nothing to leave");
+                batch.delete::<tables::Departures>(&key);
+                DepartureOutcome::Ended
+            }
+            None => {
+                let refused = all_definite(servers, &attempts);
+                record.refused_since = refused.then(|| record.refused_since.unwrap_or(now));
+                remember(&mut record, attempts, now);
+                record.attempts = record.attempts.saturating_add(1);
+                record.retry_at = now + CONFIRM_AFTER_MS;
+                batch.put::<tables::Departures>(&key, &record);
+                DepartureOutcome::Retry
+            }
+        };
+        self.store().commit(batch).await?;
+        Ok(outcome)
+    }
+}
+
+/// Whom to ask for a departure.
+fn asked(departure: &DepartureRecord, ours: &ServerName) -> Vec<OwnedServerName> {
+    match &departure.candidates[..] {
+        [] => candidates(&departure.pending, ours),
+        known => known.to_vec(),
+    }
+}
+
+/// Whether the refusal of every candidate is to be believed: of a fresh invite the second one, for
+/// the first may have raced the inviter's own room (pains A9).
+fn is_certain(record: &DepartureRecord, now: u64) -> bool {
+    let is_fresh = now.saturating_sub(record.pending.received_at) < RACE_WINDOW_MS;
+    let confirmed =
+        record.refused_since.is_some_and(|since| now.saturating_sub(since) >= CONFIRM_AFTER_MS);
+    !is_fresh || confirmed
+}
+
+/// Keeps what each server said last.
+fn remember(record: &mut DepartureRecord, attempts: Vec<Attempt>, at: u64) {
+    for Attempt { server, outcome, .. } in attempts {
+        record.last.retain(|known| known.server != server);
+        record.last.push(AttemptRecord { server, outcome, at });
+    }
+    let excess = record.last.len().saturating_sub(MAX_CANDIDATES);
+    record.last.drain(..excess);
+}
