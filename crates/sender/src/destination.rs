@@ -5,13 +5,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use exeunt_core::ruma::OwnedServerName;
-use exeunt_store::records::DestinationRecord;
+use exeunt_store::records::{DestinationRecord, SetAsideRecord};
 use exeunt_store::tables::{Destinations, Outbox};
 use exeunt_store::{Batch, StoreError};
 use serde_json::Value;
 
 use crate::backoff::millis;
+use crate::catch_up::{self, LONG_OUTAGE_MS};
 use crate::sender::{Place, Shared, Signal};
+use crate::set_aside;
 use crate::transaction::{self, MAX_ITEMS, Next, Transaction};
 use crate::{SendError, TransactionAnswer};
 
@@ -114,13 +116,8 @@ impl<'t> Destination<'t> {
         transaction: &Transaction,
         answer: &TransactionAnswer,
     ) -> Result<Step, StoreError> {
-        let server = self.server;
-        for (event, outcome) in &answer.pdus {
-            if let Err(error) = outcome {
-                tracing::warn!(%server, %event, error, "the server did not accept an event");
-            }
-        }
-        self.forget(transaction).await?;
+        let refused = transaction.not_accepted(answer, self.shared.now());
+        self.forget(transaction, refused).await?;
         let last = transaction.positions.last().copied();
         if self.hunt.is_some_and(|hunt| last.is_some_and(|last| last >= hunt.until)) {
             self.hunt = None;
@@ -151,14 +148,22 @@ impl<'t> Destination<'t> {
         if let Err(also) = self.send(&format!("{}-probe", transaction.id), probe).await {
             return self.fail(format!("{error}; an empty transaction: {also}")).await;
         }
-        let row = transaction.describe();
-        tracing::error!(%server, row, %error, "set aside what the server refuses");
-        self.forget(&transaction).await?;
+        let refused = transaction.refused(&error.to_string(), self.shared.now());
+        self.forget(&transaction, refused).await?;
         Ok(Step::Progress)
     }
 
-    /// The rows go and the server counts as well, in one batch.
-    async fn forget(&mut self, transaction: &Transaction) -> Result<(), StoreError> {
+    /// The rows go, those that the server refused into a table of their own, and the server counts
+    /// as well, in one batch.
+    async fn forget(
+        &mut self,
+        transaction: &Transaction,
+        refused: Vec<(u64, SetAsideRecord)>,
+    ) -> Result<(), StoreError> {
+        let server = self.server;
+        for (_, SetAsideRecord { event_id, edu_type, why, .. }) in &refused {
+            tracing::warn!(%server, ?event_id, ?edu_type, why, "set aside what the server refuses");
+        }
         let record = DestinationRecord {
             last_success: Some(self.shared.now()),
             ..DestinationRecord::default()
@@ -168,6 +173,7 @@ impl<'t> Destination<'t> {
             batch.delete::<Outbox>(&(self.server.clone(), *position));
         }
         batch.put::<Destinations>(self.server, &record);
+        set_aside::put(&self.shared.store, self.server, refused, &mut batch).await?;
         self.shared.store.commit(batch).await?;
         self.record = record;
         Ok(())
@@ -186,7 +192,24 @@ impl<'t> Destination<'t> {
         let mut batch = Batch::default();
         batch.put::<Destinations>(self.server, &self.record);
         self.shared.store.commit(batch).await?;
+        self.keep_within_bounds(now).await?;
         Ok(Step::BackOff)
+    }
+
+    /// After a long outage the queue holds no more than is worth sending.
+    async fn keep_within_bounds(&self, now: u64) -> Result<(), StoreError> {
+        let since = self.record.failing_since.unwrap_or(now);
+        if now.saturating_sub(since) < LONG_OUTAGE_MS {
+            return Ok(());
+        }
+        let under_way = self.record.in_flight.as_ref().map_or(&[][..], |sent| &sent.positions);
+        let Shared { store, server_name, .. } = &**self.shared;
+        let dropped = catch_up::trim(store, self.server, server_name, under_way).await?;
+        if dropped > 0 {
+            let server = self.server;
+            tracing::warn!(%server, dropped, "a server that is away for long will miss this much");
+        }
+        Ok(())
     }
 
     /// Waits for a time of the clock. A sign of life ends the wait and the back-off, though not

@@ -5,9 +5,11 @@
 //! a port ([`Transport`]), trying a departure is a port ([`DepartureRunner`]).
 
 mod backoff;
+mod catch_up;
 mod departures;
 mod destination;
 mod sender;
+mod set_aside;
 mod transaction;
 mod transport;
 
@@ -16,11 +18,13 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use backoff::Backoff;
+pub use catch_up::{LONG_OUTAGE_MS, MAX_MISSED_EDUS, MAX_MISSED_PER_ROOM};
 pub use departures::{
-    DepartureOptions, DepartureOutcome, DepartureRunner, Departures, STUCK_AFTER_MS,
-    MAX_DEPARTURES_AT_ONCE,
+    DepartureOptions, DepartureOutcome, DepartureRunner, Departures, MAX_DEPARTURES_AT_ONCE,
+    STUCK_AFTER_MS,
 };
 pub use sender::{MAX_SENDING, Options, Sender};
+pub use set_aside::{MAX_SET_ASIDE, MAX_WHY_BYTES, set_aside};
 pub use transaction::{MAX_EDUS, MAX_PDUS};
 pub use transport::{SendError, TransactionAnswer, Transport};
 

@@ -4,11 +4,13 @@
 
 use exeunt_core::Object;
 use exeunt_core::ruma::{OwnedEventId, OwnedServerName, ServerName};
-use exeunt_store::records::{DestinationRecord, InFlight, OutboxItem};
+use exeunt_store::records::{DestinationRecord, InFlight, OutboxItem, SetAsideRecord};
 use exeunt_store::tables::{Destinations, Events, Outbox};
 use exeunt_store::{Batch, Reader, Store, StoreError};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+
+use crate::TransactionAnswer;
 
 /// Events in a transaction.
 pub const MAX_PDUS: usize = 50;
@@ -111,16 +113,34 @@ impl Transaction {
         Ok(body(origin, now, pdus, edus))
     }
 
-    /// The rows, for the log.
-    pub(crate) fn describe(&self) -> String {
-        let names = self.items.iter().map(|item| match item {
-            Item::Pdu(event, _) => event.to_string(),
-            Item::Edu(edu) => match edu.get("edu_type").and_then(Value::as_str) {
-                Some(kind) => format!("EDU {kind}"),
-                None => "EDU".to_owned(),
-            },
+    /// The rows as they are set aside, because the server said `why`.
+    pub(crate) fn refused(&self, why: &str, at: u64) -> Vec<(u64, SetAsideRecord)> {
+        let rows = self.positions.iter().zip(&self.items).map(|(position, item)| {
+            let (event_id, edu_type) = match item {
+                Item::Pdu(event, _) => (Some(event.clone()), None),
+                Item::Edu(edu) => {
+                    let kind = edu.get("edu_type").and_then(Value::as_str);
+                    (None, Some(kind.unwrap_or_default().to_owned()))
+                }
+            };
+            (*position, SetAsideRecord { event_id, edu_type, why: why.to_owned(), at })
         });
-        names.collect::<Vec<_>>().join(", ")
+        rows.collect()
+    }
+
+    /// The events of the transaction that the server did not accept.
+    pub(crate) fn not_accepted(
+        &self,
+        answer: &TransactionAnswer,
+        at: u64,
+    ) -> Vec<(u64, SetAsideRecord)> {
+        let rows = self.positions.iter().zip(&self.items).filter_map(|(position, item)| {
+            let Item::Pdu(event, _) = item else { return None };
+            let Some(Err(why)) = answer.pdus.get(event) else { return None };
+            let (event_id, edu_type) = (Some(event.clone()), None);
+            Some((*position, SetAsideRecord { event_id, edu_type, why: why.clone(), at }))
+        });
+        rows.collect()
     }
 }
 

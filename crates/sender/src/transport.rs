@@ -25,8 +25,21 @@ pub struct TransactionAnswer {
     pub pdus: BTreeMap<OwnedEventId, Result<(), String>>,
 }
 
-/// Why a transaction did not arrive. All but a 4xx (429 and 408 apart) are the server's state, not
-/// the transaction's, and lead to back-off.
+/// Why a transaction did not arrive, and what follows:
+///
+/// | What happened | Whose state it is | What follows |
+/// |---|---|---|
+/// | no route, name unknown, TLS error, time-out ([`SendError::Unreachable`]) | the server's | back-off |
+/// | 200 with anything but an answer ([`SendError::Misbehaved`]) | the server's | back-off |
+/// | 1xx, 3xx: the endpoint does not redirect | the server's | back-off |
+/// | 408, 429: asked to wait | the server's | back-off |
+/// | 5xx | the server's | back-off |
+/// | other 4xx, for an empty transaction too | the server's: it wants nothing of us | back-off |
+/// | other 4xx, but an empty transaction is taken | a row's | halves until the row is found, which is set aside; no back-off |
+/// | 200 with an error for an event | the event's | that event is set aside; no back-off |
+///
+/// Back-off doubles from `retry_min` to `retry_max`; a sign of life of the server ends it. A failing
+/// server loses no rows, but for what [`crate::LONG_OUTAGE_MS`] leads to.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SendError {
     #[error("cannot be reached: {0}")]

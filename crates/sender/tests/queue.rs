@@ -6,10 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use exeunt_core::ruma::server_name;
-use exeunt_sender::{SendError, Transport};
-use exeunt_store::records::{OutboxItem, Verdict};
+use exeunt_core::ruma::{RoomId, server_name};
+use exeunt_sender::{
+    LONG_OUTAGE_MS, MAX_MISSED_PER_ROOM, MAX_SET_ASIDE, MAX_WHY_BYTES, SendError, Transport,
+    set_aside,
+};
+use exeunt_store::records::{EventRecord, OutboxItem, Verdict};
+use exeunt_store::tables::{Events, JoinedServers};
 use exeunt_store::{Batch, Store};
+use serde_json::{json, value::RawValue};
 use support::*;
 
 #[tokio::test(start_paused = true)]
@@ -202,6 +207,10 @@ async fn a_poison_event_is_isolated() {
     assert_eq!(fake.pdus_taken(), good, "all but the poison, in order, once");
     let edus: Vec<_> = fake.sent().into_iter().filter(|s| s.taken).flat_map(|s| s.edus).collect();
     assert_eq!(edus, (0..70).collect::<Vec<_>>());
+    let aside = set_aside(&store, Some(&peer())).await.unwrap();
+    let ids: Vec<_> = aside.iter().filter_map(|(_, row)| row.event_id.clone()).collect();
+    assert_eq!(ids, poison);
+    assert!(aside.iter().all(|(_, row)| row.why.contains("M_BAD_JSON") && row.at > 0));
     let sent = fake.sent();
     assert!(sent.len() < 60, "{} transactions", sent.len());
     assert!(sent.iter().all(|s| s.at < Duration::from_secs(1)), "nobody waits");
@@ -237,6 +246,99 @@ async fn an_error_for_one_event_counts_as_delivered() {
     let running = Running::start(&store, &fake);
     running.idle(&store).await;
     assert_eq!(fake.sent().len(), 1);
+    let aside = set_aside(&store, None).await.unwrap();
+    assert_eq!(aside.len(), 1);
+    let ((server, _), row) = &aside[0];
+    assert_eq!((server, row.event_id.as_ref()), (&peer(), Some(&event_id(0))));
+    assert_eq!(row.why, "M_FORBIDDEN");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_set_aside_is_bounded() {
+    let store = Store::memory();
+    let count = MAX_SET_ASIDE as u64 + 120;
+    for n in 0..count {
+        queue_pdu(&store, &peer(), n).await;
+    }
+    let words = "no ".repeat(1000);
+    let all: Vec<_> = (0..count).map(|n| (n, Err(&*words))).collect();
+    let reply = answer(&all);
+    let fake = Fake::new(move |_| Reply::Answer(reply.clone()));
+    let running = Running::start(&store, &fake);
+    running.idle(&store).await;
+    let aside = set_aside(&store, Some(&peer())).await.unwrap();
+    let ids: Vec<_> = aside.iter().filter_map(|(_, row)| row.event_id.clone()).collect();
+    assert_eq!(ids, event_ids(120..count));
+    assert!(aside.iter().all(|(_, row)| row.why.len() == MAX_WHY_BYTES));
+}
+
+/// Queues an event of a room with this JSON.
+async fn queue_json(store: &Store, n: u64, room: &str, json: serde_json::Value) {
+    let record = EventRecord {
+        json: RawValue::from_string(json.to_string()).unwrap(),
+        room_id: RoomId::parse(room).unwrap(),
+        room_version: "12".to_owned(),
+        verdict: Verdict::Accepted,
+        generation: 0,
+        states: None,
+        order: None,
+        redacted_because: None,
+        received_from: None,
+    };
+    let mut batch = Batch::default();
+    batch.put::<Events>(&event_id(n), &record);
+    queue_item(store, &peer(), OutboxItem::Pdu(event_id(n)), batch).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_long_outage_the_first_and_the_newest_are_sent() {
+    let store = Store::memory();
+    let missed = MAX_MISSED_PER_ROOM as u64;
+    let message = |n: u64| json!({ "n": n, "type": "m.room.message" });
+    let member = |n: u64, user: &str| json!({ "n": n, "type": "m.room.member", "state_key": user });
+    let (busy, quiet, left) = ("!busy:example.org", "!quiet:example.org", "!left:example.org");
+    let mut batch = Batch::default();
+    for room in [busy, quiet] {
+        batch.put::<JoinedServers>(&(RoomId::parse(room).unwrap(), origin()), &1);
+    }
+    store.commit(batch).await.unwrap();
+    for n in 0..missed + 300 {
+        queue_json(&store, n, busy, message(n)).await;
+    }
+    // A withdrawn invite in the midst of it, which nobody else will tell.
+    queue_json(&store, 1000, busy, member(1000, "@bob:peer.org")).await;
+    for n in missed + 300..missed + 400 {
+        queue_json(&store, n, busy, message(n)).await;
+    }
+    queue_json(&store, 1001, quiet, message(1001)).await;
+    queue_json(&store, 1002, left, message(1002)).await;
+    queue_json(&store, 1003, left, member(1003, "@alice:example.org")).await;
+    let typing = json!({ "edu_type": "m.typing", "content": { "n": 1 } });
+    let typing = OutboxItem::Edu(typing.as_object().unwrap().clone());
+    queue_item(&store, &peer(), typing, Batch::default()).await;
+    let keys = json!({ "edu_type": "m.direct_to_device", "content": { "n": 2 } });
+    let keys = OutboxItem::Edu(keys.as_object().unwrap().clone());
+    queue_item(&store, &peer(), keys, Batch::default()).await;
+
+    let up = Arc::new(AtomicBool::new(false));
+    let is_up = Arc::clone(&up);
+    let fake = Fake::new(move |_| match is_up.load(Ordering::SeqCst) {
+        true => Reply::Take,
+        false => Reply::Fail(Fake::unreachable()),
+    });
+    let running = Running::start(&store, &fake);
+    tokio::time::sleep(Duration::from_millis(LONG_OUTAGE_MS / 2)).await;
+    assert_eq!(queued(&store) as u64, missed + 400 + 6, "nothing is lost to a short outage");
+    tokio::time::sleep(Duration::from_millis(LONG_OUTAGE_MS)).await;
+    up.store(true, Ordering::SeqCst);
+    running.idle(&store).await;
+
+    let under_way = 50;
+    let mut expected = event_ids(0..missed + under_way);
+    expected.extend([1000, missed + 399, 1001, 1003].map(event_id));
+    assert_eq!(fake.pdus_taken(), expected);
+    let edus = fake.sent().into_iter().filter(|s| s.taken).flat_map(|s| s.edus);
+    assert_eq!(edus.collect::<Vec<_>>(), [2]);
 }
 
 #[tokio::test(start_paused = true)]
