@@ -12,7 +12,7 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 /// Client-server API, in the order of its chapters.
 #[rustfmt::skip]
-const PLANNED: [(Method, &str); 114] = [
+const PLANNED: [(Method, &str); 113] = [
     (Method::GET, "/.well-known/matrix/support"),
     (Method::GET, "/.well-known/matrix/policy_server"),
     (Method::POST, "/_matrix/client/v1/login/get_token"),
@@ -23,7 +23,6 @@ const PLANNED: [(Method, &str); 114] = [
     (Method::POST, "/_matrix/client/v3/register/email/requestToken"),
     (Method::POST, "/_matrix/client/v3/register/msisdn/requestToken"),
     (Method::GET, "/_matrix/client/v1/register/m.login.registration_token/validity"),
-    (Method::POST, "/_matrix/client/v3/account/deactivate"),
     (Method::POST, "/_matrix/client/v3/account/password"),
     (Method::POST, "/_matrix/client/v3/account/password/email/requestToken"),
     (Method::POST, "/_matrix/client/v3/account/password/msisdn/requestToken"),

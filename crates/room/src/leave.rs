@@ -70,13 +70,13 @@ impl Rooms {
                 }
             }
             LeavePlan::Handshake { pending, .. } => {
-                self.leave_out_of_band(pending, reason.clone(), true).await?;
+                self.leave_out_of_band(pending, reason.clone(), Some(FIRST_ATTEMPT_MS)).await?;
                 drop(guard);
                 self.deliver_within_deadline(user, room_id).await;
                 Ok(())
             }
             LeavePlan::OutOfBand => match view.pending {
-                Some(pending) => self.leave_out_of_band(&pending, reason, false).await,
+                Some(pending) => self.leave_out_of_band(&pending, reason, None).await,
                 None => self.leave_relic(user, room_id).await,
             },
             LeavePlan::AlreadyLeft => Ok(()),
@@ -125,10 +125,10 @@ impl Rooms {
         }
         tracing::error!(%user, %room_id, %error, "a damaged room is left by force");
         let Some(pending) = self.as_pending(user, &room_id).await? else { return Err(error) };
-        let deliver = !pending.candidates.is_empty();
-        self.leave_out_of_band(&pending, reason, deliver).await?;
+        let tell = (!pending.candidates.is_empty()).then_some(FIRST_ATTEMPT_MS);
+        self.leave_out_of_band(&pending, reason, tell).await?;
         drop(guard);
-        if deliver {
+        if tell.is_some() {
             self.deliver_within_deadline(user, &room_id).await;
         }
         Ok(())

@@ -25,7 +25,9 @@ mod append;
 mod change;
 mod collapse;
 pub mod create;
+mod depart_all;
 mod directory;
+pub mod farewell;
 mod fetch;
 mod fetch_limits;
 mod history;
@@ -40,6 +42,7 @@ mod profile;
 mod public_rooms;
 mod redactions;
 mod resolution;
+pub mod triage;
 mod upgrade;
 
 use std::{sync::Arc, time::Duration};
@@ -50,6 +53,7 @@ use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
 
 pub use append::{ClientTransaction, Intent};
 pub use create::{NewRoom, Preset};
+pub use depart_all::LEAVES_AT_ONCE;
 pub use error::RoomError;
 pub use exeunt_membership::InboundError;
 pub use join::clear_unfinished_joins;
@@ -116,6 +120,8 @@ struct Inner {
     collapses: collapse::Collapses,
     /// Held by the attempt at a departure: one at a time.
     departing: locks::Locks<(OwnedUserId, OwnedRoomId)>,
+    /// Held by the departure of a user from everywhere.
+    jobs: locks::Locks<OwnedUserId>,
     /// Held by the fetch of a room's history.
     histories: locks::Locks<OwnedRoomId>,
     /// Held from the check that an alias is free to its commit.
@@ -156,6 +162,7 @@ impl Rooms {
                 inbound: inbound::Queue::default(),
                 collapses: collapse::Collapses::default(),
                 departing: locks::Locks::default(),
+                jobs: locks::Locks::default(),
                 histories: locks::Locks::default(),
                 alias_lock: tokio::sync::Mutex::default(),
             }),

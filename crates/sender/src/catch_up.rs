@@ -23,7 +23,8 @@ const MOMENTARY: [&str; 2] = ["m.typing", "m.presence"];
 /// Takes what is too much out of the queue of a server. What is `under_way` stays.
 ///
 /// Never taken: member events of users of that server, for nobody else will tell it of a withdrawn
-/// invite. Of rooms that we have left only member events stay: our own last leaves among them.
+/// invite; and events of rooms that we have left. Our last leave is among those and follows the
+/// others, which nobody could ask us for any more. There will be no more of them.
 pub(crate) async fn trim(
     store: &Store,
     server: &OwnedServerName,
@@ -93,14 +94,8 @@ fn superfluous(
                 rooms.entry(room).or_insert(Missed { resident, ..Missed::default() })
             }
         };
-        if !missed.resident {
-            if brief.kind != "m.room.member" {
-                drop.push(position);
-            }
-            continue;
-        }
         missed.count += 1;
-        if missed.count > MAX_MISSED_PER_ROOM {
+        if missed.resident && missed.count > MAX_MISSED_PER_ROOM {
             drop.extend(missed.newest.replace(position));
         }
     }

@@ -24,7 +24,7 @@ pub use departures::{
     STUCK_AFTER_MS,
 };
 pub use sender::{MAX_SENDING, Options, Sender};
-pub use set_aside::{MAX_SET_ASIDE, MAX_WHY_BYTES, set_aside};
+pub use set_aside::{MAX_SET_ASIDE, MAX_WHY_BYTES};
 pub use transaction::{MAX_EDUS, MAX_PDUS};
 pub use transport::{SendError, TransactionAnswer, Transport};
 

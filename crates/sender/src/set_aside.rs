@@ -1,7 +1,7 @@
 //! What a server would not have: taken out of its queue and kept with the server's words, for an
 //! admin to see (pains G3, "poison").
 
-use exeunt_core::ruma::{OwnedServerName, ServerName};
+use exeunt_core::ruma::OwnedServerName;
 use exeunt_store::records::SetAsideRecord;
 use exeunt_store::tables::SetAside;
 use exeunt_store::{Batch, Reader, Store, StoreError};
@@ -10,20 +10,6 @@ use exeunt_store::{Batch, Reader, Store, StoreError};
 pub const MAX_SET_ASIDE: usize = 100;
 /// Longest text of a server that is kept.
 pub const MAX_WHY_BYTES: usize = 512;
-
-/// What was set aside: of one server, or of all.
-pub async fn set_aside(
-    store: &Store,
-    server: Option<&ServerName>,
-) -> Result<Vec<((OwnedServerName, u64), SetAsideRecord)>, StoreError> {
-    let server = server.map(ToOwned::to_owned);
-    store
-        .read(move |r| match server {
-            Some(server) => r.scan::<SetAside>(server).collect(),
-            None => r.scan::<SetAside>(()).collect(),
-        })
-        .await
-}
 
 /// Adds rows for a server, and takes as many of the oldest as are too many then.
 pub(crate) async fn put(

@@ -156,6 +156,14 @@ impl Services {
         );
         departures.start(Arc::new(Runner(rooms.clone())));
         rooms.start_inbound();
+        let jobs = rooms.clone();
+        tokio::spawn(async move {
+            match jobs.resume_jobs().await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "going on with departures from everywhere"),
+                Err(error) => tracing::error!(%error, "cannot go on with departures"),
+            }
+        });
 
         let fed_options = exeunt_fed_api::Options {
             server_version: env!("CARGO_PKG_VERSION").to_owned(),

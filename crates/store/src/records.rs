@@ -201,7 +201,7 @@ pub struct DepartureJobRecord {
     /// Milliseconds since the epoch.
     pub started_at: u64,
     pub finished_at: Option<u64>,
-    /// Rooms to leave, as far as is known.
+    /// Rooms, invites and knocks, as far as they are known.
     pub total: u64,
     pub done: u64,
     /// How each one ended.
@@ -219,6 +219,8 @@ pub struct DepartureResult {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "is", content = "why")]
 pub enum DepartureEnd {
+    /// Not yet.
+    Waiting,
     /// The leave is in our graph, or a server of the room has it, or there is nobody to tell.
     Left,
     /// The user is out here; the leave waits for a server of the room.

@@ -2,8 +2,8 @@
 
 use exeunt_core::ruma::{DeviceId, OwnedUserId, UserId};
 use exeunt_store::Batch;
-use exeunt_store::records::{AccountRecord, ProfileRecord};
-use exeunt_store::tables::{Accounts, Profiles};
+use exeunt_store::records::{AccountRecord, DepartureJobRecord, ProfileRecord};
+use exeunt_store::tables::{Accounts, DepartureJobs, Profiles};
 
 use crate::error::bounded;
 use crate::profile::MAX_DISPLAYNAME;
@@ -140,6 +140,8 @@ impl Users {
     }
 
     /// Closes an account for good: no password, devices, tokens or profile. The id stays taken.
+    /// The job that takes the user out of every room is noted in the same batch; whoever has the
+    /// rooms starts it, now or after the next start.
     pub async fn deactivate(&self, user: &UserId) -> Result<(), UsersError> {
         let _guard = self.lock(user).await;
         let mut account = self.account_record(user).await?.ok_or(UsersError::UnknownUser)?;
@@ -148,6 +150,8 @@ impl Users {
         let mut batch = Batch::default();
         batch.put::<Accounts>(&user.to_owned(), &account);
         batch.delete::<Profiles>(&user.to_owned());
+        let job = DepartureJobRecord { started_at: self.now(), ..DepartureJobRecord::default() };
+        batch.put::<DepartureJobs>(&user.to_owned(), &job);
         self.drop_devices(user, None, &mut batch).await?;
         self.inner.store.commit(batch).await?;
         self.forget_sessions(user, |_| true);

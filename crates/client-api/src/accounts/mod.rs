@@ -1,5 +1,6 @@
 //! Accounts: registering, logging in and out, devices.
 
+mod deactivate;
 mod devices;
 mod login;
 mod register;
@@ -18,7 +19,8 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     let routes = shared_secret::routes(routes);
     let routes = login::routes(routes);
     let routes = session::routes(routes);
-    devices::routes(routes)
+    let routes = devices::routes(routes);
+    deactivate::routes(routes)
 }
 
 /// The answer to a registration or login.

@@ -1,5 +1,6 @@
 //! What administrators see and do: `/_exeunt/admin/v1`, for accounts with the admin flag.
 
+mod jobs;
 mod reports;
 
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use crate::{ClientApi, users_error};
 
 pub(super) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    let families = [reports::routes];
+    let families = [reports::routes, jobs::routes];
     families.into_iter().fold(AdminRoutes(routes), |routes, family| family(routes)).0
 }
 

@@ -2,6 +2,7 @@
 
 use exeunt_http::{MatrixError, Method, RawCall};
 use exeunt_room::reports::{self, MAX_ROWS, SignatureQuery, TimelineQuery};
+use ruma::OwnedServerName;
 use serde_json::{Value, json};
 
 use super::AdminRoutes;
@@ -17,6 +18,7 @@ pub(super) fn routes(routes: AdminRoutes) -> AdminRoutes {
         .on(Method::GET, "/_exeunt/admin/v1/departures", departures)
         .on(Method::GET, "/_exeunt/admin/v1/invites", invites)
         .on(Method::GET, "/_exeunt/admin/v1/signatures", signatures)
+        .on(Method::GET, "/_exeunt/admin/v1/set_aside", set_aside)
 }
 
 /// `GET rooms/{roomId}/timeline?user_id=&from=&limit=`
@@ -59,6 +61,13 @@ async fn signatures(api: ClientApi, call: RawCall) -> Result<Value, MatrixError>
     };
     let page = api.rooms.report(move |reader| reports::signatures(reader, &query)).await;
     Ok(json!(page.map_err(room_error)?))
+}
+
+/// `GET set_aside?server=`: what other servers would not have of us.
+async fn set_aside(api: ClientApi, call: RawCall) -> Result<Value, MatrixError> {
+    let server: Option<OwnedServerName> = parameter(&call, "server")?;
+    let rows = api.rooms.report(move |reader| reports::set_aside(reader, server.as_deref())).await;
+    Ok(json!({ "rows": rows.map_err(room_error)? }))
 }
 
 struct Number(u64);

@@ -4,6 +4,7 @@ mod accounts;
 mod admin;
 mod common;
 mod create;
+mod deactivate;
 mod directory;
 mod discovery;
 mod filter;

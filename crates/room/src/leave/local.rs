@@ -10,21 +10,20 @@ use exeunt_store::{
 };
 use ruma::{OwnedServerName, RoomId, UserId};
 
-use super::FIRST_ATTEMPT_MS;
 use crate::{
     RoomError, Rooms,
     change::{journal, membership_record, put_log, put_membership},
 };
 
 impl Rooms {
-    /// Makes the user's leave durable here and, with `deliver`, queues the departure in the same
-    /// batch. The leave event that clients see is never sent anywhere: the one for the room is
+    /// Makes the user's leave durable here and, with `tell`, queues the departure in the same
+    /// batch: the outbox steps in after so many milliseconds. The leave event that clients see is never sent anywhere: the one for the room is
     /// built when a server of the room gives it a place in the graph.
     pub(crate) async fn leave_out_of_band(
         &self,
         pending: &PendingMembership,
         reason: Option<String>,
-        deliver: bool,
+        tell: Option<u64>,
     ) -> Result<(), RoomError> {
         let now = self.now();
         let PendingMembership { user_id, room_id, .. } = pending;
@@ -35,13 +34,13 @@ impl Rooms {
         let peer = None;
         journal(&mut batch, "out-of-band leave", leave.event_id(), peer, now);
         put_log(&mut batch, room_id, user_id, log_line(&leave, "out-of-band", None, now));
-        if deliver {
+        if let Some(outbox_after) = tell {
             let departure = DepartureRecord {
                 pending: pending.clone(),
                 reason,
                 departed_at: now,
                 attempts: 0,
-                retry_at: now + FIRST_ATTEMPT_MS,
+                retry_at: now + outbox_after,
                 last: Vec::new(),
                 candidates: candidates(pending, self.server_name()),
                 refused_since: None,

@@ -3,6 +3,7 @@
 
 mod departures;
 mod invites;
+mod set_aside;
 mod signatures;
 mod timeline;
 
@@ -11,6 +12,7 @@ use ruma::OwnedServerName;
 
 pub use departures::{Departure, departures};
 pub use invites::{Invite, invites};
+pub use set_aside::{SetAside, set_aside};
 pub use signatures::{Signature, SignatureQuery, signatures};
 pub use timeline::{TimelineEntry, TimelineQuery, timeline};
 

@@ -12,8 +12,8 @@ use exeunt_core::ruma::{
 use exeunt_sender::{
     Backoff, Clock, Jitter, Options, SendError, Sender, TransactionAnswer, Transport,
 };
-use exeunt_store::records::{DestinationRecord, EventRecord, OutboxItem, Verdict};
-use exeunt_store::tables::{Destinations, Events, Outbox};
+use exeunt_store::records::{DestinationRecord, EventRecord, OutboxItem, SetAsideRecord, Verdict};
+use exeunt_store::tables::{Destinations, Events, Outbox, SetAside};
 use exeunt_store::{Batch, Store};
 use serde_json::{Value, json, value::RawValue};
 use tokio::sync::watch;
@@ -185,6 +185,11 @@ pub fn queued(store: &Store) -> usize {
 
 pub fn destination(store: &Store, server: &OwnedServerName) -> DestinationRecord {
     store.reader().get::<Destinations>(server).unwrap().unwrap_or_default()
+}
+
+/// What was set aside, of all servers.
+pub fn set_aside(store: &Store) -> Vec<((OwnedServerName, u64), SetAsideRecord)> {
+    store.reader().scan::<SetAside>(()).collect().unwrap()
 }
 
 /// A sender that can be killed.
