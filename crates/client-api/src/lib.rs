@@ -9,6 +9,7 @@ mod directory;
 mod discovery;
 mod error;
 mod filter;
+mod knock;
 mod membership;
 mod planned;
 mod profile;
@@ -36,6 +37,7 @@ pub fn routes(state: ClientApi) -> Routes<ClientApi> {
     let routes = create::routes(routes);
     let routes = upgrade::routes(routes);
     let routes = membership::routes(routes);
+    let routes = knock::routes(routes);
     let routes = send::routes(routes);
     let routes = directory::routes(routes);
     let routes = public_rooms::routes(routes);

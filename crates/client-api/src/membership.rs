@@ -95,7 +95,7 @@ async fn join_any(api: ClientApi, session: Session, call: RawCall) -> Result<Rep
 }
 
 /// The servers that the client names: `via`, or the older `server_name`.
-fn via(call: &RawCall) -> Result<Vec<OwnedServerName>, MatrixError> {
+pub(crate) fn via(call: &RawCall) -> Result<Vec<OwnedServerName>, MatrixError> {
     let mut names = call.head.query_all("via");
     if names.is_empty() {
         names = call.head.query_all("server_name");
@@ -108,7 +108,7 @@ fn via(call: &RawCall) -> Result<Vec<OwnedServerName>, MatrixError> {
 }
 
 /// The room of an alias. The servers that go with it are asked after those the client names.
-async fn by_alias(
+pub(crate) async fn by_alias(
     api: &ClientApi,
     alias: &RoomAliasId,
     mut via: Vec<OwnedServerName>,
@@ -187,7 +187,7 @@ async fn joined_rooms(
     Ok(joined_rooms::Response::new(rooms))
 }
 
-fn with_reason(mut content: Object, reason: Option<String>) -> Object {
+pub(crate) fn with_reason(mut content: Object, reason: Option<String>) -> Object {
     if let Some(reason) = reason {
         content.insert("reason".into(), reason.into());
     }

@@ -35,7 +35,6 @@ const PLANNED: [(Method, &str); 113] = [
     (Method::POST, "/_matrix/client/v3/account/3pid/email/requestToken"),
     (Method::POST, "/_matrix/client/v3/account/3pid/msisdn/requestToken"),
     (Method::POST, "/_matrix/client/v3/rooms/{room_id}/forget"),
-    (Method::POST, "/_matrix/client/v3/knock/{room_id_or_alias}"),
     (Method::GET, "/_matrix/client/v1/rooms/{room_id}/timestamp_to_event"),
     (Method::GET, "/_matrix/client/v3/rooms/{room_id}/initialSync"),
     (Method::GET, "/_matrix/client/v3/events"),

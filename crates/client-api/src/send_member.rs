@@ -34,6 +34,10 @@ pub(crate) async fn put(
             let content = with_profile(api, target, content).await?;
             rooms.invite(sender, target, room_id, content).await.map_err(room_error)?;
         }
+        "knock" if own => {
+            let content = with_profile(api, target, content).await?;
+            rooms.knock(sender, room_id, &[], content).await.map_err(room_error)?;
+        }
         "leave" if own => rooms.leave(sender, room_id, reason).await.map_err(room_error)?,
         "leave" => {
             let event = match current(api, room_id, target).await? {

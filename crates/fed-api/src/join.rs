@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Callers that name no room version know this one (server-server API, "make_join").
-const DEFAULT_VERSION: &str = "1";
+pub(crate) const DEFAULT_VERSION: &str = "1";
 
 pub fn routes(routes: FedRoutes) -> FedRoutes {
     routes

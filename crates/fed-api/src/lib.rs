@@ -10,6 +10,7 @@ mod history;
 mod invite;
 mod join;
 mod keys;
+mod knock;
 mod leave;
 mod query;
 mod route;
@@ -68,6 +69,7 @@ pub fn routes(state: FedApi) -> Routes<FedApi> {
         well_known::routes,
         send::routes,
         join::routes,
+        knock::routes,
         leave::routes,
         invite::routes,
         event::routes,

@@ -38,6 +38,18 @@ pub fn join_draft(
     member_draft(position.position, room_id, user_id, Membership::Join, content, now_ms)
 }
 
+/// A knock of `user_id` at `position`; `content` holds the profile and the reason.
+pub fn knock_draft(
+    position: GraphPosition,
+    room_id: OwnedRoomId,
+    user_id: OwnedUserId,
+    mut content: Object,
+    now_ms: u64,
+) -> Draft {
+    content.remove("join_authorised_via_users_server");
+    member_draft(position, room_id, user_id, Membership::Knock, content, now_ms)
+}
+
 fn member_draft(
     position: GraphPosition,
     room_id: OwnedRoomId,

@@ -1,4 +1,4 @@
-//! Planners, handshake state machines and inbound checks for join, invite, leave and reject.
+//! Planners, handshake state machines and inbound checks for join, knock, invite, leave and reject.
 //!
 //! Pure: nothing here does I/O, reads a clock or draws randomness. A handshake is one type per
 //! awaited message; a step consumes it and says what to send next. Of what a peer sends, only a
@@ -8,6 +8,7 @@ pub mod candidates;
 pub mod drafts;
 pub mod inbound;
 pub mod join;
+pub mod knock;
 pub mod leave;
 pub mod plan;
 pub mod remote;
@@ -15,12 +16,13 @@ pub mod rescission;
 pub mod template;
 
 pub use candidates::{MAX_CANDIDATES, candidates};
-pub use drafts::{MAX_REASON_BYTES, join_draft, leave_draft};
+pub use drafts::{MAX_REASON_BYTES, join_draft, knock_draft, leave_draft};
 pub use exeunt_core::PendingMembership;
 pub use inbound::{
     InboundError, check_invite, check_send_join, check_send_knock, check_send_leave,
 };
 pub use join::{AfterMakeJoin, AfterSendJoin, Join, MakeJoin, SendJoin};
+pub use knock::{AfterMakeKnock, AfterSendKnock, Knock, MakeKnock, SendKnock};
 pub use leave::{AfterMakeLeave, AfterSendLeave, Departure, MakeLeave, SendLeave};
 pub use plan::{LeavePlan, LeaveView, Membership, plan_leave};
 pub use remote::{

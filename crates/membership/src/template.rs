@@ -1,4 +1,4 @@
-//! Templates of make_leave and make_join: checked, then discarded.
+//! Templates of make_leave, make_knock and make_join: checked, then discarded.
 //!
 //! A server that signs what it is handed is a signing oracle (CVE-2026-24471). A template must say
 //! exactly what we asked for; even then only the event's place in the graph survives the check.

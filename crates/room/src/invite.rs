@@ -112,13 +112,16 @@ impl Rooms {
     }
 }
 
-/// The state that an invited (or knocking) user sees: the events of [`INVITE_STATE`] and the
-/// inviter's membership.
+/// The state that an invited user sees: the events of [`INVITE_STATE`] and the inviter's
+/// membership.
 pub fn invite_state(graph: &Graph<'_>, sender: &UserId) -> Result<Vec<Pdu>, RoomError> {
-    let mut state = Vec::new();
-    for kind in INVITE_STATE {
-        state.extend(graph.current(kind, "")?);
-    }
+    let mut state = knock_state(graph)?;
     state.extend(graph.current("m.room.member", sender.as_str())?);
     Ok(state)
+}
+
+/// The state that a knocking user sees: the events of [`INVITE_STATE`].
+pub fn knock_state(graph: &Graph<'_>) -> Result<Vec<Pdu>, RoomError> {
+    let events = INVITE_STATE.iter().filter_map(|kind| graph.current(kind, "").transpose());
+    events.collect()
 }

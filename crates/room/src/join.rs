@@ -98,7 +98,7 @@ impl Rooms {
             .await
     }
 
-    fn join_candidates(
+    pub(crate) fn join_candidates(
         &self,
         room_id: &RoomId,
         via: &[OwnedServerName],
@@ -176,7 +176,7 @@ impl Rooms {
 }
 
 /// Refuses what no event can hold before another server is asked, which would have the blame.
-fn check_content(content: &Object) -> Result<(), FormatError> {
+pub(crate) fn check_content(content: &Object) -> Result<(), FormatError> {
     canonical::check_object(content)?;
     match canonical::encode(content).len() {
         size if size > MAX_PDU_BYTES => Err(FormatError::TooLarge(size)),

@@ -34,6 +34,7 @@ mod history;
 mod ingest;
 pub mod invite;
 mod join;
+mod knock;
 pub mod leave;
 mod moderation;
 mod outliers;

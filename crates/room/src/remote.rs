@@ -90,9 +90,9 @@ pub struct ServerKeys {
 /// A request to another server.
 #[derive(Debug, Clone, Copy)]
 pub enum Call<'a> {
-    /// `make_join`, `make_leave`.
+    /// `make_join`, `make_knock`, `make_leave`.
     Make(&'a MakeRequest),
-    /// `send_join`, `send_leave`.
+    /// `send_join`, `send_knock`, `send_leave`.
     Send(&'a SendRequest),
     Invite {
         event: &'a Pdu,

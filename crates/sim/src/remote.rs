@@ -138,10 +138,12 @@ fn endpoint(call: &Call<'_>) -> &'static str {
     match call {
         Call::Make(request) => match request.membership {
             Membership::Join => "make_join",
+            Membership::Knock => "make_knock",
             _ => "make_leave",
         },
         Call::Send(request) => match request.membership {
             Membership::Join => "send_join",
+            Membership::Knock => "send_knock",
             _ => "send_leave",
         },
         Call::Invite { .. } => "invite",
@@ -164,6 +166,7 @@ async fn serve(rooms: &Rooms, origin: &ServerName, call: Call<'_>) -> Result<Val
             let versions: Vec<_> = request.versions.iter().map(ToString::to_string).collect();
             match request.membership {
                 Membership::Join => rooms.make_join(&entry, &request.user_id, &versions).await,
+                Membership::Knock => rooms.make_knock(&entry, &request.user_id, &versions).await,
                 Membership::Leave => rooms.make_leave(&entry, &request.user_id).await,
                 _ => Err(unknown()),
             }
@@ -177,6 +180,8 @@ async fn serve(rooms: &Rooms, origin: &ServerName, call: Call<'_>) -> Result<Val
                     rooms.send_leave(&entry, id, body).await?;
                     json!({})
                 }
+                // There is one version, and it wraps nothing.
+                Membership::Knock => return rooms.send_knock(&entry, id, body).await,
                 _ => return Err(unknown()),
             };
             Ok(match request.api {

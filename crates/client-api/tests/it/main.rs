@@ -8,6 +8,7 @@ mod deactivate;
 mod directory;
 mod discovery;
 mod filter;
+mod knock;
 mod membership;
 mod profile;
 mod public_rooms;

@@ -30,6 +30,7 @@ async fn another_servers_refusal_is_never_a_logout() {
         ann.get("/directory/room/%23a:else.org").await.fails(expected, code);
         ann.post("/join/%23a:else.org", json!({})).await.fails(expected, code);
         ann.post("/join/!r:else.org", json!({})).await.fails(expected, code);
+        ann.post("/knock/!r:else.org", json!({})).await.fails(expected, code);
         ann.post(&invite, json!({ "user_id": "@bob:else.org" })).await.fails(expected, code);
     }
 }

@@ -20,10 +20,11 @@ fn argument(name: &str, room: &str) -> String {
 }
 
 /// The routes that the specification puts behind the ACL, as far as they are served.
-const PROTECTED: [&str; 13] = [
+const PROTECTED: [&str; 15] = [
     "GET /_matrix/federation/v1/backfill/",
     "GET /_matrix/federation/v1/event_auth/",
     "GET /_matrix/federation/v1/make_join/",
+    "GET /_matrix/federation/v1/make_knock/",
     "GET /_matrix/federation/v1/make_leave/",
     "GET /_matrix/federation/v1/state/",
     "GET /_matrix/federation/v1/state_ids/",
@@ -31,6 +32,7 @@ const PROTECTED: [&str; 13] = [
     "PUT /_matrix/federation/v1/invite/",
     "PUT /_matrix/federation/v1/send_join/",
     "PUT /_matrix/federation/v1/send_leave/",
+    "PUT /_matrix/federation/v1/send_knock/",
     "PUT /_matrix/federation/v2/invite/",
     "PUT /_matrix/federation/v2/send_join/",
     "PUT /_matrix/federation/v2/send_leave/",

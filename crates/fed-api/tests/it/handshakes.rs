@@ -55,6 +55,29 @@ async fn join_and_leave_in_both_versions() {
 }
 
 #[actix_web::test]
+async fn a_knock_by_its_one_version() {
+    let site = site().await;
+    let b = site.b();
+    let bob = b.user("bob");
+    let make = path(&site, "v1/make_knock", bob.as_str());
+    let with_version = format!("{make}?ver=7&ver=12");
+    site.get(b, &make).await.expect(400, "M_INCOMPATIBLE_ROOM_VERSION");
+    site.get(b, &with_version).await.expect(403, "M_FORBIDDEN");
+    let rule = json!({ "join_rule": "knock" });
+    site.a().set(&site.ann, &site.room, "m.room.join_rules", rule).await;
+    let template = site.get(b, &with_version).await.ok();
+    assert_eq!(template["event"]["content"]["membership"], "knock");
+    let knock = b.sign(member_draft(site.a(), &site.room, &bob, &bob, "knock"));
+    let send = path(&site, "v1/send_knock", knock.event_id().as_str());
+    let answer = site.put(b, &send, json!(knock.object())).await.ok();
+    assert_eq!(answer["knock_room_state"][0]["type"], "m.room.create");
+    assert!(answer["knock_room_state"][0]["signatures"].is_object());
+    let leave = b.sign(member_draft(site.a(), &site.room, &bob, &bob, "leave"));
+    let send = path(&site, "v1/send_knock", leave.event_id().as_str());
+    site.put(b, &send, json!(leave.object())).await.expect(400, "M_INVALID_PARAM");
+}
+
+#[actix_web::test]
 async fn a_handshake_about_an_unknown_room_is_404() {
     let site = site().await;
     let room = "%21nowhere%3Aa.example";

@@ -1,5 +1,5 @@
-//! Events that another server hands us for one of its users: the common part of send_join and
-//! send_leave.
+//! Events that another server hands us for one of its users: the common part of send_join,
+//! send_knock and send_leave.
 
 use exeunt_core::{CheckedPdu, Object, Pdu};
 use exeunt_membership::InboundError;

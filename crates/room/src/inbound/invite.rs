@@ -93,7 +93,7 @@ impl Rooms {
                 candidates: Vec::new(),
                 received_at: now,
             };
-            put_invite(&mut placement.batch, &signed, pending, now);
+            put_pending(&mut placement.batch, &signed, pending, now);
             placement.users.insert(user);
         }
         self.commit(&guard, placement).await?;
@@ -143,8 +143,13 @@ impl Rooms {
     }
 }
 
-/// The rows of a new invite. It replaces an older one, and ends a departure under way.
-fn put_invite(batch: &mut Batch, event: &CheckedPdu, pending: PendingMembership, now: u64) {
+/// The rows of a new invite or knock. It replaces an older one, and ends a departure under way.
+pub(crate) fn put_pending(
+    batch: &mut Batch,
+    event: &CheckedPdu,
+    pending: PendingMembership,
+    now: u64,
+) {
     let PendingMembership { user_id, room_id, .. } = &pending;
     put_membership(batch, user_id, room_id, membership_record(event));
     let from = pending.delivered_by.clone();
@@ -152,9 +157,9 @@ fn put_invite(batch: &mut Batch, event: &CheckedPdu, pending: PendingMembership,
     batch.put::<tables::Pending>(&(user_id.clone(), room_id.clone()), &pending);
 }
 
-/// What is usable of `invite_room_state`: within the limits, one entry per state key, and of each
+/// What is usable of `invite_room_state` or `knock_room_state`: within the limits, one entry per state key, and of each
 /// only what stripped state has. A bad entry never fails the invite.
-fn clean_state(state: &Value) -> Vec<Object> {
+pub(crate) fn clean_state(state: &Value) -> Vec<Object> {
     let mut out = Vec::new();
     let mut keys = BTreeSet::new();
     let mut bytes = 0;

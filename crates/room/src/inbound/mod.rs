@@ -13,12 +13,14 @@ mod handed;
 mod invite;
 mod keys;
 mod make_join;
+mod make_knock;
 mod make_leave;
 mod missing_events;
 mod queue;
 mod rest;
 mod restricted;
 mod send_join;
+mod send_knock;
 mod send_leave;
 mod state;
 mod template;
@@ -30,6 +32,7 @@ pub use auth_chain::MAX_AUTH_CHAIN;
 pub use backfill::{MAX_BACKFILL, MAX_BACKFILL_FROM};
 pub use gate::Admitted;
 pub use invite::{InboundInvite, MAX_INVITE_STATE_BYTES, MAX_INVITE_STATE_EVENTS};
+pub(crate) use invite::{clean_state, put_pending};
 pub use keys::KEY_VALIDITY_MS;
 pub use missing_events::{
     DEFAULT_MISSING_EVENTS, MAX_MISSING_EVENTS, MAX_MISSING_EVENTS_WALK, MissingEvents,

@@ -1,0 +1,211 @@
+//! Knocking: in our own graph where we reside in the room, by handshake where we do not.
+//!
+//! The server that took the knock is remembered: through it a retraction reaches the room, by the
+//! outbox of departures, and from it a refusal is believed.
+//!
+//! Specification: server-server API, "Knocking upon a room"; spec-map 4.8.
+
+use exeunt_core::{CheckedPdu, Object, PendingMembership, RoomVersion};
+use exeunt_membership::{
+    AfterMakeKnock, AfterSendKnock, Attempt, Knock, MAX_CANDIDATES, MakeKnock, RemoteFailure,
+};
+use exeunt_store::{Batch, records::DepartureRecord, tables};
+use ruma::{OwnedServerName, RoomId, UserId};
+use serde_json::Value;
+
+use crate::{
+    Call, Intent, RoomError, Rooms,
+    change::journal,
+    graph::{Graph, is_joined},
+    inbound::{clean_state, put_pending},
+    place::Placement,
+};
+
+/// What a knock meets here.
+struct View {
+    /// The version of the room, if we reside in it.
+    resident: Option<RoomVersion>,
+    /// The invite or the earlier knock that we hold.
+    pending: Option<PendingMembership>,
+}
+
+/// How the handshake with one server failed.
+struct Failed {
+    attempt: Attempt,
+    failure: RemoteFailure,
+    /// The knock that the server may have taken all the same.
+    perhaps_taken: Option<CheckedPdu>,
+}
+
+impl Rooms {
+    /// Knocks for a local user. `via` are servers that may help; `content` holds profile and
+    /// reason. Knocking again replaces the earlier knock.
+    pub async fn knock(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        mut content: Object,
+    ) -> Result<(), RoomError> {
+        content.insert("membership".into(), "knock".into());
+        let View { resident, pending } = self.knock_view(user, room_id).await?;
+        if let Some(version) = resident {
+            if !version.rules().authorization.knocking {
+                return Err(RoomError::Forbidden("The room is too old for knocking".into()));
+            }
+            let intent = Intent::state(user.to_owned(), "m.room.member", user.as_str(), content);
+            self.append(room_id, intent).await?;
+            return Ok(());
+        }
+        if pending.as_ref().is_some_and(|pending| pending.membership != "knock") {
+            return Err(RoomError::Forbidden("You are invited to the room already".into()));
+        }
+        crate::join::check_content(&content)?;
+        let knock = Knock {
+            room_id: room_id.to_owned(),
+            user_id: user.to_owned(),
+            room_version: pending.as_ref().and_then(|p| RoomVersion::parse(&p.room_version).ok()),
+            content,
+        };
+        let mut attempts = Vec::new();
+        let (mut refusal, mut perhaps) = (None, None);
+        for server in self.join_candidates(room_id, via, pending.as_ref()) {
+            match self.knock_through(&knock, &server).await {
+                Ok((event, room_state)) => {
+                    return self.knocked(event, &room_state, server, via).await;
+                }
+                Err(Failed { attempt, failure, perhaps_taken }) => {
+                    tracing::info!(%room_id, %server, outcome = attempt.outcome, "a knock failed");
+                    attempts.push(attempt);
+                    perhaps = perhaps_taken.map(|event| (event, server.clone())).or(perhaps);
+                    if matches!(failure, RemoteFailure::Refused { .. }) {
+                        refusal.get_or_insert((server, failure));
+                    }
+                }
+            }
+        }
+        if let Some((event, server)) = perhaps {
+            self.take_back(event, server).await?;
+        }
+        match refusal {
+            Some((server, error)) => Err(RoomError::Remote { server, error }),
+            None => Err(RoomError::NoServer(attempts)),
+        }
+    }
+
+    async fn knock_view(&self, user: &UserId, room_id: &RoomId) -> Result<View, RoomError> {
+        let key = (user.to_owned(), room_id.to_owned());
+        let ours = self.server_name().to_owned();
+        self.store()
+            .read(move |reader| {
+                let resident = match is_joined(reader, &key.1, &ours)? {
+                    true => Some(Graph::of(reader, &key.1)?.version),
+                    false => None,
+                };
+                Ok(View { resident, pending: reader.get::<tables::Pending>(&key)? })
+            })
+            .await
+    }
+
+    /// One handshake. Returns the knock that the room has, and the answer's room state.
+    async fn knock_through(
+        &self,
+        knock: &Knock,
+        server: &OwnedServerName,
+    ) -> Result<(CheckedPdu, Value), Failed> {
+        let (awaiting, request) = MakeKnock::new(knock.clone(), server.clone());
+        let answer = self.call(server, Call::Make(&request)).await;
+        let (awaiting, request) = match awaiting.on_answer(answer, self.signer(), self.now()) {
+            AfterMakeKnock::Send(awaiting, request) => (awaiting, request),
+            AfterMakeKnock::NextCandidate(attempt, failure) => {
+                return Err(Failed { attempt, failure, perhaps_taken: None });
+            }
+        };
+        match awaiting.on_answer(self.call(server, Call::Send(&request)).await) {
+            AfterSendKnock::Done { event, room_state, .. } => Ok((event, room_state)),
+            AfterSendKnock::Refused(attempt, failure) => {
+                Err(Failed { attempt, failure, perhaps_taken: None })
+            }
+            AfterSendKnock::Failed(event, attempt, failure) => {
+                Err(Failed { attempt, failure, perhaps_taken: Some(event) })
+            }
+        }
+    }
+
+    /// The room has the knock: shows it to the user. If we have come to reside in the room
+    /// meanwhile, the knock belongs into its graph.
+    async fn knocked(
+        &self,
+        event: CheckedPdu,
+        room_state: &Value,
+        server: OwnedServerName,
+        via: &[OwnedServerName],
+    ) -> Result<(), RoomError> {
+        let room_id = event.room_id().to_owned();
+        let guard = self.inner.locks.lock(&room_id).await;
+        let (mut batch, now) = (Batch::default(), self.now());
+        journal(&mut batch, "knock", event.event_id(), Some(&server), now);
+        let mut placement = Placement::only(batch);
+        let resident = self.knock_view(event.sender(), &room_id).await?.resident;
+        if resident.is_none() {
+            let state = clean_state(room_state);
+            let pending = pending_knock(&event, state, server.clone(), via.to_vec(), now);
+            placement.users.insert(pending.user_id.clone());
+            put_pending(&mut placement.batch, &event, pending, now);
+        }
+        self.commit(&guard, placement).await?;
+        drop(guard);
+        if resident.is_some() {
+            let events = vec![event.object().clone()];
+            self.receive_again(&server, &room_id, events).await?;
+        }
+        Ok(())
+    }
+
+    /// The client is told that the knock failed, but a server may have it: it is retracted, as
+    /// soon as that server can be reached. Not so an earlier knock, which stays.
+    async fn take_back(&self, event: CheckedPdu, server: OwnedServerName) -> Result<(), RoomError> {
+        let (room_id, user) = (event.room_id().to_owned(), event.sender().to_owned());
+        let guard = self.inner.locks.lock(&room_id).await;
+        let view = self.knock_view(&user, &room_id).await?;
+        if view.resident.is_some() || view.pending.is_some() {
+            return Ok(());
+        }
+        let (mut batch, now) = (Batch::default(), self.now());
+        journal(&mut batch, "knock", event.event_id(), Some(&server), now);
+        let departure = DepartureRecord {
+            pending: pending_knock(&event, Vec::new(), server, Vec::new(), now),
+            reason: None,
+            departed_at: now,
+            attempts: 0,
+            retry_at: now,
+            last: Vec::new(),
+        };
+        batch.put::<tables::Departures>(&(user, room_id), &departure);
+        self.commit(&guard, Placement::only(batch)).await?;
+        self.inner.wake.departure_queued();
+        Ok(())
+    }
+}
+
+fn pending_knock(
+    event: &CheckedPdu,
+    stripped_state: Vec<Object>,
+    server: OwnedServerName,
+    mut via: Vec<OwnedServerName>,
+    now: u64,
+) -> PendingMembership {
+    via.truncate(MAX_CANDIDATES);
+    PendingMembership {
+        user_id: event.sender().to_owned(),
+        room_id: event.room_id().to_owned(),
+        membership: "knock".into(),
+        room_version: event.version().as_str().into(),
+        event: event.object().clone(),
+        stripped_state,
+        sender: event.sender().to_owned(),
+        delivered_by: Some(server),
+        candidates: via,
+        received_at: now,
+    }
+}
