@@ -29,7 +29,9 @@ pub use remote::{
     Attempt, Class, MAX_OUTCOME_BYTES, MakeRequest, RemoteFailure, SendApi, SendRequest,
     all_definite,
 };
-pub use rescission::{Rescission, check_rescission};
+pub use rescission::{
+    Probed, Rescission, check_rescission, judge_probe, probe_request, probe_servers,
+};
 pub use template::{
     Expected, GraphPosition, JoinPosition, TemplateError, check_join_template, check_template,
 };

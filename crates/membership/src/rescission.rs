@@ -1,10 +1,16 @@
 //! Whether an event from outside takes back an invite or turns down a knock of one of our users.
 //!
-//! We do not reside in the room, so power levels cannot be checked:
-//! proof is that the event stands on the very invite, by its own inviter.
+//! We do not reside in the room, so power levels cannot be checked: proof is that the event stands
+//! on the very invite, by its own inviter. Where there is no proof, the inviter's server can be
+//! asked.
 
-use exeunt_core::ruma::OwnedEventId;
+use exeunt_core::ruma::{OwnedEventId, OwnedServerName, ServerName};
 use exeunt_core::{CheckedPdu, Pdu, PendingMembership, RoomVersion};
+use serde_json::Value;
+
+use crate::{
+    Departure, Expected, MakeLeave, MakeRequest, Membership, RemoteFailure, check_template,
+};
 
 /// What an event means for a pending invite or knock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,4 +48,45 @@ fn pending_event_id(pending: &PendingMembership) -> Option<OwnedEventId> {
     let version = RoomVersion::parse(&pending.room_version).ok()?;
     let event = Pdu::from_object(version, pending.event.clone()).ok()?;
     Some(event.event_id().to_owned())
+}
+
+/// What a probe says of an invite that somebody claims to be withdrawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probed {
+    /// The user could leave: the invite or knock stands.
+    Live,
+    /// The server that would know says that there is nothing to leave.
+    Gone,
+    /// No clear answer.
+    Unknown,
+}
+
+/// The servers whose word on a pending invite or knock counts: the inviter's, and the one that
+/// delivered the invite or took the knock.
+pub fn probe_servers(pending: &PendingMembership, ours: &ServerName) -> Vec<OwnedServerName> {
+    let mut servers = vec![pending.sender.server_name().to_owned()];
+    servers.extend(pending.delivered_by.clone());
+    servers.dedup();
+    servers.retain(|server| server != ours);
+    servers
+}
+
+/// The probe: a make_leave, whose template nobody signs.
+pub fn probe_request(pending: &PendingMembership, server: OwnedServerName) -> MakeRequest {
+    MakeLeave::new(Departure::of(pending, None), server).1
+}
+
+/// Reads the answer to a probe.
+pub fn judge_probe(pending: &PendingMembership, answer: &Result<Value, RemoteFailure>) -> Probed {
+    let expect = Expected {
+        room_id: &pending.room_id,
+        user_id: &pending.user_id,
+        membership: Membership::Leave,
+        room_version: RoomVersion::parse(&pending.room_version).ok(),
+    };
+    match answer {
+        Ok(template) if check_template(&expect, template).is_ok() => Probed::Live,
+        Err(failure) if failure.is_definite() => Probed::Gone,
+        Ok(_) | Err(_) => Probed::Unknown,
+    }
 }

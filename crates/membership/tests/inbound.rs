@@ -7,8 +7,9 @@ use exeunt_core::pdu::FormatError;
 use exeunt_core::ruma::{EventId, OwnedRoomId};
 use exeunt_core::{CheckedPdu, Pdu};
 use exeunt_membership::{
-    InboundError, Rescission, check_invite, check_rescission, check_send_join, check_send_knock,
-    check_send_leave,
+    InboundError, Membership, PendingMembership, Probed, RemoteFailure, Rescission, check_invite,
+    check_rescission, check_send_join, check_send_knock, check_send_leave, judge_probe,
+    probe_request, probe_servers,
 };
 use serde_json::json;
 
@@ -213,4 +214,34 @@ fn an_invite_that_cannot_be_read_any_more_is_not_withdrawn_by_guess() {
     let mut unknown_version = pending();
     unknown_version.room_version = "99".into();
     assert_eq!(check_rescission(&unknown_version, &event), Rescission::Unproven);
+}
+
+#[test]
+fn rs3_the_servers_that_would_know_are_asked() {
+    let ours = server(OURS);
+    assert_eq!(probe_servers(&pending(), &ours), [server(THEIRS)]);
+    let delivered = PendingMembership { delivered_by: Some(server("third.example")), ..pending() };
+    assert_eq!(probe_servers(&delivered, &ours), [server(THEIRS), server("third.example")]);
+    assert_eq!(probe_servers(&pending_knock(), &ours), [server("knocked.example")]);
+    let request = probe_request(&pending(), server(THEIRS));
+    assert_eq!((request.membership, request.user_id), (Membership::Leave, us()));
+
+    let judge = |answer| judge_probe(&pending(), &answer);
+    let refused = |status, errcode: &str| {
+        let (errcode, message) = (errcode.into(), "no".into());
+        Err(RemoteFailure::Refused { status, errcode, message })
+    };
+    assert_eq!(judge(Ok(template("leave"))), Probed::Live);
+    assert_eq!(judge(refused(403, "M_FORBIDDEN")), Probed::Gone);
+    assert_eq!(judge(refused(404, "M_NOT_FOUND")), Probed::Gone);
+    for unclear in [
+        Ok(json!({})),
+        Ok(template("join")),
+        refused(404, ""),
+        refused(404, "M_UNRECOGNIZED"),
+        refused(500, "M_UNKNOWN"),
+        Err(RemoteFailure::Unreachable("time-out".into())),
+    ] {
+        assert_eq!(judge(unclear), Probed::Unknown);
+    }
 }

@@ -118,6 +118,7 @@ struct Inner {
     joins: join::Joins,
     fetch_limits: fetch_limits::FetchLimits,
     inbound: inbound::Queue,
+    probes: inbound::Probes,
     collapses: collapse::Collapses,
     /// Held by the attempt at a departure: one at a time.
     departing: locks::Locks<(OwnedUserId, OwnedRoomId)>,
@@ -161,6 +162,7 @@ impl Rooms {
                 joins: join::Joins::default(),
                 fetch_limits: fetch_limits::FetchLimits::default(),
                 inbound: inbound::Queue::default(),
+                probes: inbound::Probes::default(),
                 collapses: collapse::Collapses::default(),
                 departing: locks::Locks::default(),
                 jobs: locks::Locks::default(),

@@ -164,6 +164,7 @@ impl Services {
                 Err(error) => tracing::error!(%error, "cannot go on with departures"),
             }
         });
+        rooms.start_probes();
 
         let fed_options = exeunt_fed_api::Options {
             server_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -140,6 +140,21 @@ pub struct MembershipLogRecord {
     pub at: u64,
 }
 
+/// Withdrawals of an invite that came before it, or that nothing proves.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct WithdrawalRecord {
+    /// Oldest first.
+    pub events: Vec<HeldWithdrawal>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeldWithdrawal {
+    /// The leave or ban, as it came.
+    pub event: Object,
+    /// Milliseconds since the epoch.
+    pub at: u64,
+}
+
 /// One use of the signing key on an event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SignatureRecord {

@@ -53,6 +53,8 @@ tables! {
     0x25 SigningJournal: u64 => SignatureRecord,
     /// Which servers took a membership event from us: (room, event, server).
     0x28 Deliveries: (OwnedRoomId, OwnedEventId, OwnedServerName) => DeliveryRecord,
+    /// Withdrawals of invites that cannot be acted on: (server that sent them, user, room).
+    0x26 Withdrawals: (OwnedServerName, OwnedUserId, OwnedRoomId) => WithdrawalRecord,
 
     /// What waits for a server, by stream position.
     0x30 Outbox: (OwnedServerName, u64) => OutboxItem,

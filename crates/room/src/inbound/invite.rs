@@ -14,6 +14,7 @@ use crate::{
     change::{journal, membership_record, put_log, put_membership},
     graph::{Graph, is_joined},
     leave::log_line,
+    locks::RoomGuard,
     place::Placement,
 };
 
@@ -72,29 +73,37 @@ impl Rooms {
             .ok_or_else(|| RoomError::InvalidParam("Not an invite of a user of ours".into()))?;
         let user = signed.target().map(ToOwned::to_owned);
         let user = user.ok_or_else(|| RoomError::InvalidParam("No user is invited".into()))?;
-        let guard = self.inner.locks.lock(entry.room_id()).await;
+        let now = self.now();
+        let pending = PendingMembership {
+            user_id: user.clone(),
+            room_id: entry.room_id().to_owned(),
+            membership: "invite".into(),
+            room_version: version.as_str().into(),
+            event: signed.object().clone(),
+            stripped_state: clean_state(&invite.invite_room_state),
+            sender: signed.sender().to_owned(),
+            delivered_by: Some(entry.origin().to_owned()),
+            candidates: Vec::new(),
+            received_at: now,
+        };
+        let (guard, withdrawn) = self.lock_knowing_withdrawals(entry, &pending).await?;
         let meets = self.meets(entry, &user, &signed).await?;
         if meets.resident.is_some_and(|known| !known.shares_events_with(version)) {
             return Err(RoomError::InvalidParam("The room has another version".into()));
         }
-        let (mut batch, now) = (Batch::default(), self.now());
+        let mut batch = Batch::default();
         journal(&mut batch, "invite", event_id, Some(entry.origin()), now);
         let mut placement = Placement::only(batch);
         if meets.resident.is_none() && !meets.seen {
-            let pending = PendingMembership {
-                user_id: user.clone(),
-                room_id: entry.room_id().to_owned(),
-                membership: "invite".into(),
-                room_version: version.as_str().into(),
-                event: signed.object().clone(),
-                stripped_state: clean_state(&invite.invite_room_state),
-                sender: signed.sender().to_owned(),
-                delivered_by: Some(entry.origin().to_owned()),
-                candidates: Vec::new(),
-                received_at: now,
-            };
-            put_pending(&mut placement.batch, &signed, pending, now);
-            placement.users.insert(user);
+            if withdrawn {
+                tracing::info!(%user, room_id = %entry.room_id(), "an invite came withdrawn");
+                let from = Some(entry.origin().to_owned());
+                let line = log_line(&signed, "handshake", from, now);
+                put_log(&mut placement.batch, entry.room_id(), &user, line);
+            } else {
+                put_pending(&mut placement.batch, &signed, pending, now);
+                placement.users.insert(user);
+            }
         }
         self.commit(&guard, placement).await?;
         Ok(signed)
@@ -116,6 +125,26 @@ impl Rooms {
             return Err(RoomError::InvalidParam("The content hash is wrong".into()));
         }
         Ok(event)
+    }
+
+    /// Takes the room's lock, knowing whether the invite was withdrawn before it came (row RS6).
+    /// What is to be known is read without the lock, and read again if it has changed.
+    async fn lock_knowing_withdrawals(
+        &self,
+        entry: &Admitted,
+        pending: &PendingMembership,
+    ) -> Result<(RoomGuard, bool), RoomError> {
+        let held = || self.held(entry.origin(), &pending.user_id, &pending.room_id);
+        let mut known = held().await?;
+        loop {
+            let withdrawn = self.withdrawal_among(&known, pending).await?.is_some();
+            let guard = self.inner.locks.lock(entry.room_id()).await;
+            let now_there = held().await?;
+            if now_there == known {
+                return Ok((guard, withdrawn));
+            }
+            known = now_there;
+        }
     }
 
     async fn meets(

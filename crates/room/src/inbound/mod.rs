@@ -6,6 +6,7 @@
 mod auth_chain;
 mod backfill;
 mod directory;
+mod doubt;
 mod event;
 mod event_auth;
 mod gate;
@@ -30,6 +31,11 @@ mod withdrawal;
 
 pub use auth_chain::MAX_AUTH_CHAIN;
 pub use backfill::{MAX_BACKFILL, MAX_BACKFILL_FROM};
+pub(crate) use doubt::Probes;
+pub use doubt::{
+    MAX_DOUBTS_PER_SERVER, MAX_PROBES, MAX_WITHDRAWAL_BYTES, MAX_WITHDRAWALS_PER_INVITE,
+    WITHDRAWAL_LIFE_MS,
+};
 pub use gate::Admitted;
 pub use invite::{InboundInvite, MAX_INVITE_STATE_BYTES, MAX_INVITE_STATE_EVENTS};
 pub(crate) use invite::{clean_state, put_pending};

@@ -143,7 +143,7 @@ impl Rooms {
                     };
                     (event_id, outcome)
                 }
-                None => match self.concerned(room_id, &object).await? {
+                None => match self.concerned_by(origin, room_id, &object).await? {
                     Some(concerned) => (
                         concerned.event_id(&object),
                         self.withdraw(origin, concerned, object.clone()).await.map(|()| true),

@@ -16,9 +16,9 @@ use crate::{
 
 /// A pending membership that an event of a transaction is about.
 pub(super) struct Concerned {
-    user: OwnedUserId,
-    pending: PendingMembership,
-    version: RoomVersion,
+    pub user: OwnedUserId,
+    pub pending: PendingMembership,
+    pub version: RoomVersion,
 }
 
 impl Concerned {
@@ -48,6 +48,21 @@ impl Rooms {
         Ok(Some(Concerned { user: user.to_owned(), pending, version }))
     }
 
+    /// The same for an event of a transaction. A withdrawal that is here before its invite is kept,
+    /// and the invite that comes in that moment is not missed.
+    pub(super) async fn concerned_by(
+        &self,
+        origin: &OwnedServerName,
+        room_id: &RoomId,
+        object: &Object,
+    ) -> Result<Option<Concerned>, RoomError> {
+        let concerned = self.concerned(room_id, object).await?;
+        if concerned.is_none() && self.hold_early(origin, room_id, object).await? {
+            return self.concerned(room_id, object).await;
+        }
+        Ok(concerned)
+    }
+
     async fn pending(
         &self,
         user: &UserId,
@@ -64,7 +79,8 @@ impl Rooms {
             .await
     }
 
-    /// Ends the invite, if the event proves that its sender may do so.
+    /// Ends the invite, if the event proves that its sender may do so. If it does not, the invite
+    /// is in doubt.
     pub(super) async fn withdraw(
         &self,
         from: &OwnedServerName,
@@ -76,16 +92,19 @@ impl Rooms {
         let event = self.checked(pdu).await?;
         match check_rescission(&concerned.pending, &event) {
             Rescission::Withdrawn => self.end(from, &concerned, &event).await,
-            Rescission::Unproven => Err(RoomError::Forbidden(
-                "It cannot be seen from here that the sender may do this".into(),
-            )),
+            Rescission::Unproven => {
+                self.doubt(from, concerned, event).await?;
+                Err(RoomError::Forbidden(
+                    "It cannot be seen from here that the sender may do this".into(),
+                ))
+            }
             Rescission::Unrelated => {
                 Err(RoomError::NotFound("This server is not in the room".into()))
             }
         }
     }
 
-    async fn end(
+    pub(super) async fn end(
         &self,
         from: &OwnedServerName,
         concerned: &Concerned,
@@ -101,6 +120,7 @@ impl Rooms {
         let key = (user.clone(), room_id.clone());
         put_local_leave(&mut batch, user, room_id, event);
         batch.delete::<tables::Departures>(&key);
+        batch.delete::<tables::Withdrawals>(&(from.clone(), user.clone(), room_id.clone()));
         let line = log_line(event, "transaction", Some(from.clone()), self.now());
         put_log(&mut batch, room_id, user, line);
         let mut placement = Placement::only(batch);

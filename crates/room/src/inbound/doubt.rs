@@ -1,0 +1,297 @@
+//! Withdrawals that cannot be acted on when they come: those that are here before their invite
+//! (row RS6), and those whose sender cannot be seen to have the right (row RS3).
+//!
+//! Both are kept in one table, a row per server that sent them. The first kind is weighed when the
+//! invite comes. The second marks the invite as perhaps withdrawn, and has the inviter's server
+//! asked whether it stands.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use exeunt_core::{CheckedPdu, Object, Pdu, PendingMembership, RoomVersion, canonical};
+use exeunt_membership::{
+    Probed, Rescission, check_rescission, judge_probe, probe_request, probe_servers,
+};
+use exeunt_store::{
+    Batch,
+    records::{HeldWithdrawal, WithdrawalRecord},
+    tables,
+};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use super::withdrawal::Concerned;
+use crate::{Call, RoomError, Rooms};
+
+/// Most rows that are kept for a server; the oldest goes first.
+pub const MAX_DOUBTS_PER_SERVER: usize = 100;
+/// Most withdrawals that are kept for an invite and a server; the oldest goes first.
+pub const MAX_WITHDRAWALS_PER_INVITE: usize = 4;
+/// Largest event that is kept.
+pub const MAX_WITHDRAWAL_BYTES: usize = 16 * 1024;
+/// For how long a withdrawal is kept.
+pub const WITHDRAWAL_LIFE_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+/// Most invites that are being asked about. Beyond that the mark stays, and nobody is asked.
+pub const MAX_PROBES: usize = 64;
+/// When the inviter's server is asked, since the time before: at first it may not have heard of
+/// the withdrawal itself.
+const PROBES: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_secs(30),
+    Duration::from_secs(5 * 60),
+    Duration::from_secs(60 * 60),
+];
+
+type Key = (OwnedServerName, OwnedUserId, OwnedRoomId);
+
+/// The invites that are being asked about.
+#[derive(Default)]
+pub(crate) struct Probes {
+    under_way: Mutex<BTreeSet<(OwnedUserId, OwnedRoomId)>>,
+    ended: Notify,
+}
+
+impl Probes {
+    /// Whether the invite may be asked about: nobody does so yet, and there is room.
+    fn begin(&self, key: &(OwnedUserId, OwnedRoomId)) -> bool {
+        let mut under_way = self.lock();
+        under_way.len() < MAX_PROBES && under_way.insert(key.clone())
+    }
+
+    fn end(&self, key: &(OwnedUserId, OwnedRoomId)) {
+        self.lock().remove(key);
+        self.ended.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<(OwnedUserId, OwnedRoomId)>> {
+        self.under_way.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Rooms {
+    /// Keeps what may be the withdrawal of an invite that has yet to come: a leave or ban of a
+    /// user of ours, by a user of the server that sends it. Whether it was kept.
+    pub(super) async fn hold_early(
+        &self,
+        from: &OwnedServerName,
+        room_id: &RoomId,
+        object: &Object,
+    ) -> Result<bool, RoomError> {
+        let text = |field: &str| object.get(field).and_then(Value::as_str);
+        let user = |field| text(field).and_then(|text| <&UserId>::try_from(text).ok());
+        let membership = object.get("content").and_then(|content| content.get("membership"));
+        let (Some(sender), Some(target)) = (user("sender"), user("state_key")) else {
+            return Ok(false);
+        };
+        let fits = text("type") == Some("m.room.member")
+            && matches!(membership.and_then(Value::as_str), Some("leave" | "ban"))
+            && target.server_name() == self.server_name()
+            && sender.server_name() == from;
+        if !fits {
+            return Ok(false);
+        }
+        let key = (from.clone(), target.to_owned(), room_id.to_owned());
+        self.hold(key, object.clone()).await
+    }
+
+    /// Keeps a withdrawal. `false` for one that is too large to be kept.
+    async fn hold(&self, key: Key, event: Object) -> Result<bool, RoomError> {
+        if canonical::encode(&event).len() > MAX_WITHDRAWAL_BYTES {
+            return Ok(false);
+        }
+        let _guard = self.inner.locks.lock(&key.2).await;
+        let now = self.now();
+        let batch = self
+            .store()
+            .read(move |reader| {
+                let mut batch = Batch::default();
+                let rows = reader.scan::<tables::Withdrawals>(key.0.clone()).collect()?;
+                let mut record = WithdrawalRecord::default();
+                let mut others = Vec::new();
+                for (other, row) in rows {
+                    let newest = row.events.iter().map(|held| held.at).max().unwrap_or(0);
+                    if other == key {
+                        record = row;
+                    } else {
+                        others.push((newest, other));
+                    }
+                }
+                others.sort();
+                let excess = (others.len() + 1).saturating_sub(MAX_DOUBTS_PER_SERVER);
+                for (index, (newest, other)) in others.into_iter().enumerate() {
+                    if index < excess || is_over(newest, now) {
+                        batch.delete::<tables::Withdrawals>(&other);
+                    }
+                }
+                record.events.retain(|held| !is_over(held.at, now) && held.event != event);
+                record.events.push(HeldWithdrawal { event, at: now });
+                let excess = record.events.len().saturating_sub(MAX_WITHDRAWALS_PER_INVITE);
+                record.events.drain(..excess);
+                batch.put::<tables::Withdrawals>(&key, &record);
+                Ok::<_, RoomError>(batch)
+            })
+            .await?;
+        self.store().commit(batch).await?;
+        Ok(true)
+    }
+
+    /// The withdrawals by a server of an invite of the user.
+    pub(super) async fn held(
+        &self,
+        from: &ServerName,
+        user: &UserId,
+        room_id: &RoomId,
+    ) -> Result<Vec<Object>, RoomError> {
+        let key = (from.to_owned(), user.to_owned(), room_id.to_owned());
+        let now = self.now();
+        let record =
+            self.store().read(move |reader| reader.get::<tables::Withdrawals>(&key)).await?;
+        let held = record.unwrap_or_default().events.into_iter();
+        Ok(held.filter(|held| !is_over(held.at, now)).map(|held| held.event).collect())
+    }
+
+    /// The one among the withdrawals that takes back the invite, if there is one.
+    pub(super) async fn withdrawal_among(
+        &self,
+        held: &[Object],
+        pending: &PendingMembership,
+    ) -> Result<Option<CheckedPdu>, RoomError> {
+        let Ok(version) = RoomVersion::parse(&pending.room_version) else { return Ok(None) };
+        for object in held {
+            let Ok(pdu) = Pdu::from_object(version, object.clone()) else { continue };
+            match self.checked(pdu).await {
+                Ok(event) if check_rescission(pending, &event) == Rescission::Withdrawn => {
+                    return Ok(Some(event));
+                }
+                Err(error @ RoomError::Store(_)) => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Marks an invite as perhaps withdrawn, and asks behind the caller's back whether it stands.
+    pub(super) async fn doubt(
+        &self,
+        from: &OwnedServerName,
+        concerned: Concerned,
+        event: CheckedPdu,
+    ) -> Result<(), RoomError> {
+        let Concerned { user, pending, .. } = &concerned;
+        let key = (from.clone(), user.clone(), pending.room_id.clone());
+        if self.hold(key, event.object().clone()).await? {
+            self.probe(from.clone(), concerned, event);
+        }
+        Ok(())
+    }
+
+    /// Takes up the questions that a restart interrupted, in the background.
+    pub fn start_probes(&self) {
+        let rooms = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = rooms.resume_probes().await {
+                tracing::error!(%error, "doubtful invites could not be asked about");
+            }
+        });
+    }
+
+    /// Waits until no invite is being asked about.
+    pub async fn probes_idle(&self) {
+        loop {
+            let ended = self.inner.probes.ended.notified();
+            if self.inner.probes.lock().is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// The same as [`Self::start_probes`], done when this returns but for the asking.
+    pub async fn resume_probes(&self) -> Result<(), RoomError> {
+        let rows =
+            self.store().read(|reader| reader.scan::<tables::Withdrawals>(()).collect()).await?;
+        let now = self.now();
+        for ((from, _, room_id), record) in rows {
+            for held in record.events.into_iter().filter(|held| !is_over(held.at, now)) {
+                let Some(concerned) = self.concerned(&room_id, &held.event).await? else {
+                    continue;
+                };
+                let Ok(pdu) = Pdu::from_object(concerned.version, held.event) else { continue };
+                // Of those that marked an invite, which is there, the signatures were checked; the
+                // others were of an invite that has not come.
+                match self.checked(pdu).await {
+                    Ok(event) => self.probe(from.clone(), concerned, event),
+                    Err(error @ RoomError::Store(_)) => return Err(error),
+                    Err(error) => tracing::debug!(%error, "a withdrawal is not to be believed"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn probe(&self, from: OwnedServerName, concerned: Concerned, event: CheckedPdu) {
+        let key = (concerned.user.clone(), concerned.pending.room_id.clone());
+        if !self.inner.probes.begin(&key) {
+            return;
+        }
+        let rooms = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = rooms.ask_until_clear(&from, &concerned, &event).await {
+                let (user, room_id) = &key;
+                tracing::error!(%user, %room_id, %error, "an invite could not be asked about");
+            }
+            rooms.inner.probes.end(&key);
+        });
+    }
+
+    async fn ask_until_clear(
+        &self,
+        from: &OwnedServerName,
+        concerned: &Concerned,
+        event: &CheckedPdu,
+    ) -> Result<(), RoomError> {
+        let (user, pending) = (&concerned.user, &concerned.pending);
+        let mut last = Probed::Unknown;
+        for wait in PROBES {
+            tokio::time::sleep(wait).await;
+            let row = (user.clone(), pending.room_id.clone());
+            let there =
+                self.store().read(move |reader| reader.get::<tables::Pending>(&row)).await?;
+            if there.as_ref() != Some(pending) {
+                return Ok(());
+            }
+            last = self.ask_whether_it_stands(pending).await;
+            if last == Probed::Gone {
+                return self.end(from, concerned, event).await;
+            }
+        }
+        tracing::info!(%user, room_id = %pending.room_id, ?last, "an invite may be withdrawn");
+        if last == Probed::Live {
+            let key = (from.clone(), user.clone(), pending.room_id.clone());
+            let mut batch = Batch::default();
+            batch.delete::<tables::Withdrawals>(&key);
+            self.store().commit(batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn ask_whether_it_stands(&self, pending: &PendingMembership) -> Probed {
+        for server in probe_servers(pending, self.server_name()) {
+            let request = probe_request(pending, server.clone());
+            let answer = self.call(&server, Call::Make(&request)).await;
+            match judge_probe(pending, &answer) {
+                Probed::Unknown => {}
+                clear => return clear,
+            }
+        }
+        Probed::Unknown
+    }
+}
+
+fn is_over(at: u64, now: u64) -> bool {
+    at.saturating_add(WITHDRAWAL_LIFE_MS) <= now
+}
