@@ -18,6 +18,7 @@ pub fn room_error(error: RoomError) -> MatrixError {
         RoomError::Auth(auth) if auth.is_malformed() => MatrixError::bad_json(text),
         RoomError::Auth(_) | RoomError::Forbidden(_) => MatrixError::forbidden(text),
         RoomError::InvalidParam(_) => MatrixError::invalid_param(text),
+        RoomError::MissingParam(_) => MatrixError::missing_param(text),
         RoomError::UnsupportedVersion(_) => unsupported_version(text),
         RoomError::Format(FormatError::TooLarge(_)) => MatrixError::new(413, "M_TOO_LARGE", text),
         RoomError::Format(_) => MatrixError::bad_json(text),

@@ -15,6 +15,7 @@ pub fn matrix_error(error: RoomError) -> MatrixError {
             MatrixError::forbidden(message)
         }
         RoomError::InvalidParam(_) | RoomError::Missing(_) => MatrixError::invalid_param(message),
+        RoomError::MissingParam(_) => MatrixError::missing_param(message),
         RoomError::UnsupportedVersion(version) => {
             MatrixError::new(400, "M_INCOMPATIBLE_ROOM_VERSION", message)
                 .with("room_version", version)

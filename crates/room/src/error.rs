@@ -23,6 +23,9 @@ pub enum RoomError {
     /// The request is well-formed and makes no sense here.
     #[error("{0}")]
     InvalidParam(String),
+    /// The request lacks something that it needs.
+    #[error("{0}")]
+    MissingParam(String),
     #[error("unsupported room version {0:?}")]
     UnsupportedVersion(String),
     /// The event cannot be built or read.

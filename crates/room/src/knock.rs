@@ -17,8 +17,9 @@ use crate::{
     Call, Intent, RoomError, Rooms,
     change::journal,
     graph::{Graph, is_joined},
-    inbound::{clean_state, put_pending},
+    inbound::put_pending,
     place::Placement,
+    stripped::clean_state,
 };
 
 /// What a knock meets here.
@@ -148,7 +149,7 @@ impl Rooms {
         let mut placement = Placement::only(batch);
         let resident = self.knock_view(event.sender(), &room_id).await?.resident;
         if resident.is_none() {
-            let state = clean_state(room_state);
+            let state = clean_state(event.version(), &room_id, room_state);
             let pending = pending_knock(&event, state, server.clone(), via.to_vec(), now);
             placement.users.insert(pending.user_id.clone());
             put_pending(&mut placement.batch, &event, pending, now);

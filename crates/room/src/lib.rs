@@ -44,6 +44,7 @@ mod public_rooms;
 mod redactions;
 mod resolution;
 pub mod triage;
+mod stripped;
 mod upgrade;
 
 use std::{sync::Arc, time::Duration};
@@ -62,6 +63,7 @@ pub use keys::KeyCache;
 pub use notary::MAX_NOTARY_SERVERS;
 pub use public_rooms::{PublicRoom, PublicRoomsPage, PublicRoomsRequest};
 pub use remote::{Call, Entry, Listing, Remote, RemoteError, ServerKeys, WantedKeys};
+pub use stripped::{MAX_INVITE_STATE_BYTES, MAX_INVITE_STATE_EVENTS};
 pub use upgrade::Upgrade;
 
 /// Milliseconds since the epoch.

@@ -3,8 +3,8 @@
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use exeunt_core::{CheckedPdu, Draft, Object, RoomVersion, canonical::MAX_INT};
 use exeunt_room::{
-    Preset, RoomError,
-    inbound::{InboundInvite, MAX_INVITE_STATE_EVENTS, Transaction},
+    MAX_INVITE_STATE_EVENTS, Preset, RoomError,
+    inbound::{InboundInvite, Transaction},
 };
 use exeunt_sim::{
     Fault, Mesh, Server,
@@ -47,8 +47,9 @@ impl Stage {
         member_draft(self.a(), &self.room, &self.ann, &self.bob, "invite")
     }
 
-    async fn hand(&self, event: &CheckedPdu, state: Value) -> Result<CheckedPdu, RoomError> {
-        self.hand_as("12", event.object().clone(), event, state).await
+    /// Hands an invite to bob's server, with the create event.
+    async fn hand(&self, event: &CheckedPdu) -> Result<CheckedPdu, RoomError> {
+        self.hand_as("12", event.object().clone(), event, json!([self.create()])).await
     }
 
     async fn hand_as(
@@ -62,6 +63,11 @@ impl Stage {
         let invite =
             InboundInvite { room_version: version.into(), event: body, invite_room_state: state };
         self.b().rooms.receive_invite(&entry, event.event_id(), invite).await
+    }
+
+    fn create(&self) -> Value {
+        let create = self.a().graph(&self.room, |graph| graph.create().unwrap());
+        create.object().clone().into()
     }
 
     /// A transaction of `from` to bob's server.
@@ -149,7 +155,7 @@ async fn a_lost_answer_does_not_double_a_rejection() {
 async fn an_invite_of_the_largest_depth_can_be_rejected() {
     let stage = stage().await;
     let invite = stage.a().sign(Draft { depth: MAX_INT as u64, ..stage.draft() });
-    stage.hand(&invite, json!([])).await.unwrap();
+    stage.hand(&invite).await.unwrap();
     stage.b().leave(&stage.bob, &stage.room).await.unwrap();
     assert_eq!(stage.bobs().as_deref(), Some("leave"));
     assert!(!stage.pending());
@@ -174,7 +180,7 @@ async fn a_rejection_arrives_when_the_inviter_is_back() {
 async fn in1_the_invite_comes_back_signed_and_otherwise_as_it_was() {
     let stage = stage().await;
     let invite = stage.a().sign(stage.draft());
-    let signed = stage.hand(&invite, json!([])).await.unwrap();
+    let signed = stage.hand(&invite).await.unwrap();
     let mut expected = invite.object().clone();
     expected["signatures"]["b.example"] = signed.object()["signatures"]["b.example"].clone();
     assert_eq!(*signed.object(), expected);
@@ -191,7 +197,7 @@ async fn an_invited_user_is_woken() {
     let stage = stage().await;
     let mut woken = stage.b().rooms.subscribe(&stage.bob);
     woken.mark_unchanged();
-    stage.hand(&stage.a().sign(stage.draft()), json!([])).await.unwrap();
+    stage.hand(&stage.a().sign(stage.draft())).await.unwrap();
     assert!(woken.has_changed().unwrap());
 }
 
@@ -210,18 +216,18 @@ async fn in2_nothing_else_is_signed() {
         a.sign(Draft { room_id: RoomId::parse("!other:a.example").ok(), ..stage.draft() }),
     ];
     for event in &bad {
-        check(stage.hand(event, json!([])).await, 400, "M_INVALID_PARAM");
+        check(stage.hand(event).await, 400, "M_INVALID_PARAM");
     }
     for membership in ["leave", "join", "ban", "knock"] {
         let event = a.sign(member_draft(a, &stage.room, &stage.ann, &stage.bob, membership));
-        check(stage.hand(&event, json!([])).await, 400, "M_INVALID_PARAM");
+        check(stage.hand(&event).await, 400, "M_INVALID_PARAM");
     }
     // An event of our own user, or of a third server's, handed in by a.
     let ours = b.sign(Draft { sender: b.user("mallory"), ..stage.draft() });
-    check(stage.hand(&ours, json!([])).await, 400, "M_INVALID_PARAM");
+    check(stage.hand(&ours).await, 400, "M_INVALID_PARAM");
     let c = stage.mesh.server("c.example");
     let theirs = c.sign(Draft { sender: c.user("cat"), ..stage.draft() });
-    check(stage.hand(&theirs, json!([])).await, 400, "M_INVALID_PARAM");
+    check(stage.hand(&theirs).await, 400, "M_INVALID_PARAM");
     let rows = b.store.reader().scan::<tables::SigningJournal>(()).collect().unwrap();
     assert!(rows.is_empty(), "nothing was signed");
     assert_eq!(stage.bobs(), None);
@@ -284,15 +290,36 @@ async fn hostile_invite_state_does_no_harm() {
         )
         .collect();
     for state in [json!(null), json!({ "a": 1 }), json!([null, 1, [], "x", {}]), many.into()] {
-        let stage = stage().await;
+        let stage = stage_in("11").await;
         let invite = stage.a().sign(stage.draft());
-        stage.hand(&invite, state).await.unwrap();
+        stage.hand_as("11", invite.object().clone(), &invite, state).await.unwrap();
         let key = (stage.bob.clone(), stage.room.clone());
         let pending = stage.b().store.reader().get::<tables::Pending>(&key).unwrap().unwrap();
         assert!(pending.stripped_state.len() <= MAX_INVITE_STATE_EVENTS);
         stage.b().leave(&stage.bob, &stage.room).await.unwrap();
         assert_eq!(stage.bobs().as_deref(), Some("leave"));
     }
+}
+
+/// MSC4311: what a room of version 12 is called by must be shown with it. What is sent beside may
+/// be stripped.
+#[tokio::test]
+async fn an_invite_to_a_room_that_is_not_shown_to_be_it_is_refused() {
+    let stage = stage().await;
+    let other = stage.a().room(&stage.ann, Preset::Private, "12").await;
+    let other = stage.a().graph(&other, |graph| graph.create().unwrap());
+    let invite = stage.a().sign(stage.draft());
+    let hand = |state| stage.hand_as("12", invite.object().clone(), &invite, state);
+    let name = json!({ "type": "m.room.name", "state_key": "", "sender": stage.ann,
+        "content": { "name": "The room" } });
+    check(hand(json!([name])).await, 400, "M_MISSING_PARAM");
+    check(hand(json!([name, other.object()])).await, 400, "M_INVALID_PARAM");
+    assert_eq!(stage.bobs(), None);
+    assert!(stage.b().signed_as(&invite).is_empty());
+    hand(json!([name, stage.create()])).await.unwrap();
+    let key = (stage.bob.clone(), stage.room.clone());
+    let pending = stage.b().store.reader().get::<tables::Pending>(&key).unwrap().unwrap();
+    assert_eq!(pending.stripped_state.len(), 2);
 }
 
 /// IN7, IN9: where we reside in the room the invite is signed, and arrives once, by transaction.
@@ -327,7 +354,7 @@ async fn in7_the_acl_of_a_room_that_we_are_in_counts() {
     let acl = json!({ "allow": ["b.example", "c.example"] });
     a.set(&stage.ann, &stage.room, "m.room.server_acl", acl).await;
     stage.mesh.settle().await;
-    check(stage.hand(&a.sign(stage.draft()), json!([])).await, 403, "M_FORBIDDEN");
+    check(stage.hand(&a.sign(stage.draft())).await, 403, "M_FORBIDDEN");
 }
 
 /// IN11, and RS2 tied to the newer invite.
@@ -336,12 +363,12 @@ async fn in11_a_newer_invite_replaces_the_older() {
     let stage = stage().await;
     let first = stage.a().sign(stage.draft());
     let second = stage.a().sign(Draft { origin_server_ts: 5, ..stage.draft() });
-    stage.hand(&first, json!([])).await.unwrap();
-    stage.hand(&second, json!([])).await.unwrap();
+    stage.hand(&first).await.unwrap();
+    stage.hand(&second).await.unwrap();
     let row = stage.b().row(&stage.bob, &stage.room).unwrap();
     assert_eq!(row.event_id, *second.event_id());
     // Handing in the first again, as after a lost answer, changes nothing.
-    stage.hand(&first, json!([])).await.unwrap();
+    stage.hand(&first).await.unwrap();
     let row = stage.b().row(&stage.bob, &stage.room).unwrap();
     assert_eq!(row.event_id, *second.event_id());
 }
@@ -351,9 +378,9 @@ async fn in11_a_newer_invite_replaces_the_older() {
 async fn a_replayed_invite_does_not_come_back() {
     let stage = stage().await;
     let invite = stage.a().sign(stage.draft());
-    stage.hand(&invite, json!([])).await.unwrap();
+    stage.hand(&invite).await.unwrap();
     stage.b().leave(&stage.bob, &stage.room).await.unwrap();
-    stage.hand(&invite, json!([])).await.unwrap();
+    stage.hand(&invite).await.unwrap();
     assert_eq!(stage.bobs().as_deref(), Some("leave"));
     assert!(!stage.pending());
 }

@@ -139,6 +139,9 @@ async fn a_knock_in_every_version_that_has_it() {
         let own = view.knock[&stage.room].state.last().unwrap();
         assert_eq!(own["state_key"], stage.bob.as_str());
         assert_eq!(own["content"]["reason"], "let me in");
+        let create = &view.knock[&stage.room].state[0];
+        let keys: Vec<_> = create.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["content", "origin_server_ts", "sender", "state_key", "type"]);
         assert!(view.invite.is_empty() && view.leave.is_empty());
     }
 }

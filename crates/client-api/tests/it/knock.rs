@@ -24,6 +24,7 @@ async fn knocking_and_taking_it_back() {
         let sync = bob.get("/sync").await.ok();
         let state = sync["rooms"]["knock"][&room]["knock_state"]["events"].as_array().unwrap();
         assert_eq!(state[0]["type"], "m.room.create");
+        assert!(state[0]["origin_server_ts"].is_u64());
         assert_eq!(state.last().unwrap()["content"]["reason"], reason);
     }
     bob.post(&format!("/rooms/{}/leave", escape(&room)), json!({})).await.ok();

@@ -99,9 +99,13 @@ async fn invite_in(version: &str, site: &Site, user: &str) -> (String, Value) {
     let target = site.a().user(user);
     let draft = member_draft(b, &room, &bea, &target, "invite");
     let event = b.sign(Draft { origin_server_ts: 7, ..draft });
+    let room_id = room.clone();
     let (room, id) =
         (room.as_str().replace('!', "%21"), event.event_id().as_str().replace('$', "%24"));
-    let body = json!({ "room_version": version, "event": event.object(), "invite_room_state": [] });
+    let create = b.graph(&room_id, |graph| graph.create().unwrap());
+    let state = json!([create.object()]);
+    let body =
+        json!({ "room_version": version, "event": event.object(), "invite_room_state": state });
     (format!("/_matrix/federation/v2/invite/{room}/{id}"), body)
 }
 

@@ -1,7 +1,5 @@
 //! `PUT invite`: an invite of one of our users. Rows IN1 to IN9.
 
-use std::collections::BTreeSet;
-
 use exeunt_core::{CheckedPdu, Object, Pdu, PendingMembership, RoomVersion};
 use exeunt_membership::check_invite;
 use exeunt_store::{Batch, tables};
@@ -16,12 +14,8 @@ use crate::{
     leave::log_line,
     locks::RoomGuard,
     place::Placement,
+    stripped::{check_create, clean_state},
 };
-
-/// Most entries of `invite_room_state` that are kept (CVE-2023-32323).
-pub const MAX_INVITE_STATE_EVENTS: usize = 100;
-/// Most bytes of `invite_room_state` that are kept, in JSON.
-pub const MAX_INVITE_STATE_BYTES: usize = 128 * 1024;
 
 /// An invite as the inviter's server sends it.
 #[derive(Debug, Clone)]
@@ -68,6 +62,7 @@ impl Rooms {
         let pdu = Pdu::from_object(version, invite.event)?;
         check_invite(entry.origin(), self.server_name(), entry.room_id(), event_id, &pdu)?;
         let event = self.check_invite_signatures(entry, pdu).await?;
+        check_create(version, entry.room_id(), &invite.invite_room_state)?;
         let signed = event
             .cosign_invite(self.signer(), entry.origin())
             .ok_or_else(|| RoomError::InvalidParam("Not an invite of a user of ours".into()))?;
@@ -80,7 +75,7 @@ impl Rooms {
             membership: "invite".into(),
             room_version: version.as_str().into(),
             event: signed.object().clone(),
-            stripped_state: clean_state(&invite.invite_room_state),
+            stripped_state: clean_state(version, entry.room_id(), &invite.invite_room_state),
             sender: signed.sender().to_owned(),
             delivered_by: Some(entry.origin().to_owned()),
             candidates: Vec::new(),
@@ -184,103 +179,4 @@ pub(crate) fn put_pending(
     let from = pending.delivered_by.clone();
     put_log(batch, room_id, user_id, log_line(event, "handshake", from, now));
     batch.put::<tables::Pending>(&(user_id.clone(), room_id.clone()), &pending);
-}
-
-/// What is usable of `invite_room_state` or `knock_room_state`: within the limits, one entry per state key, and of each
-/// only what stripped state has. A bad entry never fails the invite.
-pub(crate) fn clean_state(state: &Value) -> Vec<Object> {
-    let mut out = Vec::new();
-    let mut keys = BTreeSet::new();
-    let mut bytes = 0;
-    for entry in state.as_array().into_iter().flatten().take(MAX_INVITE_STATE_EVENTS) {
-        let Some((key, clean)) = clean_entry(entry) else {
-            tracing::debug!("an entry of invite_room_state is no stripped state, dropped");
-            continue;
-        };
-        bytes += Value::Object(clean.clone()).to_string().len();
-        if bytes > MAX_INVITE_STATE_BYTES {
-            tracing::debug!("invite_room_state is too large, the rest is dropped");
-            break;
-        }
-        if keys.insert(key) {
-            out.push(clean);
-        }
-    }
-    out
-}
-
-fn clean_entry(entry: &Value) -> Option<((String, String), Object)> {
-    let text = |field| entry.get(field).and_then(Value::as_str);
-    let (kind, state_key) = (text("type")?, text("state_key")?);
-    let sender = <&UserId>::try_from(text("sender")?).ok()?;
-    let content = entry.get("content").filter(|content| content.is_object())?;
-    let mut clean = Object::new();
-    clean.insert("type".into(), kind.into());
-    clean.insert("state_key".into(), state_key.into());
-    clean.insert("sender".into(), sender.as_str().into());
-    clean.insert("content".into(), content.clone());
-    if let Some(at) = entry.get("origin_server_ts").filter(|at| at.is_u64()) {
-        clean.insert("origin_server_ts".into(), at.clone());
-    }
-    Some(((kind.to_owned(), state_key.to_owned()), clean))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn entry(kind: &str, key: &str) -> Value {
-        json!({ "type": kind, "state_key": key, "sender": "@a:a.example", "content": {} })
-    }
-
-    /// CVE-2024-52815: wrong JSON types are dropped, one by one.
-    #[test]
-    fn entries_of_wrong_types_are_dropped() {
-        for (field, value) in [
-            ("type", json!(1)),
-            ("type", json!(null)),
-            ("state_key", json!([])),
-            ("state_key", json!(null)),
-            ("sender", json!({})),
-            ("sender", json!("nobody")),
-            ("content", json!("text")),
-            ("content", json!([])),
-        ] {
-            let mut bad = entry("m.room.topic", "");
-            bad[field] = value;
-            let state = json!([bad, entry("m.room.name", "")]);
-            let kept = clean_state(&state);
-            assert_eq!(kept.len(), 1, "{state}");
-            assert_eq!(kept[0]["type"], "m.room.name");
-        }
-        for state in [json!(null), json!({}), json!("x"), json!(5), json!([1, "x", null, []])] {
-            assert!(clean_state(&state).is_empty(), "{state}");
-        }
-    }
-
-    #[test]
-    fn only_stripped_state_is_kept() {
-        let mut full = entry("m.room.create", "");
-        full["origin_server_ts"] = 5.into();
-        full["signatures"] = json!({ "a.example": {} });
-        let kept = clean_state(&json!([full]));
-        let keys: Vec<_> = kept[0].keys().map(String::as_str).collect();
-        assert_eq!(keys.len(), 5);
-        assert!(!keys.contains(&"signatures") && keys.contains(&"origin_server_ts"));
-    }
-
-    /// CVE-2023-32323: count and bytes are bounded; of two entries with one key the first counts.
-    #[test]
-    fn invite_state_is_bounded() {
-        let many: Vec<_> = (0..1000).map(|i| entry("m.room.member", &i.to_string())).collect();
-        assert_eq!(clean_state(&many.into()).len(), MAX_INVITE_STATE_EVENTS);
-        let mut large = entry("m.room.topic", "");
-        large["content"] = json!({ "topic": "x".repeat(MAX_INVITE_STATE_BYTES) });
-        let kept = clean_state(&json!([entry("m.room.name", ""), large]));
-        assert_eq!(kept.len(), 1);
-        let twice = json!([entry("m.room.name", ""), entry("m.room.name", "")]);
-        assert_eq!(clean_state(&twice).len(), 1);
-    }
 }

@@ -37,8 +37,8 @@ pub use doubt::{
     WITHDRAWAL_LIFE_MS,
 };
 pub use gate::Admitted;
-pub use invite::{InboundInvite, MAX_INVITE_STATE_BYTES, MAX_INVITE_STATE_EVENTS};
-pub(crate) use invite::{clean_state, put_pending};
+pub use invite::InboundInvite;
+pub(crate) use invite::put_pending;
 pub use keys::KEY_VALIDITY_MS;
 pub use missing_events::{
     DEFAULT_MISSING_EVENTS, MAX_MISSING_EVENTS, MAX_MISSING_EVENTS_WALK, MissingEvents,
