@@ -17,6 +17,7 @@ pub fn room_error(error: RoomError) -> MatrixError {
         RoomError::Auth(auth) if auth.is_lookup() => MatrixError::internal(&auth),
         RoomError::Auth(auth) if auth.is_malformed() => MatrixError::bad_json(text),
         RoomError::Auth(_) | RoomError::Forbidden(_) => MatrixError::forbidden(text),
+        RoomError::NotLeft(_) => MatrixError::unknown(text),
         RoomError::InvalidParam(_) => MatrixError::invalid_param(text),
         RoomError::MissingParam(_) => MatrixError::missing_param(text),
         RoomError::UnsupportedVersion(_) => unsupported_version(text),

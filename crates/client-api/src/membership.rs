@@ -7,6 +7,7 @@ use ruma::{
     OwnedRoomId, OwnedRoomOrAliasId, OwnedServerName, RoomAliasId, RoomId, ServerName,
     api::client::membership::{
         ban_user::v3 as ban,
+        forget_room::v3 as forget,
         invite_user::v3::{self as invite, InvitationRecipient},
         joined_rooms::v3 as joined_rooms,
         kick_user::v3 as kick,
@@ -32,6 +33,7 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .authed_raw(Method::POST, "/_matrix/client/v3/join/{room_id_or_alias}", join_any)
         .authed_raw(Method::POST, "/_matrix/client/r0/join/{room_id_or_alias}", join_any)
         .authed(leave)
+        .authed(forget)
         .authed(kick)
         .authed(ban)
         .authed(unban)
@@ -142,6 +144,16 @@ async fn leave(
     let leave::Request { room_id, reason, .. } = request;
     api.rooms.leave(&session.user_id, &room_id, reason).await.map_err(room_error)?;
     Ok(leave::Response::new())
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/forget`
+async fn forget(
+    api: ClientApi,
+    session: Session,
+    request: forget::Request,
+) -> Result<forget::Response, MatrixError> {
+    api.rooms.forget(&session.user_id, &request.room_id).await.map_err(room_error)?;
+    Ok(forget::Response::new())
 }
 
 /// `POST /_matrix/client/v3/rooms/{roomId}/kick`

@@ -12,7 +12,7 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 /// Client-server API, in the order of its chapters.
 #[rustfmt::skip]
-const PLANNED: [(Method, &str); 113] = [
+const PLANNED: [(Method, &str); 111] = [
     (Method::GET, "/.well-known/matrix/support"),
     (Method::GET, "/.well-known/matrix/policy_server"),
     (Method::POST, "/_matrix/client/v1/login/get_token"),
@@ -34,7 +34,6 @@ const PLANNED: [(Method, &str); 113] = [
     (Method::POST, "/_matrix/client/v3/account/3pid/unbind"),
     (Method::POST, "/_matrix/client/v3/account/3pid/email/requestToken"),
     (Method::POST, "/_matrix/client/v3/account/3pid/msisdn/requestToken"),
-    (Method::POST, "/_matrix/client/v3/rooms/{room_id}/forget"),
     (Method::GET, "/_matrix/client/v1/rooms/{room_id}/timestamp_to_event"),
     (Method::GET, "/_matrix/client/v3/rooms/{room_id}/initialSync"),
     (Method::GET, "/_matrix/client/v3/events"),

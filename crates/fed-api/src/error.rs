@@ -14,7 +14,9 @@ pub fn matrix_error(error: RoomError) -> MatrixError {
         RoomError::Auth(_) | RoomError::Forbidden(_) | RoomError::Signature(_) => {
             MatrixError::forbidden(message)
         }
-        RoomError::InvalidParam(_) | RoomError::Missing(_) => MatrixError::invalid_param(message),
+        RoomError::InvalidParam(_) | RoomError::Missing(_) | RoomError::NotLeft(_) => {
+            MatrixError::invalid_param(message)
+        }
         RoomError::MissingParam(_) => MatrixError::missing_param(message),
         RoomError::UnsupportedVersion(version) => {
             MatrixError::new(400, "M_INCOMPATIBLE_ROOM_VERSION", message)

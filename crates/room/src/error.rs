@@ -20,6 +20,9 @@ pub enum RoomError {
     /// Not allowed, for a reason outside the authorisation rules.
     #[error("{0}")]
     Forbidden(String),
+    /// The user has yet to leave the room; with the membership that they have.
+    #[error("You have not left the room: your membership is {0}")]
+    NotLeft(String),
     /// The request is well-formed and makes no sense here.
     #[error("{0}")]
     InvalidParam(String),

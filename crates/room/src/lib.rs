@@ -30,6 +30,7 @@ mod directory;
 pub mod farewell;
 mod fetch;
 mod fetch_limits;
+mod forget;
 mod history;
 mod ingest;
 pub mod invite;
@@ -58,6 +59,7 @@ pub use create::{NewRoom, Preset};
 pub use depart_all::LEAVES_AT_ONCE;
 pub use error::RoomError;
 pub use exeunt_membership::InboundError;
+pub use forget::KEEP_DEPARTURES_MS;
 pub use join::clear_unfinished_joins;
 pub use keys::KeyCache;
 pub use notary::MAX_NOTARY_SERVERS;
@@ -128,6 +130,8 @@ struct Inner {
     jobs: locks::Locks<OwnedUserId>,
     /// Held by the fetch of a room's history.
     histories: locks::Locks<OwnedRoomId>,
+    /// Held by the purge of a forgotten room: one at a time looks through the store.
+    purges: tokio::sync::Mutex<()>,
     /// Held from the check that an alias is free to its commit.
     alias_lock: tokio::sync::Mutex<()>,
 }
@@ -169,6 +173,7 @@ impl Rooms {
                 departing: locks::Locks::default(),
                 jobs: locks::Locks::default(),
                 histories: locks::Locks::default(),
+                purges: tokio::sync::Mutex::default(),
                 alias_lock: tokio::sync::Mutex::default(),
             }),
         }

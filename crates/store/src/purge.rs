@@ -6,9 +6,9 @@
 //! takes those that are left over.
 //!
 //! Stays: what users and admins have of the room without its graph. Departures, pending invites and
-//! knocks, the membership log and the signing journal; memberships that ended and are not
-//! forgotten, with their event beside the graph; account data and transaction ids, which are the
-//! users'; and events that wait for a server, as outliers, until another purge.
+//! knocks, the membership log and the signing journal; memberships that ended, with their event
+//! beside the graph; account data and transaction ids, which are the users'; and events that wait
+//! for a server, as outliers, until another purge.
 
 use std::collections::BTreeSet;
 
@@ -171,8 +171,8 @@ fn delete_alias(
     Ok(())
 }
 
-/// A departure that the user can still see, or that has yet to reach the room, stays, and so does
-/// what waits for the user's answer.
+/// A departure stays, for devices that have not heard of it, and so does what waits for the user's
+/// answer.
 fn keep_or_delete_member(
     (): &mut (),
     reader: &Reader<'_>,
@@ -182,10 +182,8 @@ fn keep_or_delete_member(
     let key = (user, room);
     let record = reader.get::<Memberships>(&key)?;
     let under_way = reader.contains::<Pending>(&key)? || reader.contains::<Departures>(&key)?;
-    let kept = record.filter(|record| {
-        let ended = matches!(record.membership.as_str(), "leave" | "ban");
-        under_way || ended && !record.forgotten
-    });
+    let kept =
+        record.filter(|record| under_way || matches!(record.membership.as_str(), "leave" | "ban"));
     let Some(record) = kept else {
         batch.delete::<Memberships>(&key);
         batch.delete::<LocalMembers>(&(key.1, key.0));

@@ -166,3 +166,34 @@ async fn member_events_are_the_same_verbs() {
     let nobody = format!("/rooms/{}/state/m.room.member/bob", escape(&room));
     ann.put(&nobody, json!({ "membership": "ban" })).await.fails(400, "M_INVALID_PARAM");
 }
+
+/// FG1, FG2, FG4.
+#[actix_web::test]
+async fn forgetting() {
+    let server = Server::new();
+    let (ann, bob) = (server.user("ann").await, server.user("bob").await);
+    let room = ann.create_room(json!({})).await;
+    let path = format!("/rooms/{}", escape(&room));
+    let forget =
+        async |client: &Client<'_>| client.post(&format!("{path}/forget"), json!({})).await;
+    // Who never knew a room has nothing to forget.
+    forget(&bob).await.ok();
+    act(&ann, "invite", &room, &bob).await.ok();
+    forget(&bob).await.fails(400, "M_UNKNOWN");
+    bob.join(&room).await;
+    forget(&bob).await.fails(400, "M_UNKNOWN");
+    bob.post(&format!("{path}/leave"), json!({})).await.ok();
+    bob.get(&format!("{path}/messages?dir=b")).await.ok();
+    forget(&bob).await.ok();
+    forget(&bob).await.ok();
+    for read in ["messages?dir=b", "state", "members"] {
+        bob.get(&format!("{path}/{read}")).await.fails(403, "M_FORBIDDEN");
+    }
+    bob.post(&format!("{path}/join"), json!({})).await.fails(403, "M_FORBIDDEN");
+    act(&ann, "invite", &room, &bob).await.ok();
+    bob.join(&room).await;
+    bob.get(&format!("{path}/messages?dir=b")).await.ok();
+    act(&ann, "ban", &room, &bob).await.ok();
+    forget(&bob).await.ok();
+    forget(&server.bearer(None)).await.fails(401, "M_MISSING_TOKEN");
+}

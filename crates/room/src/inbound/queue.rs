@@ -246,6 +246,14 @@ impl Rooms {
         let _ = busy.wait_for(|busy| *busy == 0).await;
     }
 
+    /// Waits until nobody works on a room's events.
+    pub(crate) async fn inbound_idle_in(&self, room_id: &RoomId) {
+        let queue = &self.inner.inbound;
+        let mut busy = queue.busy.subscribe();
+        // The sender lives as long as we do.
+        let _ = busy.wait_for(|_| !queue.workers().rooms.contains(room_id)).await;
+    }
+
     /// Counts what waits, and sets workers to it, the first time.
     pub(super) async fn load_inbound(&self) -> Result<(), RoomError> {
         let load = || async {

@@ -215,13 +215,8 @@ impl Bench {
         self.store.commit(batch).await.unwrap();
     }
 
-    /// Has the user forget a room, as far as the views are concerned.
     pub async fn forget(&self, user: &UserId, room: &RoomId) {
-        let key = (user.to_owned(), room.to_owned());
-        let record = self.store.reader().get::<tables::Memberships>(&key).unwrap().unwrap();
-        let mut batch = Batch::default();
-        batch.put::<tables::Memberships>(&key, &MembershipRecord { forgotten: true, ..record });
-        self.store.commit(batch).await.unwrap();
+        self.rooms.forget(user, room).await.unwrap();
     }
 
     pub fn viewer(&self, user: &UserId) -> Viewer {

@@ -1,10 +1,11 @@
 //! Departures in `/sync`: spec-map rows LV1 to LV6 and FG2, FG3.
 
 use exeunt_core::Object;
-use exeunt_room::views::SyncRequest;
+use exeunt_room::views::{Direction, SyncRequest};
+use exeunt_store::tables;
 use serde_json::json;
 
-use crate::bench::{bench, find, gist, user};
+use crate::bench::{bench, find, gist, is_forbidden, user};
 
 const WITH_LEAVE: &str = r#"{ "room": { "include_leave": true } }"#;
 
@@ -160,4 +161,23 @@ async fn a_forgotten_room_is_told_to_devices_that_do_not_know() {
     assert!(bench.sync_with(&bob, None, with_leave).await.is_empty());
     bench.rooms.join(&bob, &room, &[], Object::new()).await.unwrap();
     assert!(bench.sync(&bob, None).await.join.contains_key(&room));
+}
+
+/// FG3, where nobody of ours is left: the graph goes, and the departure is told nevertheless.
+#[tokio::test]
+async fn a_departure_outlives_its_room() {
+    let (bench, alice) = (bench(), user("alice"));
+    let room = bench.room(&alice, "shared").await;
+    let since = bench.sync(&alice, None).await.next_batch;
+    bench.leave(&alice, &room).await;
+    bench.forget(&alice, &room).await;
+    bench.rooms.purge_forgotten(&room).await.unwrap();
+    assert!(bench.store.reader().get::<tables::Rooms>(&room).unwrap().is_none());
+    let view = bench.sync(&alice, Some(since)).await;
+    assert_eq!(gist(&view.leave[&room].timeline.events), ["leave"]);
+    let with_leave = serde_json::from_str(WITH_LEAVE).unwrap();
+    assert!(bench.sync_with(&alice, None, with_leave).await.is_empty());
+    let page = bench.page(&alice, &room, Direction::Backward, None, 10).await;
+    assert!(is_forbidden(&page));
+    bench.forget(&alice, &room).await;
 }

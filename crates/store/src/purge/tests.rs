@@ -159,13 +159,14 @@ fn rows(store: &Store) -> BTreeSet<Row> {
     all.1
 }
 
-/// Takes out the one thing that a purge keeps of these rooms: a leave that is not forgotten.
+/// Takes out the one thing that a purge keeps of these rooms: departures. Gives the first one.
 async fn drop_kept(store: &Store) -> MembershipRecord {
-    let key = (left(), doomed());
-    let kept = store.reader().get::<Memberships>(&key).unwrap().unwrap();
+    let kept = store.reader().get::<Memberships>(&(left(), doomed())).unwrap().unwrap();
     let mut batch = Batch::default();
-    batch.delete::<Memberships>(&key);
-    batch.delete::<LocalMembers>(&(doomed(), left()));
+    for user in [left(), owned_user_id!("@forgot:x.org")] {
+        batch.delete::<LocalMembers>(&(doomed(), user.clone()));
+        batch.delete::<Memberships>(&(user, doomed()));
+    }
     store.commit(batch).await.unwrap();
     kept
 }

@@ -1,0 +1,206 @@
+//! Forgetting rooms, and freeing what is left of those that every local user has forgotten.
+//!
+//! Specification: client-server API, "Leaving rooms"; spec-map rows FG1 to FG5.
+//!
+//! A purge takes the room's graph. The departures of its users stay a while without it, for devices
+//! that have not heard of them (row FG3), and go with a later sweep.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use exeunt_store::{
+    Batch, PurgeError, Reader, purge_room,
+    records::{MembershipRecord, OutboxItem},
+    tables,
+};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
+
+use crate::{
+    RoomError, Rooms,
+    graph::{is_joined, load_event},
+};
+
+/// Time between two sweeps.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// For how long a forgotten room is kept for servers that have yet to get events of it.
+const MAX_WAIT_MS: u64 = 7 * 24 * 3600 * 1000;
+/// For how long devices may be away and still hear of a departure from a room that is gone.
+pub const KEEP_DEPARTURES_MS: u64 = 30 * 24 * 3600 * 1000;
+
+impl Rooms {
+    /// Makes a local user forget a room that they have left. To forget what one never knew, or has
+    /// forgotten, is no error.
+    pub async fn forget(&self, user: &UserId, room_id: &RoomId) -> Result<(), RoomError> {
+        let guard = self.inner.locks.lock(room_id).await;
+        let key = (user.to_owned(), room_id.to_owned());
+        let row = key.clone();
+        let record = self.store().read(move |reader| reader.get::<tables::Memberships>(&row));
+        let Some(record) = record.await? else { return Ok(()) };
+        if !has_ended(&record) {
+            return Err(RoomError::NotLeft(record.membership));
+        }
+        if !record.forgotten {
+            let mut batch = Batch::default();
+            batch.put::<tables::Memberships>(&key, &MembershipRecord { forgotten: true, ..record });
+            self.store().commit(batch).await?;
+        }
+        drop(guard);
+        let (rooms, room_id) = (self.clone(), key.1);
+        tokio::spawn(async move { rooms.purge_or_complain(&room_id).await });
+        Ok(())
+    }
+
+    /// Purges forgotten rooms from now on, also those of earlier days. Within a runtime, once, at
+    /// the start.
+    pub fn start_purges(&self) {
+        let rooms = self.clone();
+        tokio::spawn(async move {
+            loop {
+                if let Err(error) = rooms.sweep_forgotten().await {
+                    tracing::error!(%error, "forgotten rooms could not be swept");
+                }
+                tokio::time::sleep(SWEEP_EVERY).await;
+            }
+        });
+    }
+
+    /// Purges the rooms that can be, and drops departures that every device has had the time to
+    /// hear of.
+    pub async fn sweep_forgotten(&self) -> Result<(), RoomError> {
+        let forgotten = self
+            .store()
+            .read(|reader| {
+                let mut rooms: BTreeSet<OwnedRoomId> = BTreeSet::new();
+                for row in reader.scan::<tables::Memberships>(()).iter() {
+                    let ((_, room_id), record) = row?;
+                    if record.forgotten {
+                        rooms.insert(room_id);
+                    }
+                }
+                Ok::<_, RoomError>(rooms)
+            })
+            .await?;
+        for room_id in forgotten {
+            self.purge_or_complain(&room_id).await;
+            self.drop_old_departures(&room_id).await?;
+        }
+        Ok(())
+    }
+
+    async fn purge_or_complain(&self, room_id: &RoomId) {
+        match self.purge_forgotten(room_id).await {
+            Ok(true) => tracing::info!(%room_id, "a forgotten room was purged"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%room_id, %error, "a room could not be purged"),
+        }
+    }
+
+    /// Deletes a room that every local user has forgotten. `false` where somebody has not, where
+    /// there is nothing to delete, or where other servers have yet to get events of it.
+    pub async fn purge_forgotten(&self, room_id: &RoomId) -> Result<bool, RoomError> {
+        let _one_at_a_time = self.inner.purges.lock().await;
+        // Joins lay events of the room aside without its lock.
+        let _no_join = self.inner.joins.turn(room_id).await;
+        self.inbound_idle_in(room_id).await;
+        let _guard = self.inner.locks.lock(room_id).await;
+        let (room, ours, now) = (room_id.to_owned(), self.server_name().to_owned(), self.now());
+        let may_go = self
+            .store()
+            .read(move |reader| {
+                let known = reader.contains::<tables::Rooms>(&room)?;
+                if !known || is_joined(reader, &room, &ours)? {
+                    return Ok(false);
+                }
+                match forgotten_since(reader, &room)? {
+                    Some(since) if since.saturating_add(MAX_WAIT_MS) > now => {
+                        Ok(!is_awaited(reader, &room)?)
+                    }
+                    since => Ok::<_, RoomError>(since.is_some()),
+                }
+            })
+            .await?;
+        if !may_go {
+            return Ok(false);
+        }
+        match purge_room(self.store(), room_id).await {
+            Ok(purged) => {
+                tracing::debug!(%room_id, ?purged, "purged");
+                Ok(true)
+            }
+            Err(PurgeError::Occupied(_)) => Ok(false),
+            Err(PurgeError::Store(error)) => Err(error.into()),
+        }
+    }
+
+    /// Deletes what is kept of forgotten memberships in a room that is gone.
+    async fn drop_old_departures(&self, room_id: &RoomId) -> Result<(), RoomError> {
+        let _guard = self.inner.locks.lock(room_id).await;
+        let (room, now) = (room_id.to_owned(), self.now());
+        let batch = self
+            .store()
+            .read(move |reader| {
+                let mut batch = Batch::default();
+                if reader.contains::<tables::Rooms>(&room)? {
+                    return Ok(batch);
+                }
+                for (room, user) in reader.scan::<tables::LocalMembers>(room).keys()? {
+                    let key = (user, room);
+                    let record = reader.get::<tables::Memberships>(&key)?;
+                    let ended = record.is_some_and(|r| r.forgotten && has_ended(&r));
+                    let old = departed_at(reader, &key)?.saturating_add(KEEP_DEPARTURES_MS) <= now;
+                    if ended && old && !is_under_way(reader, &key)? {
+                        batch.delete::<tables::Memberships>(&key);
+                        batch.delete::<tables::LocalMembers>(&(key.1, key.0));
+                    }
+                }
+                Ok::<_, RoomError>(batch)
+            })
+            .await?;
+        self.store().commit(batch).await?;
+        Ok(())
+    }
+}
+
+fn has_ended(record: &MembershipRecord) -> bool {
+    matches!(record.membership.as_str(), "leave" | "ban")
+}
+
+type Member = (OwnedUserId, OwnedRoomId);
+
+/// Whether something about the membership has yet to reach the room, or waits for the user.
+fn is_under_way(reader: &Reader<'_>, key: &Member) -> Result<bool, RoomError> {
+    Ok(reader.contains::<tables::Departures>(key)? || reader.contains::<tables::Pending>(key)?)
+}
+
+/// When the last local user left the room, if each of them has left and forgotten it.
+fn forgotten_since(reader: &Reader<'_>, room_id: &RoomId) -> Result<Option<u64>, RoomError> {
+    let mut since = 0;
+    for (room, user) in reader.scan::<tables::LocalMembers>(room_id.to_owned()).keys()? {
+        let key = (user, room);
+        let record = reader.get::<tables::Memberships>(&key)?;
+        if record.is_some_and(|record| !record.forgotten || !has_ended(&record))
+            || is_under_way(reader, &key)?
+        {
+            return Ok(None);
+        }
+        since = since.max(departed_at(reader, &key)?);
+    }
+    Ok(Some(since))
+}
+
+/// When the user's membership last changed, as far as is written down.
+fn departed_at(reader: &Reader<'_>, (user, room): &Member) -> Result<u64, RoomError> {
+    let lines = reader.scan::<tables::MembershipLog>((room.clone(), user.clone()));
+    Ok(lines.rev().first()?.map_or(0, |(_, line)| line.at))
+}
+
+/// Whether an event of the room waits for another server.
+fn is_awaited(reader: &Reader<'_>, room_id: &RoomId) -> Result<bool, RoomError> {
+    for row in reader.scan::<tables::Outbox>(()).iter() {
+        if let (_, OutboxItem::Pdu(id)) = row?
+            && load_event(reader, &id)?.is_some_and(|known| known.pdu.room_id() == room_id)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
