@@ -17,6 +17,8 @@ pub fn room_error(error: RoomError) -> MatrixError {
         RoomError::Auth(auth) if auth.is_lookup() => MatrixError::internal(&auth),
         RoomError::Auth(auth) if auth.is_malformed() => MatrixError::bad_json(text),
         RoomError::Auth(_) | RoomError::Forbidden(_) => MatrixError::forbidden(text),
+        RoomError::UnableToAuthorise => MatrixError::new(400, UNABLE[0], text),
+        RoomError::UnableToGrant => MatrixError::new(400, UNABLE[1], text),
         RoomError::NotLeft(_) => MatrixError::unknown(text),
         RoomError::InvalidParam(_) => MatrixError::invalid_param(text),
         RoomError::MissingParam(_) => MatrixError::missing_param(text),
@@ -37,6 +39,9 @@ pub fn room_error(error: RoomError) -> MatrixError {
     }
 }
 
+/// What servers say that cannot help with a join while others may.
+const UNABLE: [&str; 2] = ["M_UNABLE_TO_AUTHORISE_JOIN", "M_UNABLE_TO_GRANT_JOIN"];
+
 fn unsupported_version(text: String) -> MatrixError {
     MatrixError::new(400, "M_UNSUPPORTED_ROOM_VERSION", text)
 }
@@ -51,6 +56,9 @@ fn remote_error(server: &ServerName, error: &RemoteError) -> MatrixError {
         }
         RemoteError::Refused { errcode, .. } if errcode == "M_INCOMPATIBLE_ROOM_VERSION" => {
             unsupported_version(text)
+        }
+        RemoteError::Refused { status: 400, errcode, .. } if UNABLE.contains(&&**errcode) => {
+            MatrixError::new(400, errcode, text)
         }
         RemoteError::Refused { status: 404, .. } => MatrixError::not_found(text),
         RemoteError::Incompatible(_) => unsupported_version(text),

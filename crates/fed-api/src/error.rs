@@ -14,6 +14,10 @@ pub fn matrix_error(error: RoomError) -> MatrixError {
         RoomError::Auth(_) | RoomError::Forbidden(_) | RoomError::Signature(_) => {
             MatrixError::forbidden(message)
         }
+        RoomError::UnableToAuthorise => {
+            MatrixError::new(400, "M_UNABLE_TO_AUTHORISE_JOIN", message)
+        }
+        RoomError::UnableToGrant => MatrixError::new(400, "M_UNABLE_TO_GRANT_JOIN", message),
         RoomError::InvalidParam(_) | RoomError::Missing(_) | RoomError::NotLeft(_) => {
             MatrixError::invalid_param(message)
         }

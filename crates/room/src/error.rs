@@ -20,6 +20,12 @@ pub enum RoomError {
     /// Not allowed, for a reason outside the authorisation rules.
     #[error("{0}")]
     Forbidden(String),
+    /// We cannot tell whether the user meets a condition of the join rule; another server may.
+    #[error("This server cannot tell whether you meet the room's conditions")]
+    UnableToAuthorise,
+    /// A condition is met, and no user of ours can let anybody in; another server's may.
+    #[error("Nobody on this server can let you in")]
+    UnableToGrant,
     /// The user has yet to leave the room; with the membership that they have.
     #[error("You have not left the room: your membership is {0}")]
     NotLeft(String),

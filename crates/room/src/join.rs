@@ -10,23 +10,30 @@ mod intake;
 use std::collections::BTreeSet;
 
 use exeunt_core::{
-    FormatError, Object, PendingMembership, RoomVersion, canonical, pdu::MAX_PDU_BYTES,
+    FormatError, Object, Pdu, PendingMembership, RoomVersion, canonical, pdu::MAX_PDU_BYTES,
 };
 use exeunt_membership::{
     AfterMakeJoin, AfterSendJoin, Attempt, Join, MakeJoin, RemoteFailure, SendRequest, candidates,
 };
-use exeunt_store::tables;
+use exeunt_store::{Batch, records::Verdict, tables};
 use futures_util::future;
 use ruma::{OwnedServerName, RoomId, UserId};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::{Call, Intent, RoomError, Rooms, graph::is_joined};
+use crate::{
+    Call, Intent, RoomError, Rooms,
+    change::journal,
+    graph::{Graph, is_joined, joined_servers},
+    inbound::restricted::{self, Entrance},
+};
 pub(crate) use held::Joins;
 use held::Underway;
 use intake::Intake;
 pub use intake::clear_unfinished_joins;
 
+/// Names the user who lets another one into a restricted room (rooms/v8).
+const AUTHORISER: &str = "join_authorised_via_users_server";
 /// Most servers that one join asks.
 const MAX_CANDIDATES: usize = 10;
 /// Entries of an answer that wait to be laid aside.
@@ -43,26 +50,107 @@ impl Rooms {
         mut content: Object,
     ) -> Result<(), RoomError> {
         content.insert("membership".into(), "join".into());
+        // Who vouches is not for clients to say.
+        content.remove(AUTHORISER);
         let _turn = self.inner.joins.turn(room_id).await;
-        let (resident, pending) = self.join_view(user, room_id).await?;
-        if resident {
-            let intent = Intent::state(user.to_owned(), "m.room.member", user.as_str(), content);
-            self.append(room_id, intent).await?;
-            return Ok(());
+        let view = self.join_view(user, room_id).await?;
+        if view.resident {
+            let join = self.join_here(user, room_id, content).await?;
+            let Some((join, helpers)) = join else { return Ok(()) };
+            let servers = self.usable(helpers.into_iter().chain(via.iter().cloned()));
+            return self.join_with(&join, servers, Residency::Resident).await;
         }
         check_content(&content)?;
+        let pending = view.pending.as_ref();
         let join = Join {
             room_id: room_id.to_owned(),
             user_id: user.to_owned(),
-            room_version: pending.as_ref().and_then(|p| RoomVersion::parse(&p.room_version).ok()),
+            room_version: pending.and_then(|p| RoomVersion::parse(&p.room_version).ok()),
             content,
         };
-        let candidates = self.join_candidates(room_id, via, pending.as_ref());
+        let invited_by = pending.map(|p| candidates(p, self.server_name())).unwrap_or_default();
+        let mut servers = self.usable(invited_by.into_iter().chain(via.iter().cloned()));
+        if servers.is_empty() {
+            // Nobody is named: the server that the room is named after, and those that were in the
+            // room when we left it.
+            let named = room_id.server_name().map(ToOwned::to_owned);
+            servers = self.usable(named.into_iter().chain(view.last_servers));
+        }
         let _underway = Underway::begin(self, room_id);
+        self.join_with(&join, servers, Residency::Outside).await
+    }
+
+    async fn join_view(&self, user: &UserId, room_id: &RoomId) -> Result<View, RoomError> {
+        let (user, room_id, ours) =
+            (user.to_owned(), room_id.to_owned(), self.server_name().to_owned());
+        self.inner
+            .store
+            .read(move |reader| {
+                Ok(View {
+                    resident: is_joined(reader, &room_id, &ours)?,
+                    last_servers: joined_servers(reader, &room_id)?,
+                    pending: reader.get::<tables::Pending>(&(user, room_id))?,
+                })
+            })
+            .await
+    }
+
+    /// Joins in our own graph. Where the user meets a condition of the room and none of ours can
+    /// let them in: what to ask for, and servers that may be able to.
+    async fn join_here(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        mut content: Object,
+    ) -> Result<Option<(Join, Vec<OwnedServerName>)>, RoomError> {
+        let guard = self.inner.locks.lock(room_id).await;
+        let (room, who, ours) =
+            (room_id.to_owned(), user.to_owned(), self.server_name().to_owned());
+        let (version, entrance, helpers) = self
+            .store()
+            .read(move |reader| {
+                let graph = Graph::of(reader, &room)?;
+                let entrance = restricted::entrance(&graph, &who, &ours)?;
+                let helpers = match entrance {
+                    Entrance::Powerless => restricted::helpers(&graph, &ours)?,
+                    _ => Vec::new(),
+                };
+                Ok::<_, RoomError>((graph.version, entrance, helpers))
+            })
+            .await?;
+        if entrance == Entrance::Powerless && !helpers.is_empty() {
+            check_content(&content)?;
+            let (room_id, user_id) = (room_id.to_owned(), user.to_owned());
+            let join = Join { room_id, user_id, room_version: Some(version), content };
+            return Ok(Some((join, helpers)));
+        }
+        if let Some(authoriser) = entrance.authoriser()? {
+            content.insert(AUTHORISER.into(), authoriser.as_str().into());
+        }
+        let intent = Intent::state(user.to_owned(), "m.room.member", user.as_str(), content);
+        self.append_locked(&guard, intent).await?;
+        Ok(None)
+    }
+
+    /// The servers that can be asked, each once, and not too many.
+    fn usable(&self, servers: impl Iterator<Item = OwnedServerName>) -> Vec<OwnedServerName> {
+        let mut seen = BTreeSet::new();
+        let others = servers.filter(|server| server != self.server_name());
+        others.filter(|server| seen.insert(server.clone())).take(MAX_CANDIDATES).collect()
+    }
+
+    /// Joins by handshake, with one server after the other.
+    async fn join_with(
+        &self,
+        join: &Join,
+        servers: Vec<OwnedServerName>,
+        residency: Residency,
+    ) -> Result<(), RoomError> {
+        let room_id = &join.room_id;
         let mut attempts = Vec::new();
         let mut refusal = None;
-        for server in candidates {
-            let outcome = self.join_through(&join, &server).await;
+        for server in servers {
+            let outcome = self.join_through(join, &server, residency).await;
             self.clear_arrivals(room_id).await?;
             match outcome? {
                 Ok(()) => return Ok(()),
@@ -81,44 +169,12 @@ impl Rooms {
         }
     }
 
-    /// Whether we reside in the room, and the invite that we hold for the user if not.
-    async fn join_view(
-        &self,
-        user: &UserId,
-        room_id: &RoomId,
-    ) -> Result<(bool, Option<PendingMembership>), RoomError> {
-        let (user, room_id, ours) =
-            (user.to_owned(), room_id.to_owned(), self.server_name().to_owned());
-        self.inner
-            .store
-            .read(move |reader| {
-                let resident = is_joined(reader, &room_id, &ours)?;
-                Ok((resident, reader.get::<tables::Pending>(&(user, room_id))?))
-            })
-            .await
-    }
-
-    pub(crate) fn join_candidates(
-        &self,
-        room_id: &RoomId,
-        via: &[OwnedServerName],
-        pending: Option<&PendingMembership>,
-    ) -> Vec<OwnedServerName> {
-        let ours = self.server_name();
-        let mut out: Vec<_> = pending.map(|p| candidates(p, ours)).unwrap_or_default();
-        out.extend(via.iter().cloned());
-        out.extend(room_id.server_name().map(ToOwned::to_owned));
-        let mut seen = BTreeSet::new();
-        out.retain(|server| server != ours && seen.insert(server.clone()));
-        out.truncate(MAX_CANDIDATES);
-        out
-    }
-
     /// One handshake. The inner error is the server's; the outer one is ours.
     async fn join_through(
         &self,
         join: &Join,
         server: &OwnedServerName,
+        residency: Residency,
     ) -> Result<Result<(), (Attempt, RemoteFailure)>, RoomError> {
         let (awaiting, request) = MakeJoin::new(join.clone(), server.clone());
         let answer = self.call(server, Call::Make(&request)).await;
@@ -139,7 +195,11 @@ impl Rooms {
             };
             match awaiting.on_answer(answer) {
                 AfterSendJoin::Done(event, _) => {
-                    return Ok(match self.enter(intake, event, server).await {
+                    let joined = match residency {
+                        Residency::Outside => self.enter(intake, event, server).await,
+                        Residency::Resident => self.take_join(event, server).await,
+                    };
+                    return Ok(match joined {
                         Err(RoomError::Store(error)) => return Err(error.into()),
                         Err(error) => {
                             let failure = RemoteFailure::Misbehaved(error.to_string());
@@ -154,6 +214,27 @@ impl Rooms {
                     return Ok(Err((attempt, failure)));
                 }
             }
+        }
+    }
+
+    /// Places our join into a room that we reside in, after another server has vouched for it. Its
+    /// answer holds the room's state, which we have.
+    async fn take_join(&self, join: Pdu, from: &OwnedServerName) -> Result<(), RoomError> {
+        let event = self.checked(join).await?;
+        let mut batch = Batch::default();
+        journal(&mut batch, "join", event.event_id(), Some(from), self.now());
+        self.store().commit(batch).await?;
+        match self.try_place(from, &event).await {
+            Err(RoomError::Missing(_)) => self.complete(from, &event).await?,
+            other => other?,
+        }
+        let stored = self.stored(event.event_id()).await?;
+        match stored.map(|record| record.verdict) {
+            Some(Verdict::Accepted) => Ok(()),
+            Some(Verdict::SoftFailed(why) | Verdict::Rejected(why)) => Err(RoomError::Forbidden(
+                format!("the room's state here does not allow the join: {why}"),
+            )),
+            None => Err(RoomError::Missing(vec![event.event_id().to_owned()])),
         }
     }
 
@@ -173,6 +254,23 @@ impl Rooms {
             (_, Err(error)) => Err(error),
         }
     }
+}
+
+/// Whether the room is here already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Residency {
+    /// Another server's users are needed to let ours in.
+    Resident,
+    Outside,
+}
+
+/// What is known before a join.
+struct View {
+    resident: bool,
+    /// The invite that we hold for the user from outside the room.
+    pending: Option<PendingMembership>,
+    /// Servers that are in the room, or were when we left it.
+    last_servers: Vec<OwnedServerName>,
 }
 
 /// Refuses what no event can hold before another server is asked, which would have the blame.

@@ -106,7 +106,7 @@ impl Rooms {
         self.store().read(move |reader| is_taken(reader, &event)).await
     }
 
-    pub(super) async fn stored(
+    pub(crate) async fn stored(
         &self,
         event_id: &EventId,
     ) -> Result<Option<EventRecord>, RoomError> {

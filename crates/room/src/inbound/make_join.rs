@@ -32,7 +32,8 @@ impl Rooms {
                 }
                 let mut content = Object::new();
                 content.insert("membership".into(), "join".into());
-                if let Some(authoriser) = restricted::authoriser(&graph, &user, &ours)? {
+                let entrance = restricted::entrance(&graph, &user, &ours)?;
+                if let Some(authoriser) = entrance.authoriser()? {
                     let field = "join_authorised_via_users_server";
                     content.insert(field.into(), authoriser.as_str().into());
                 }

@@ -19,7 +19,7 @@ mod make_leave;
 mod missing_events;
 mod queue;
 mod rest;
-mod restricted;
+pub(crate) mod restricted;
 mod send_join;
 mod send_knock;
 mod send_leave;
