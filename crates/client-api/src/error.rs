@@ -2,9 +2,10 @@
 
 use exeunt_core::FormatError;
 use exeunt_http::MatrixError;
-use exeunt_room::{RemoteError, RoomError};
+use exeunt_room::{Attempt, RemoteError, RoomError};
 use exeunt_users::UsersError;
 use ruma::ServerName;
+use serde_json::{Value, json};
 
 /// What a client is told of a failure in a room.
 ///
@@ -27,7 +28,12 @@ pub fn room_error(error: RoomError) -> MatrixError {
         RoomError::Format(_) => MatrixError::bad_json(text),
         RoomError::Remote { server, error } => remote_error(&server, &error),
         RoomError::NoServer(attempts) if attempts.is_empty() => MatrixError::not_found(text),
-        RoomError::NoServer(_) => MatrixError::new(502, "M_UNKNOWN", text),
+        RoomError::NoServer(attempts) => {
+            MatrixError::new(502, "M_UNKNOWN", text).with("attempts", told(&attempts))
+        }
+        RoomError::JoinRefused { server, error, attempts } => {
+            remote_error(&server, &error).with("attempts", told(&attempts))
+        }
         RoomError::AliasTaken => MatrixError::new(400, "M_ROOM_IN_USE", text),
         // Of what other servers send: a client's request does not lead there.
         RoomError::Inbound(_)
@@ -37,6 +43,12 @@ pub fn room_error(error: RoomError) -> MatrixError {
         | RoomError::Resolve(_)
         | RoomError::Store(_) => MatrixError::internal(&error),
     }
+}
+
+/// How each server that was asked answered: an addition of ours to the error.
+fn told(attempts: &[Attempt]) -> Value {
+    let told = attempts.iter().map(|a| json!({ "server": a.server, "outcome": a.outcome }));
+    told.collect()
 }
 
 /// What servers say that cannot help with a join while others may.

@@ -33,7 +33,7 @@ pub fn matrix_error(error: RoomError) -> MatrixError {
         RoomError::Busy => MatrixError::limit_exceeded(BUSY_RETRY_MS),
         RoomError::AliasTaken => MatrixError::new(409, "M_ROOM_IN_USE", message),
         // What a third server answered us is nobody else's business.
-        RoomError::Remote { .. } | RoomError::NoServer(_) => {
+        RoomError::Remote { .. } | RoomError::JoinRefused { .. } | RoomError::NoServer(_) => {
             tracing::info!(error = message, "another server did not help");
             MatrixError::new(502, "M_UNKNOWN", "Another server did not help")
         }

@@ -51,6 +51,9 @@ pub enum RoomError {
     /// Another server did not do its part.
     #[error("{server}: {error}")]
     Remote { server: OwnedServerName, error: RemoteError },
+    /// No server that was asked let the user in. The one that counts said why.
+    #[error("{server}: {error}")]
+    JoinRefused { server: OwnedServerName, error: RemoteError, attempts: Vec<Attempt> },
     /// Every server that was asked refused or failed.
     #[error("{}", describe(.0))]
     NoServer(Vec<Attempt>),

@@ -6,6 +6,7 @@ mod entry;
 mod held;
 mod index;
 mod intake;
+mod race;
 
 use std::collections::BTreeSet;
 
@@ -13,7 +14,7 @@ use exeunt_core::{
     FormatError, Object, Pdu, PendingMembership, RoomVersion, canonical, pdu::MAX_PDU_BYTES,
 };
 use exeunt_membership::{
-    AfterMakeJoin, AfterSendJoin, Attempt, Join, MakeJoin, RemoteFailure, SendRequest, candidates,
+    AfterMakeJoin, AfterSendJoin, Attempt, Join, RemoteFailure, SendRequest, candidates,
 };
 use exeunt_store::{Batch, records::Verdict, tables};
 use futures_util::future;
@@ -31,6 +32,8 @@ pub(crate) use held::Joins;
 use held::Underway;
 use intake::Intake;
 pub use intake::clear_unfinished_joins;
+pub use race::HEDGE_AFTER;
+use race::{Made, Race};
 
 /// Names the user who lets another one into a restricted room (rooms/v8).
 const AUTHORISER: &str = "join_authorised_via_users_server";
@@ -139,7 +142,8 @@ impl Rooms {
         others.filter(|server| seen.insert(server.clone())).take(MAX_CANDIDATES).collect()
     }
 
-    /// Joins by handshake, with one server after the other.
+    /// Joins by handshake, with one server after the other. Of a slow one the next does not wait
+    /// for the template.
     async fn join_with(
         &self,
         join: &Join,
@@ -148,36 +152,38 @@ impl Rooms {
     ) -> Result<(), RoomError> {
         let room_id = &join.room_id;
         let mut attempts = Vec::new();
-        let mut refusal = None;
-        for server in servers {
-            let outcome = self.join_through(join, &server, residency).await;
+        let mut refusal: Option<(OwnedServerName, RemoteFailure)> = None;
+        let mut race = Race::new(self, join, servers);
+        while let Some(made) = race.next().await {
+            let server = made.server.clone();
+            let outcome = self.join_through(made, residency).await;
             self.clear_arrivals(room_id).await?;
             match outcome? {
                 Ok(()) => return Ok(()),
                 Err((attempt, failure)) => {
                     tracing::info!(%room_id, %server, outcome = attempt.outcome, "a join failed");
                     attempts.push(attempt);
-                    if matches!(failure, RemoteFailure::Refused { .. }) {
-                        refusal.get_or_insert((server, failure));
+                    // A server that merely cannot help says less than one that refuses.
+                    let known = refusal.as_ref().filter(|(_, known)| !cannot_help(known));
+                    if known.is_none() && matches!(failure, RemoteFailure::Refused { .. }) {
+                        refusal = Some((server, failure));
                     }
                 }
             }
         }
-        match refusal {
-            Some((server, error)) => Err(RoomError::Remote { server, error }),
-            None => Err(RoomError::NoServer(attempts)),
-        }
+        Err(match refusal {
+            Some((server, error)) => RoomError::JoinRefused { server, error, attempts },
+            None => RoomError::NoServer(attempts),
+        })
     }
 
-    /// One handshake. The inner error is the server's; the outer one is ours.
+    /// One handshake, from the template on. The inner error is the server's; the outer one is ours.
     async fn join_through(
         &self,
-        join: &Join,
-        server: &OwnedServerName,
+        Made { server, awaiting, answer }: Made,
         residency: Residency,
     ) -> Result<Result<(), (Attempt, RemoteFailure)>, RoomError> {
-        let (awaiting, request) = MakeJoin::new(join.clone(), server.clone());
-        let answer = self.call(server, Call::Make(&request)).await;
+        let server = &server;
         let (mut awaiting, mut request) =
             match awaiting.on_answer(answer, self.signer(), self.now()) {
                 AfterMakeJoin::Send(awaiting, request) => (awaiting, request),
@@ -271,6 +277,12 @@ struct View {
     pending: Option<PendingMembership>,
     /// Servers that are in the room, or were when we left it.
     last_servers: Vec<OwnedServerName>,
+}
+
+/// Whether the server could let nobody in, or not tell: another one may.
+fn cannot_help(failure: &RemoteFailure) -> bool {
+    matches!(failure, RemoteFailure::Refused { errcode, .. }
+        if matches!(&**errcode, "M_UNABLE_TO_AUTHORISE_JOIN" | "M_UNABLE_TO_GRANT_JOIN"))
 }
 
 /// Refuses what no event can hold before another server is asked, which would have the blame.

@@ -54,6 +54,58 @@ async fn servers_that_cannot_be_reached() {
     ann.post("/rooms/!r:else.org/leave", json!({})).await.fails(404, "M_NOT_FOUND");
 }
 
+/// Each server that was asked, with its answer: the client's words for what went wrong.
+#[actix_web::test]
+async fn a_join_that_fails_lists_who_was_asked() {
+    let server = Server::new();
+    let ann = server.user("ann").await;
+    let path = "/join/!r:else.org?via=a.example&via=b.example&via=example.org&via=a.example";
+    server.others_refuse_with(403, "M_FORBIDDEN");
+    let answer = ann.post(path, json!({})).await;
+    let golden = json!({
+        "errcode": "M_FORBIDDEN",
+        "error": "a.example: refused with 403 M_FORBIDDEN: for a reason",
+        "attempts": [
+            {
+                "server": "a.example",
+                "outcome": "make_join: refused with 403 M_FORBIDDEN: for a reason",
+            },
+            {
+                "server": "b.example",
+                "outcome": "make_join: refused with 403 M_FORBIDDEN: for a reason",
+            },
+        ],
+    });
+    assert_eq!((answer.status, answer.body), (403, golden));
+
+    server.others_fail_with(RemoteError::Unreachable("no route".into()));
+    let answer = ann.post(path, json!({})).await;
+    let golden = json!({
+        "errcode": "M_UNKNOWN",
+        "error": "no server could help (a.example: make_join: unreachable: no route; \
+                  b.example: make_join: unreachable: no route)",
+        "attempts": [
+            { "server": "a.example", "outcome": "make_join: unreachable: no route" },
+            { "server": "b.example", "outcome": "make_join: unreachable: no route" },
+        ],
+    });
+    assert_eq!((answer.status, answer.body), (502, golden));
+
+    // Others may be able to where these are not.
+    for errcode in ["M_UNABLE_TO_AUTHORISE_JOIN", "M_UNABLE_TO_GRANT_JOIN"] {
+        server.others_refuse_with(400, errcode);
+        ann.post(path, json!({})).await.fails(400, errcode);
+    }
+    // GHSA-95fh-hv8c-chvq
+    for status in [400, 401, 403, 404, 500] {
+        server.others_refuse_with(status, "M_UNKNOWN_TOKEN");
+        let answer = ann.post(path, json!({})).await;
+        assert_ne!(answer.status, 401);
+        assert!(matches!(answer.body["errcode"].as_str(), Some("M_UNKNOWN" | "M_NOT_FOUND")));
+        assert_eq!(answer.body["attempts"].as_array().map(Vec::len), Some(2));
+    }
+}
+
 /// A room is made though someone who is invited cannot be reached.
 #[actix_web::test]
 async fn an_invite_that_fails_does_not_fail_the_room() {
