@@ -26,7 +26,7 @@ pub fn matrix_error(error: RoomError) -> MatrixError {
             MatrixError::new(400, "M_INCOMPATIBLE_ROOM_VERSION", message)
                 .with("room_version", version)
         }
-        RoomError::Format(_) => MatrixError::bad_json(message),
+        RoomError::Format(_) | RoomError::SelfLockout => MatrixError::bad_json(message),
         RoomError::Inbound(InboundError::InvalidParam(_)) => MatrixError::invalid_param(message),
         RoomError::Inbound(InboundError::Forbidden(_)) => MatrixError::forbidden(message),
         RoomError::Inbound(InboundError::BadJson(_)) => MatrixError::bad_json(message),

@@ -1,9 +1,10 @@
 //! Events of our own users: built on the room's head, signed, placed.
 
-use exeunt_core::{CheckedPdu, Draft, Object, Reference};
+use exeunt_acl::ServerAcl;
+use exeunt_core::{CheckedPdu, Draft, Object, Reference, RoomVersion};
 use exeunt_state_res::auth_types;
 use exeunt_store::tables;
-use ruma::{OwnedDeviceId, OwnedEventId, OwnedUserId, RoomId, UserId};
+use ruma::{OwnedDeviceId, OwnedEventId, OwnedUserId, RoomId, ServerName, UserId};
 
 use crate::{
     RoomError, Rooms,
@@ -11,6 +12,8 @@ use crate::{
     locks::RoomGuard,
     place::{Source, next_position},
 };
+
+const SERVER_ACL: &str = "m.room.server_acl";
 
 /// What a local user wants to put into a room.
 #[derive(Debug, Clone)]
@@ -119,6 +122,7 @@ impl Rooms {
                     return Ok(Drafted::Exists(event_id));
                 }
                 check_redaction(&graph, &intent)?;
+                check_acl(&intent.kind, intent.state_key.as_deref(), &intent.content, &ours)?;
                 Ok(Drafted::New(draft_on_head(&graph, intent, now)?))
             })
             .await
@@ -149,13 +153,44 @@ fn existing(graph: &Graph<'_>, intent: &Intent) -> Result<Option<OwnedEventId>, 
 /// a server redact what others of that server sent, for a server knows them apart (client-server
 /// API, "Redactions").
 fn check_redaction(graph: &Graph<'_>, intent: &Intent) -> Result<(), RoomError> {
-    let Some(target) = &intent.redacts else { return Ok(()) };
-    if graph.event(target)?.is_some_and(|known| known.pdu.sender() == intent.sender)
+    let Some(target) = redaction_target(graph.version, intent) else { return Ok(()) };
+    let acl = graph.current(SERVER_ACL, "")?;
+    if acl.is_some_and(|acl| *acl.event_id() == target) {
+        let text = "An empty ACL denies every server: send another one in place of this one";
+        return Err(RoomError::Forbidden(text.into()));
+    }
+    if graph.event(&target)?.is_some_and(|known| known.pdu.sender() == intent.sender)
         || graph.may_redact(&intent.sender)?
     {
         return Ok(());
     }
     Err(RoomError::Forbidden("You may not redact this event".into()))
+}
+
+/// What a redaction is about. Since room version 11 it is said in the content, which clients may
+/// send like any other event's.
+fn redaction_target(version: RoomVersion, intent: &Intent) -> Option<OwnedEventId> {
+    let in_content = || {
+        let counts = version.rules().redaction.content_field_redacts;
+        let named = intent.content.get("redacts").filter(|_| counts)?;
+        OwnedEventId::try_from(named.as_str()?).ok()
+    };
+    let is_redaction = intent.kind == "m.room.redaction";
+    intent.redacts.clone().or_else(|| is_redaction.then(in_content).flatten())
+}
+
+/// Refuses an ACL that denies this server: it could not be mended from here.
+pub(crate) fn check_acl(
+    kind: &str,
+    state_key: Option<&str>,
+    content: &Object,
+    ours: &ServerName,
+) -> Result<(), RoomError> {
+    let is_acl = kind == SERVER_ACL && state_key == Some("");
+    if is_acl && !ServerAcl::compile(content).allows(ours) {
+        return Err(RoomError::SelfLockout);
+    }
+    Ok(())
 }
 
 /// The draft of an event that follows the room's head.

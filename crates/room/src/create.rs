@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Intent, RoomError, Rooms,
+    append::check_acl,
     graph::Graph,
     locks::RoomGuard,
     place::{Source, decide},
@@ -68,6 +69,9 @@ impl Rooms {
     ) -> Result<OwnedRoomId, RoomError> {
         if let Some(alias) = &room.alias {
             self.check_alias_free(alias).await?;
+        }
+        for (kind, state_key, content) in &state {
+            check_acl(kind, Some(state_key), content, self.server_name())?;
         }
         let room_id = self.found(&room).await?;
         let creator = &room.creator;

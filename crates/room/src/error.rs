@@ -26,6 +26,8 @@ pub enum RoomError {
     /// A condition is met, and no user of ours can let anybody in; another server's may.
     #[error("Nobody on this server can let you in")]
     UnableToGrant,
+    #[error("The server ACL would deny this server")]
+    SelfLockout,
     /// The user has yet to leave the room; with the membership that they have.
     #[error("You have not left the room: your membership is {0}")]
     NotLeft(String),

@@ -67,6 +67,7 @@ impl Rooms {
         let Some(version) = self.version_if_resident(room_id).await? else {
             return Err(RoomError::NotFound("This server is not in the room".into()));
         };
+        self.admit(origin, room_id).await?;
         let event = self.pushed(version, room_id, object).await?;
         match self.try_place(origin, &event).await {
             Err(RoomError::Missing(missing)) => {

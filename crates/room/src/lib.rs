@@ -36,6 +36,7 @@ mod ingest;
 pub mod invite;
 mod join;
 mod knock;
+mod leaks;
 pub mod leave;
 mod moderation;
 mod outliers;
@@ -130,6 +131,7 @@ struct Inner {
     jobs: locks::Locks<OwnedUserId>,
     /// Held by the fetch of a room's history.
     histories: locks::Locks<OwnedRoomId>,
+    leaks: leaks::Leaks,
     /// Held by the purge of a forgotten room: one at a time looks through the store.
     purges: tokio::sync::Mutex<()>,
     /// Held from the check that an alias is free to its commit.
@@ -173,6 +175,7 @@ impl Rooms {
                 departing: locks::Locks::default(),
                 jobs: locks::Locks::default(),
                 histories: locks::Locks::default(),
+                leaks: leaks::Leaks::default(),
                 purges: tokio::sync::Mutex::default(),
                 alias_lock: tokio::sync::Mutex::default(),
             }),

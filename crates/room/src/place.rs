@@ -61,13 +61,15 @@ pub struct Placement {
     pub users: BTreeSet<OwnedUserId>,
     /// Servers whose outbox got a row.
     pub destinations: Vec<OwnedServerName>,
+    /// The server that relayed the event, where the room's ACL denies the sender's.
+    pub leaked_by: Option<OwnedServerName>,
 }
 
 impl Placement {
     /// A batch that is no news to anyone.
     pub fn only(batch: Batch) -> Self {
-        let (users, destinations) = Default::default();
-        Self { batch, verdict: Verdict::Accepted, users, destinations }
+        let (users, destinations, leaked_by) = Default::default();
+        Self { batch, verdict: Verdict::Accepted, users, destinations, leaked_by }
     }
 }
 
@@ -129,8 +131,9 @@ impl Rooms {
         _guard: &RoomGuard,
         placement: Placement,
     ) -> Result<Verdict, RoomError> {
-        let Placement { batch, verdict, users, destinations } = placement;
+        let Placement { batch, verdict, users, destinations, leaked_by } = placement;
         let position = self.inner.store.commit(batch).await?;
+        leaked_by.into_iter().for_each(|server| self.inner.leaks.note(server));
         self.inner.notifier.notify(&users, position);
         if !destinations.is_empty() {
             self.inner.wake.wake(&destinations);
@@ -159,7 +162,15 @@ pub(crate) fn decide(
     if !matches!(source, Source::Federation { .. }) {
         judged.clone().into_result()?;
     }
-    let verdict = Verdict::from(judged);
+    let mut verdict = Verdict::from(judged);
+    let mut leaked_by = None;
+    if verdict.is_accepted()
+        && let Source::Federation { from } = source
+        && is_denied(&graph, event, ours)?
+    {
+        verdict = Verdict::SoftFailed("the room's ACL denies the sender's server".into());
+        leaked_by = Some(from.clone()).filter(|from| from != event.origin());
+    }
     let after = match (event.key(), &verdict) {
         (Some(key), Verdict::Accepted | Verdict::SoftFailed(_)) => {
             graph.apply(before, key, event.event_id())?
@@ -172,7 +183,14 @@ pub(crate) fn decide(
         Verdict::Accepted => change.advance_head(after)?,
         _ => Effects::default(),
     };
-    Ok(Placement { batch: graph.into_batch(), verdict, users, destinations })
+    Ok(Placement { batch: graph.into_batch(), verdict, users, destinations, leaked_by })
+}
+
+/// Whether current state denies the sender's server, so that the event should not have come: not
+/// by another server either, and though it may be older than the denial (spec-map 4.10). The ACL
+/// is no authorisation rule, so that the event counts in state resolution as it does elsewhere.
+fn is_denied(graph: &Graph<'_>, event: &Pdu, ours: &ServerName) -> Result<bool, RoomError> {
+    Ok(event.origin() != ours && !graph.acl_allows(event.origin())?)
 }
 
 /// The state before an event: its prev events' states, resolved.

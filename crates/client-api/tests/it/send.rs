@@ -102,3 +102,24 @@ async fn canonical_aliases_lead_to_the_room() {
         ann.put(&path, bad).await.fails(400, errcode);
     }
 }
+
+/// Spec-map 4.10: an ACL that denies this server could not be mended from here.
+#[actix_web::test]
+async fn an_acl_that_locks_us_out_is_refused() {
+    let server = Server::new();
+    let ann = server.user("ann").await;
+    let room = ann.public_room().await;
+    let path = format!("/rooms/{}/state/m.room.server_acl", escape(&room));
+    for content in [json!({}), json!({ "allow": ["*"], "deny": ["*.org"] })] {
+        ann.put(&path, content).await.fails(400, "M_BAD_JSON");
+    }
+    let sent = ann.put(&path, json!({ "allow": ["*"], "deny": ["evil.org"] })).await.ok();
+    let acl = escape(sent["event_id"].as_str().unwrap());
+    let redact = format!("/rooms/{}/redact/{acl}/1", escape(&room));
+    ann.put(&redact, json!({})).await.fails(403, "M_FORBIDDEN");
+    let body = json!({
+        "initial_state": [{ "type": "m.room.server_acl", "state_key": "", "content": {} }],
+    });
+    ann.post("/createRoom", body).await.fails(400, "M_BAD_JSON");
+    assert_eq!(ann.get("/joined_rooms").await.ok()["joined_rooms"], json!([room]));
+}

@@ -68,6 +68,8 @@ impl Rooms {
         if let Some(record) = answered {
             return Ok(record.answer);
         }
+        // Those about a room are for servers that its ACL lets in, room by room (MSC4163): whoever
+        // takes them has to ask `admit`.
         if !edus.is_empty() {
             tracing::debug!(%origin, count = edus.len(), "EDUs, skipped");
         }
