@@ -21,6 +21,7 @@ use crate::{
     graph::{Graph, missing_in_store},
     place::Source,
     redactions,
+    sticky::undoes_leave,
 };
 
 /// Most events that are walked to see past those that were not accepted. Beyond it a head more or
@@ -47,6 +48,8 @@ pub(crate) struct Effects {
     pub users: BTreeSet<OwnedUserId>,
     /// Servers whose outbox got a row.
     pub destinations: Vec<OwnedServerName>,
+    /// Local users whom the room's state says to be joined though they left by their own word.
+    pub undone: BTreeSet<OwnedUserId>,
 }
 
 impl Change<'_> {
@@ -123,7 +126,7 @@ impl Change<'_> {
         let state = graph.resolve(roots)?;
         if state != room.state {
             let cause = Some((self.event, self.source));
-            move_state(graph, self.ours, state, cause, self.now, &mut effects.users)?;
+            move_state(graph, self.ours, state, cause, self.now, &mut effects)?;
             room.state = state;
         }
         effects.users.extend(local_users(graph.reader, &graph.room_id)?);
@@ -203,14 +206,15 @@ impl Change<'_> {
 
 /// Moves the room's current state: memberships and joined servers follow the difference of the two
 /// states, whatever caused it. `cause` is the event being placed, if it is one; without one, as
-/// when a room's whole state comes in, only local users' changes are logged.
+/// when a room's whole state comes in, only local users' changes are logged. A join older than the
+/// user's own last leave moves nothing but the count of the joined.
 pub(crate) fn move_state(
     graph: &Graph<'_>,
     ours: &ServerName,
     new: Root,
     cause: Option<(&CheckedPdu, &Source)>,
     now: u64,
-    users: &mut BTreeSet<OwnedUserId>,
+    effects: &mut Effects,
 ) -> Result<(), RoomError> {
     let load = |id: &Option<_>| -> Result<Option<Pdu>, RoomError> {
         id.as_deref().map(|id| Ok(graph.event_here(id)?.pdu)).transpose()
@@ -224,14 +228,25 @@ pub(crate) fn move_state(
         let (was, is) = (load(&change.before)?, load(&change.after)?);
         *joined.entry(user.server_name().to_owned()).or_default() +=
             i64::from(is_join(&is)) - i64::from(is_join(&was));
-        if user.server_name() == ours {
-            users.insert(user.to_owned());
+        let local = user.server_name() == ours;
+        if local
+            && let Some(event) = &is
+            && undoes_leave(graph.reader, &graph.room_id, user, event)?
+        {
+            effects.undone.insert(user.to_owned());
+            continue;
+        }
+        // A leave that is sent again is no news to the user.
+        let again = is_join(&was) && is.as_ref().is_some_and(|event| event.sender() == user);
+        let news = local && !(again && has_left(graph, user)?);
+        if news {
+            effects.users.insert(user.to_owned());
         }
         let Some(event) = is else { continue };
-        if user.server_name() == ours {
+        if news {
             put_membership(&mut graph.batch(), user, &graph.room_id, membership_record(&event));
         }
-        if cause.is_some() || user.server_name() == ours {
+        if cause.is_some() || local {
             log_membership(graph, user, &event, cause, now);
         }
     }
@@ -243,6 +258,13 @@ pub(crate) fn move_state(
         batch.put::<tables::RoomStates>(&(room_id, position), &new);
     });
     Ok(())
+}
+
+/// Whether the user is out of the room as far as they know.
+fn has_left(graph: &Graph<'_>, user: &UserId) -> Result<bool, RoomError> {
+    let key = (user.to_owned(), graph.room_id.clone());
+    let row = graph.reader.get::<tables::Memberships>(&key)?;
+    Ok(row.is_some_and(|row| row.membership == "leave"))
 }
 
 fn is_join(event: &Option<Pdu>) -> bool {

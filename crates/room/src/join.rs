@@ -71,16 +71,28 @@ impl Rooms {
             room_version: pending.and_then(|p| RoomVersion::parse(&p.room_version).ok()),
             content,
         };
-        let invited_by = pending.map(|p| candidates(p, self.server_name())).unwrap_or_default();
-        let mut servers = self.usable(invited_by.into_iter().chain(via.iter().cloned()));
-        if servers.is_empty() {
-            // Nobody is named: the server that the room is named after, and those that were in the
-            // room when we left it.
-            let named = room_id.server_name().map(ToOwned::to_owned);
-            servers = self.usable(named.into_iter().chain(view.last_servers));
-        }
+        let servers = self.entry_candidates(room_id, via, pending, view.last_servers);
         let _underway = Underway::begin(self, room_id);
         self.join_with(&join, servers, Residency::Outside).await
+    }
+
+    /// Whom to ask for a way into a room: the invite's servers and those that the client names.
+    /// Where there are none, the server that the room is named after, and `last_servers`, which
+    /// were in the room when we left it.
+    pub(crate) fn entry_candidates(
+        &self,
+        room_id: &RoomId,
+        via: &[OwnedServerName],
+        pending: Option<&PendingMembership>,
+        last_servers: Vec<OwnedServerName>,
+    ) -> Vec<OwnedServerName> {
+        let invited_by = pending.map(|p| candidates(p, self.server_name())).unwrap_or_default();
+        let servers = self.usable(invited_by.into_iter().chain(via.iter().cloned()));
+        if !servers.is_empty() {
+            return servers;
+        }
+        let named = room_id.server_name().map(ToOwned::to_owned);
+        self.usable(named.into_iter().chain(last_servers))
     }
 
     async fn join_view(&self, user: &UserId, room_id: &RoomId) -> Result<View, RoomError> {

@@ -70,7 +70,7 @@ impl Rooms {
         };
         let mut attempts = Vec::new();
         let (mut refusal, mut perhaps) = (None, None);
-        for server in self.join_candidates(room_id, via, pending.as_ref()) {
+        for server in self.entry_candidates(room_id, via, pending.as_ref(), Vec::new()) {
             match self.knock_through(&knock, &server).await {
                 Ok((event, room_state)) => {
                     return self.knocked(event, &room_state, server, via).await;

@@ -47,6 +47,7 @@ mod redactions;
 mod resolution;
 pub mod triage;
 mod stripped;
+mod sticky;
 mod upgrade;
 
 use std::{sync::Arc, time::Duration};

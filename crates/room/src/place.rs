@@ -63,13 +63,16 @@ pub struct Placement {
     pub destinations: Vec<OwnedServerName>,
     /// The server that relayed the event, where the room's ACL denies the sender's.
     pub leaked_by: Option<OwnedServerName>,
+    /// Local users whose leave has to be sent again.
+    pub undone: BTreeSet<OwnedUserId>,
 }
 
 impl Placement {
     /// A batch that is no news to anyone.
     pub fn only(batch: Batch) -> Self {
-        let (users, destinations, leaked_by) = Default::default();
-        Self { batch, verdict: Verdict::Accepted, users, destinations, leaked_by }
+        let verdict = Verdict::Accepted;
+        let (users, destinations, leaked_by, undone) = Default::default();
+        Self { batch, verdict, users, destinations, leaked_by, undone }
     }
 }
 
@@ -128,15 +131,18 @@ impl Rooms {
     /// Makes a placement durable, then tells the clients and the sender.
     pub(crate) async fn commit(
         &self,
-        _guard: &RoomGuard,
+        guard: &RoomGuard,
         placement: Placement,
     ) -> Result<Verdict, RoomError> {
-        let Placement { batch, verdict, users, destinations, leaked_by } = placement;
+        let Placement { batch, verdict, users, destinations, leaked_by, undone } = placement;
         let position = self.inner.store.commit(batch).await?;
         leaked_by.into_iter().for_each(|server| self.inner.leaks.note(server));
         self.inner.notifier.notify(&users, position);
         if !destinations.is_empty() {
             self.inner.wake.wake(&destinations);
+        }
+        for user in undone {
+            Box::pin(self.leave_again(guard, &user)).await;
         }
         Ok(verdict)
     }
@@ -179,11 +185,15 @@ pub(crate) fn decide(
     };
     let change = Change { graph: &graph, ours, event, source, now };
     change.write_event(&verdict, States { before, after })?;
-    let Effects { users, destinations } = match verdict {
+    let Effects { users, destinations, mut undone } = match verdict {
         Verdict::Accepted => change.advance_head(after)?,
         _ => Effects::default(),
     };
-    Ok(Placement { batch: graph.into_batch(), verdict, users, destinations, leaked_by })
+    if matches!(source, Source::Local { .. }) {
+        // A leave that is sent again does not lead to another one.
+        undone.clear();
+    }
+    Ok(Placement { batch: graph.into_batch(), verdict, users, destinations, leaked_by, undone })
 }
 
 /// Whether current state denies the sender's server, so that the event should not have come: not

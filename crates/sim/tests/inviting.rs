@@ -8,7 +8,7 @@ use exeunt_room::{
 };
 use exeunt_sim::{
     Fault, Mesh, Server,
-    events::{member_draft, object},
+    events::{member_draft, object, state_draft},
     status,
 };
 use exeunt_store::tables;
@@ -352,8 +352,8 @@ async fn in7_the_acl_of_a_room_that_we_are_in_counts() {
     a.invite(&stage.ann, &bea, &stage.room).await.unwrap();
     b.join(&bea, &stage.room, a).await.unwrap();
     let acl = json!({ "allow": ["b.example", "c.example"] });
-    a.set(&stage.ann, &stage.room, "m.room.server_acl", acl).await;
-    stage.mesh.settle().await;
+    let acl = a.sign(state_draft(a, &stage.room, &stage.ann, "m.room.server_acl", acl));
+    b.receive(a, "acl", &[&acl]).await;
     check(stage.hand(&a.sign(stage.draft())).await, 403, "M_FORBIDDEN");
 }
 

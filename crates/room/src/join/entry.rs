@@ -1,7 +1,7 @@
 //! The second pass over a room that is handed to us: signatures and verdicts, auth events first,
 //! a chunk at a time; then the room with our join on top, which is when it becomes visible.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use exeunt_core::{CheckedPdu, KeyRing, Pdu, RoomVersion, StateKey, StateMap};
 use exeunt_store::{
@@ -15,7 +15,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
 use super::intake::{Intake, Reasons};
 use crate::{
     RoomError, Rooms,
-    change::{event_record, journal, move_state},
+    change::{Effects, event_record, journal, move_state},
     graph::{Graph, is_taken},
     outliers::judge_outlier,
     place::{Placement, Source, decide},
@@ -272,8 +272,8 @@ impl Arrival {
     ) -> Result<Placement, RoomError> {
         let mut graph = self.graph(reader)?;
         let root = graph.root_of(&state);
-        let mut users = BTreeSet::new();
-        move_state(&graph, ours, root, None, now, &mut users)?;
+        let mut effects = Effects::default();
+        move_state(&graph, ours, root, None, now, &mut effects)?;
         graph.room.state = root;
         journal(&mut graph.batch(), "join", event.event_id(), Some(&self.from), now);
         let source = Source::Federation { from: self.from };
@@ -281,7 +281,10 @@ impl Arrival {
         if let Verdict::Rejected(why) | Verdict::SoftFailed(why) = placement.verdict {
             return Err(RoomError::Forbidden(format!("the state does not allow the join: {why}")));
         }
-        placement.users.extend(users);
+        placement.users.extend(effects.users);
+        placement.undone.extend(effects.undone);
+        // Who joins now has changed their mind.
+        placement.undone.remove(event.sender());
         Ok(placement)
     }
 }

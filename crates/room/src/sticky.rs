@@ -1,0 +1,156 @@
+//! Sticky leaves: what a user of ours left by their own word stays left, whatever a resolution of
+//! states makes of it. The room is not shown, an admin is told, and the leave is sent again.
+//!
+//! State resolution before version 2.1 can bring an old join back (pains C5, feature 3). A join
+//! needs our signature, so that we know whether there was a newer one.
+
+use exeunt_core::{Object, Pdu};
+use exeunt_store::{Reader, StoreError, records::MembershipLogRecord, tables};
+use ruma::{RoomId, UserId};
+
+use crate::{Intent, RoomError, Rooms, locks::RoomGuard};
+
+impl Rooms {
+    /// Sends the leave of a user of ours again, who is joined by the room's state and not by their
+    /// own word. A failure leaves the room hidden, and the state as it is.
+    pub(crate) async fn leave_again(&self, guard: &RoomGuard, user: &UserId) {
+        let room_id = guard.room_id();
+        tracing::warn!(
+            target: "membership", %room_id, %user,
+            "the room's state says again that a user is joined who has left; leaving again"
+        );
+        if let Err(error) = self.try_leave_again(guard, user).await {
+            tracing::error!(
+                target: "membership", %room_id, %user, %error,
+                "the leave could not be sent again: other servers take the user for joined"
+            );
+        }
+    }
+
+    async fn try_leave_again(&self, guard: &RoomGuard, user: &UserId) -> Result<(), RoomError> {
+        let key = (user.to_owned(), guard.room_id().to_owned());
+        let row = self.store().read(move |reader| reader.get::<tables::Memberships>(&key)).await?;
+        if row.is_none_or(|row| row.membership != "leave") {
+            return Ok(());
+        }
+        let mut content = Object::new();
+        content.insert("membership".into(), "leave".into());
+        let intent = Intent::state(user.to_owned(), "m.room.member", user.as_str(), content);
+        self.append_locked(guard, intent).await.map(drop)
+    }
+}
+
+/// Whether the room's state now says that a user of ours is joined by an event that is older than
+/// the user's own last leave.
+pub(crate) fn undoes_leave(
+    reader: &Reader<'_>,
+    room_id: &RoomId,
+    user: &UserId,
+    event: &Pdu,
+) -> Result<bool, StoreError> {
+    if event.membership() != Some("join") {
+        return Ok(false);
+    }
+    let log = reader.scan::<tables::MembershipLog>((room_id.to_owned(), user.to_owned()));
+    let mut lines = Vec::new();
+    for row in log.rev().iter() {
+        lines.push(row?.1);
+    }
+    Ok(is_undone(lines.iter(), user, event))
+}
+
+/// The decision, from the membership timeline of the user, newest first. What a resolution did
+/// before counts for nothing. A join that we never saw is older if it was signed before the leave.
+fn is_undone<'a>(
+    lines: impl Iterator<Item = &'a MembershipLogRecord>,
+    user: &UserId,
+    join: &Pdu,
+) -> bool {
+    let mut left_at = None;
+    for line in lines.filter(|line| line.sender == user && line.via != "resolution") {
+        match (line.membership.as_str(), left_at) {
+            ("leave", None) => left_at = Some(line.at),
+            ("join", None) => return false,
+            ("join", Some(_)) if line.event_id == join.event_id() => return true,
+            _ => {}
+        }
+    }
+    left_at.is_some_and(|left_at| join.origin_server_ts() < left_at)
+}
+
+#[cfg(test)]
+mod tests {
+    use exeunt_core::{Draft, RoomVersion, Signer};
+    use ruma::{OwnedEventId, room_id, server_name, user_id};
+
+    use super::*;
+
+    fn join(sent: u64) -> Pdu {
+        let user = user_id!("@bob:here.example");
+        let draft = Draft {
+            version: RoomVersion::parse("10").unwrap(),
+            room_id: Some(room_id!("!r:here.example").to_owned()),
+            sender: user.to_owned(),
+            kind: "m.room.member".into(),
+            state_key: Some(user.to_string()),
+            content: Object::from_iter([("membership".to_owned(), "join".into())]),
+            redacts: None,
+            prev_events: Vec::new(),
+            auth_events: Vec::new(),
+            depth: 1,
+            origin_server_ts: sent,
+        };
+        let signer = Signer::new(server_name!("here.example").to_owned(), "ed25519:1", &[7; 32]);
+        draft.sign(&signer.unwrap()).unwrap().into_pdu()
+    }
+
+    /// Lines newest first: who, membership, how it came, and when; `J` stands for the join asked
+    /// about.
+    #[test]
+    fn the_table() {
+        let event = join(100);
+        let cases: [(&[(&str, &str, &str, u64)], bool); 12] = [
+            (&[], false),
+            (&[("bob", "leave", "local", 200), ("bob", "J", "local", 100)], true),
+            // Its time is as good as the clock was; that it came before is certain.
+            (&[("bob", "leave", "local", 50), ("bob", "J", "transaction", 10)], true),
+            (&[("bob", "J", "local", 100), ("bob", "leave", "local", 50)], false),
+            (&[("bob", "join", "local", 300), ("bob", "leave", "local", 200)], false),
+            // What a resolution said is not the user's word.
+            (
+                &[
+                    ("bob", "J", "resolution", 300),
+                    ("bob", "leave", "handshake", 200),
+                    ("bob", "J", "local", 100),
+                ],
+                true,
+            ),
+            // A join that never came here is told by its time.
+            (&[("bob", "leave", "out-of-band", 200)], true),
+            (&[("bob", "leave", "local", 99), ("bob", "join", "local", 10)], false),
+            // Others' doings after the leave do not make it undone, and are no leave of the user's.
+            (&[("ann", "invite", "transaction", 300), ("bob", "leave", "local", 200)], true),
+            (&[("ann", "ban", "transaction", 300), ("bob", "leave", "local", 200)], true),
+            (&[("ann", "leave", "transaction", 200), ("bob", "J", "local", 100)], false),
+            (&[("ann", "leave", "transaction", 200)], false),
+        ];
+        for (lines, expected) in cases {
+            let lines: Vec<_> = lines
+                .iter()
+                .map(|(who, membership, via, at)| MembershipLogRecord {
+                    membership: if *membership == "J" { "join" } else { membership }.to_string(),
+                    event_id: match *membership {
+                        "J" => event.event_id().to_owned(),
+                        _ => OwnedEventId::try_from(format!("$other{at}")).unwrap(),
+                    },
+                    sender: UserId::parse(format!("@{who}:here.example")).unwrap(),
+                    via: (*via).to_owned(),
+                    received_from: None,
+                    at: *at,
+                })
+                .collect();
+            let user = user_id!("@bob:here.example");
+            assert_eq!(is_undone(lines.iter(), user, &event), expected, "{lines:?}");
+        }
+    }
+}
