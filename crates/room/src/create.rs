@@ -125,8 +125,8 @@ impl Rooms {
 
     fn create_event(&self, room: &NewRoom, made_at: u64) -> Result<CheckedPdu, RoomError> {
         let version = room.version;
-        let room_id =
-            (!version.room_id_is_create_hash()).then(|| RoomId::new_v1(self.server_name()));
+        let new_id = &self.inner.options.room_ids.0;
+        let room_id = (!version.room_id_is_create_hash()).then(|| new_id(self.server_name()));
         let draft = Draft {
             version,
             room_id,

@@ -54,7 +54,7 @@ use std::{sync::Arc, time::Duration};
 
 use exeunt_core::{RoomVersion, Signer};
 use exeunt_store::Store;
-use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName};
 
 pub use append::{ClientTransaction, Intent};
 pub use create::{NewRoom, Preset};
@@ -79,6 +79,23 @@ pub trait Wake: Send + Sync + 'static {
     fn departure_queued(&self);
 }
 
+/// Makes ids for new rooms of the versions in which an id is not the hash of the create event.
+#[derive(Clone)]
+pub struct RoomIds(pub Arc<dyn Fn(&ServerName) -> OwnedRoomId + Send + Sync>);
+
+impl std::fmt::Debug for RoomIds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RoomIds")
+    }
+}
+
+/// Random ones.
+impl Default for RoomIds {
+    fn default() -> Self {
+        Self(Arc::new(RoomId::new_v1))
+    }
+}
+
 /// The limits and defaults of the rooms service.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -89,6 +106,7 @@ pub struct Options {
     pub hedge_after: Duration,
     /// Notaries whose word on the keys of other servers is taken.
     pub trusted_key_servers: Vec<OwnedServerName>,
+    pub room_ids: RoomIds,
 }
 
 impl Default for Options {
@@ -98,6 +116,7 @@ impl Default for Options {
             leave_deadline: Duration::from_secs(2),
             hedge_after: leave::HEDGE_AFTER,
             trusted_key_servers: Vec::new(),
+            room_ids: RoomIds::default(),
         }
     }
 }

@@ -184,6 +184,7 @@ impl<'l> Loop<'l> {
                 }
             };
             tokio::select! {
+                biased;
                 Some(ended) = self.attempts.join_next_with_id() => self.ended(ended).await,
                 () = self.shared.notify.notified() => {}
                 () = tokio::time::sleep(wait) => {}

@@ -228,6 +228,7 @@ impl<'t> Destination<'t> {
                 return;
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait.min(longest)) => return,
                 () = self.signal.notify.notified() => {}
             }

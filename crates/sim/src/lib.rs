@@ -2,12 +2,19 @@
 //!
 //! Everything is real but the network and the clock: requests go straight to the other server's
 //! inbound methods, and answers become what HTTP would have made of them. Stores are in memory.
-//! Nothing happens by itself: outboxes and departures move when [`Mesh::settle`] is called.
+//!
+//! In a [`Mesh`] nothing happens by itself: outboxes and departures move when [`Mesh::settle`] is
+//! called. In a [`World`] servers run as they do in earnest, in a time of their own and at the mercy
+//! of a seed ([`simulate`]).
 
 mod clock;
+mod life;
 mod network;
 mod remote;
+mod rng;
 mod server;
+mod weather;
+mod world;
 
 pub mod events;
 
@@ -17,7 +24,10 @@ use exeunt_core::ruma::ServerName;
 
 pub use clock::SimClock;
 pub use network::{Fault, Network, Scripted};
+pub use rng::Rng;
 pub use server::{Server, refusal, status};
+pub use weather::Weather;
+pub use world::{Run, World, simulate};
 
 /// Rounds after which [`Mesh::settle`] gives up: something runs in circles.
 const MAX_ROUNDS: usize = 50;
@@ -52,7 +62,7 @@ impl Mesh {
     pub fn restart(&mut self, name: &str) {
         let found = self.servers.iter_mut().find(|server| server.name.as_str() == name);
         let server = found.unwrap_or_else(|| panic!("no server {name}"));
-        server.restart(&self.clock);
+        server.restart();
         self.net.attach(server);
     }
 

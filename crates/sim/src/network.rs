@@ -10,7 +10,11 @@ use exeunt_core::ruma::{OwnedServerName, ServerName};
 use exeunt_room::{Call, RemoteError, Rooms};
 use serde_json::Value;
 
-use crate::Server;
+use crate::{
+    Rng, Server, Weather,
+    life::Alive,
+    weather::Trip,
+};
 
 /// Something that goes wrong with one request.
 #[derive(Clone)]
@@ -68,9 +72,20 @@ type Script = Arc<dyn Fn(&Call<'_>) -> Scripted + Send + Sync>;
 /// One request: from, to, endpoint.
 pub type Request = (OwnedServerName, OwnedServerName, &'static str);
 
+/// A server that can be reached.
+#[derive(Clone)]
+pub(crate) struct Host {
+    pub rooms: Rooms,
+    /// Told whose requests came.
+    pub alive: Option<Alive>,
+}
+
 #[derive(Default)]
 struct State {
-    servers: BTreeMap<OwnedServerName, Rooms>,
+    servers: BTreeMap<OwnedServerName, Host>,
+    /// How often each has crashed.
+    crashes: BTreeMap<OwnedServerName, u64>,
+    weather: Option<(Weather, Rng)>,
     cut: BTreeSet<(OwnedServerName, OwnedServerName)>,
     faults: Vec<(OwnedServerName, &'static str, Fault)>,
     requests: Vec<Request>,
@@ -86,7 +101,33 @@ pub struct Network(Mutex<State>);
 impl Network {
     /// The server can be reached: one of the mesh when it starts, or one of another mesh.
     pub fn attach(&self, server: &Server) {
-        self.state().servers.insert(server.name.clone(), server.rooms.clone());
+        let host = Host { rooms: server.rooms.clone(), alive: server.alive() };
+        self.state().servers.insert(server.name.clone(), host);
+    }
+
+    /// The server has crashed: it cannot be reached, and what it did goes no further.
+    pub(crate) fn crashed(&self, server: &ServerName) {
+        let mut state = self.state();
+        state.servers.remove(server);
+        *state.crashes.entry(server.to_owned()).or_default() += 1;
+    }
+
+    pub(crate) fn crashes(&self, server: &ServerName) -> u64 {
+        self.state().crashes.get(server).copied().unwrap_or(0)
+    }
+
+    /// From now on chance has a hand in it.
+    pub fn set_weather(&self, weather: Weather, rng: &Rng) {
+        self.state().weather = Some((weather, rng.clone()));
+    }
+
+    pub(crate) fn trip(&self) -> Trip {
+        let state = self.state();
+        state.weather.as_ref().map(|(weather, rng)| weather.trip(rng)).unwrap_or_default()
+    }
+
+    pub(crate) fn is_cut(&self, from: &ServerName, to: &ServerName) -> bool {
+        self.state().cut.contains(&(from.to_owned(), to.to_owned()))
     }
 
     /// Requests of `from` no longer reach `to`.
@@ -137,7 +178,7 @@ impl Network {
         from: &ServerName,
         to: &ServerName,
         endpoint: &'static str,
-    ) -> Result<(Rooms, Option<Fault>), RemoteError> {
+    ) -> Result<(Host, Option<Fault>), RemoteError> {
         let mut state = self.state();
         state.requests.push((from.to_owned(), to.to_owned(), endpoint));
         let unreachable = || RemoteError::Unreachable(format!("no link to {to}"));

@@ -1,6 +1,10 @@
 //! Requests, made by calling the other server's inbound methods.
 
-use std::{collections::BTreeMap, sync::Weak};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use exeunt_core::{
@@ -18,20 +22,97 @@ use exeunt_room::{
 use exeunt_sender::{SendError, TransactionAnswer, Transport};
 use serde_json::{Value, json};
 
-use crate::{Fault, Network, Scripted};
+use crate::{Fault, Network, Scripted, network::Host, weather::Trip};
 
-/// The network as one server sees it.
+/// The network as one server sees it, from a start to the next crash.
 pub struct SimRemote {
     pub ours: OwnedServerName,
     pub net: Weak<Network>,
+    /// How often we had crashed when this began.
+    pub crashes: u64,
+}
+
+/// Where the connection is not refused, it is given up after this.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A request that has arrived.
+struct Arrival {
+    host: Host,
+    fault: Option<Fault>,
+    trip: Trip,
+    crashes: u64,
+}
+
+impl SimRemote {
+    fn net(&self) -> Result<Arc<Network>, RemoteError> {
+        self.net.upgrade().ok_or_else(gone)
+    }
+
+    /// What a server did that has crashed since goes no further.
+    async fn go_on(&self, net: &Network) {
+        if net.crashes(&self.ours) != self.crashes {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Brings a request to its server.
+    async fn reach(
+        &self,
+        net: &Network,
+        server: &ServerName,
+        endpoint: &'static str,
+    ) -> Result<Arrival, RemoteError> {
+        self.go_on(net).await;
+        let trip = net.trip();
+        pass(trip.out).await;
+        self.go_on(net).await;
+        if trip.lost {
+            pass(PATIENCE).await;
+            self.go_on(net).await;
+            return Err(RemoteError::Unreachable("the request is lost".into()));
+        }
+        let crashes = net.crashes(server);
+        match net.route(&self.ours, server, endpoint) {
+            Ok((host, fault)) => Ok(Arrival { host, fault, trip, crashes }),
+            Err(error) => {
+                if trip.silent {
+                    pass(PATIENCE).await;
+                    self.go_on(net).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Brings the answer back.
+    async fn come_back(
+        &self,
+        net: &Network,
+        server: &ServerName,
+        arrival: &Arrival,
+    ) -> Result<(), RemoteError> {
+        pass(arrival.trip.back).await;
+        self.go_on(net).await;
+        let lost = matches!(arrival.fault, Some(Fault::AnswerLost)) || arrival.trip.answer_lost;
+        if lost || net.crashes(server) != arrival.crashes || net.is_cut(server, &self.ours) {
+            return Err(RemoteError::Unreachable("the answer is lost".into()));
+        }
+        Ok(())
+    }
+}
+
+async fn pass(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
+    }
 }
 
 #[async_trait]
 impl Remote for SimRemote {
     async fn call(&self, server: &ServerName, call: Call<'_>) -> Result<Value, RemoteError> {
-        let net = self.net.upgrade().ok_or_else(gone)?;
-        let (rooms, fault) = net.route(&self.ours, server, endpoint(&call))?;
-        if let Some(Fault::Forged(answer)) = fault {
+        let net = self.net()?;
+        let arrival = self.reach(&net, server, endpoint(&call)).await?;
+        if let Some(Fault::Forged(answer)) = arrival.fault {
             return Ok(answer);
         }
         match net.scripted(server, &call) {
@@ -39,9 +120,18 @@ impl Remote for SimRemote {
             Scripted::Answer(answer) => return answer,
             Scripted::Silent => return std::future::pending().await,
         }
-        let mut answer = serve(&rooms, &self.ours, call).await.map_err(refused)?;
-        match fault {
-            Some(Fault::AnswerLost) => Err(RemoteError::Unreachable("the answer is lost".into())),
+        if let Some(alive) = &arrival.host.alive {
+            alive(&self.ours);
+        }
+        let served = serve(&arrival.host.rooms, &self.ours, call).await.map_err(refused);
+        if let Some(later) = arrival.trip.again {
+            pass(later).await;
+            // Whatever it says now, the first answer is on its way.
+            drop(serve(&arrival.host.rooms, &self.ours, call).await);
+        }
+        self.come_back(&net, server, &arrival).await?;
+        let mut answer = served?;
+        match arrival.fault {
             Some(Fault::Tampered(change)) => {
                 change(&mut answer);
                 Ok(answer)
@@ -55,12 +145,13 @@ impl Remote for SimRemote {
     }
 
     async fn server_keys(&self, server: &ServerName) -> Result<ServerKeys, RemoteError> {
-        let net = self.net.upgrade().ok_or_else(gone)?;
-        let (rooms, _) = net.route(&self.ours, server, "keys")?;
+        let net = self.net()?;
+        let arrival = self.reach(&net, server, "keys").await?;
         if net.hides_keys(server) {
             return std::future::pending().await;
         }
-        read_document(rooms.key_document(0))
+        self.come_back(&net, server, &arrival).await?;
+        read_document(arrival.host.rooms.key_document(0))
     }
 
     async fn keys_by_notary(
@@ -68,11 +159,12 @@ impl Remote for SimRemote {
         notary: &ServerName,
         wanted: &WantedKeys,
     ) -> Result<Vec<(OwnedServerName, ServerKeys)>, RemoteError> {
-        let net = self.net.upgrade().ok_or_else(gone)?;
-        let (rooms, _) = net.route(&self.ours, notary, "notary")?;
+        let net = self.net()?;
+        let arrival = self.reach(&net, notary, "notary").await?;
         let latest = |keys: &BTreeMap<String, u64>| keys.values().max().copied().unwrap_or(0);
         let wanted = wanted.iter().map(|(server, keys)| (server.clone(), latest(keys)));
-        let documents = rooms.notarized_keys(wanted.collect()).await;
+        let documents = arrival.host.rooms.notarized_keys(wanted.collect()).await;
+        self.come_back(&net, notary, &arrival).await?;
         let read = |document: Object| {
             let name = document.get("server_name").and_then(Value::as_str).unwrap_or_default();
             let name = OwnedServerName::try_from(name)
@@ -104,25 +196,29 @@ impl Transport for SimRemote {
         txn_id: &str,
         body: Value,
     ) -> Result<TransactionAnswer, SendError> {
-        let unreachable = |error: RemoteError| SendError::Unreachable(error.to_string());
-        let net = self.net.upgrade().ok_or_else(gone).map_err(unreachable)?;
-        let (rooms, fault) =
-            net.route(&self.ours, destination, "send").map_err(|error| match error {
-                RemoteError::Refused { status, message, .. } => {
-                    SendError::Refused { status, message }
-                }
-                other => unreachable(other),
-            })?;
+        let net = self.net().map_err(send_error)?;
+        let arrival = self.reach(&net, destination, "send").await.map_err(send_error)?;
+        if let Some(alive) = &arrival.host.alive {
+            alive(&self.ours);
+        }
         let list = |key: &str| body.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
-        let transaction = Transaction { pdus: list("pdus"), edus: list("edus") };
-        let answer = rooms.receive_transaction(&self.ours, txn_id, transaction).await;
+        let transaction = || Transaction { pdus: list("pdus"), edus: list("edus") };
+        if let Some(later) = arrival.trip.again {
+            let (rooms, origin) = (arrival.host.rooms.clone(), self.ours.clone());
+            let (txn_id, transaction) = (txn_id.to_owned(), transaction());
+            tokio::spawn(async move {
+                pass(later).await;
+                // Nobody waits for this answer.
+                drop(rooms.receive_transaction(&origin, &txn_id, transaction).await);
+            });
+        }
+        let rooms = &arrival.host.rooms;
+        let answer = rooms.receive_transaction(&self.ours, txn_id, transaction()).await;
+        self.come_back(&net, destination, &arrival).await.map_err(send_error)?;
         let answer = answer.map_err(|error| {
             let error = matrix_error(error);
             SendError::Refused { status: error.status, message: error.message }
         })?;
-        if let Some(Fault::AnswerLost) = fault {
-            return Err(SendError::Unreachable("the answer is lost".into()));
-        }
         let mut pdus = BTreeMap::new();
         for (id, outcome) in answer {
             let id = id.as_str().try_into().map_err(|_| SendError::Misbehaved(id.clone()))?;
@@ -130,6 +226,13 @@ impl Transport for SimRemote {
             pdus.insert(id, error.map_or(Ok(()), Err));
         }
         Ok(TransactionAnswer { pdus })
+    }
+}
+
+fn send_error(error: RemoteError) -> SendError {
+    match error {
+        RemoteError::Refused { status, message, .. } => SendError::Refused { status, message },
+        other => SendError::Unreachable(other.to_string()),
     }
 }
 

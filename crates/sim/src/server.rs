@@ -7,7 +7,7 @@ use exeunt_core::{
     ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId},
 };
 use exeunt_room::{
-    Clock, Intent, NewRoom, NoWake, Options, Preset, RemoteError, RoomError, Rooms,
+    Clock, Intent, NewRoom, NoWake, Options, Preset, RemoteError, RoomError, RoomIds, Rooms,
     graph::{Graph, Known, load_event},
 };
 use exeunt_sender::{MAX_PDUS, Transport};
@@ -19,7 +19,14 @@ use exeunt_store::{
 use exeunt_users::{NewAccount, Users};
 use serde_json::{Value, json};
 
-use crate::{Network, SimClock, remote::SimRemote};
+use crate::{
+    Network, Rng, SimClock,
+    life::{Alive, Life},
+    remote::SimRemote,
+};
+
+/// The name of every server's key.
+pub(crate) const KEY_ID: &str = "ed25519:sim";
 
 /// A server: rooms, users and their store.
 pub struct Server {
@@ -31,27 +38,70 @@ pub struct Server {
     pub disk: Faults,
     /// The signing key, for events that no honest server would make.
     pub signer: Arc<Signer>,
+    clock: SimClock,
     remote: Arc<SimRemote>,
+    life: Option<Life>,
 }
 
 impl Server {
     pub(crate) fn new(name: &str, seed: u8, net: &Arc<Network>, clock: &SimClock) -> Self {
         let name = OwnedServerName::try_from(name).expect("a server name");
-        let signer = Signer::new(name.clone(), "ed25519:sim", &[seed; 32]).expect("a seed");
+        let signer = Signer::new(name.clone(), KEY_ID, &[seed; 32]).expect("a seed");
         let signer = Arc::new(signer);
         let (store, disk) = Store::memory_with_faults();
-        let remote = Arc::new(SimRemote { ours: name.clone(), net: Arc::downgrade(net) });
+        let remote = SimRemote { ours: name.clone(), net: Arc::downgrade(net), crashes: 0 };
+        let remote = Arc::new(remote);
         let rooms = start(&store, &signer, &remote, clock);
+        let users = users(&store, &name, clock);
         let clock = clock.clone();
-        let clock: Clock = Arc::new(move || clock.now());
-        let rng = ring::rand::SystemRandom::new();
-        let users = Users::new(store.clone(), name.clone(), clock, rng);
-        Self { name, rooms, users, store, disk, signer, remote }
+        Self { name, rooms, users, store, signer, disk, clock, remote, life: None }
     }
 
     /// Rooms as they are after a start: with nothing but what the store has.
-    pub(crate) fn restart(&mut self, clock: &SimClock) {
-        self.rooms = start(&self.store, &self.signer, &self.remote, clock);
+    pub(crate) fn restart(&mut self) {
+        self.rooms = start(&self.store, &self.signer, &self.remote, &self.clock);
+    }
+
+    /// Begins to run by itself: queues are worked off as on a real server.
+    pub(crate) async fn come_alive(&mut self, rng: &Rng) {
+        let started = async {
+            exeunt_store::resume_purges(&self.store).await?;
+            exeunt_room::clear_unfinished_joins(&self.store).await
+        };
+        started.await.expect("the store works");
+        let clock = told(&self.clock);
+        let life =
+            Life::start(&self.store, self.remote.clone(), clock.clone(), rng, self.name.clone());
+        let ids = rng.clone();
+        let room_ids = RoomIds(Arc::new(move |server| {
+            let id = format!("!{:016x}:{server}", ids.next());
+            id.try_into().expect("a room id")
+        }));
+        let options = Options { room_ids, ..Options::default() };
+        let (store, signer) = (self.store.clone(), self.signer.clone());
+        self.rooms = Rooms::new(store, signer, self.remote.clone(), life.wake(), clock, options);
+        life.run(&self.rooms);
+        self.life = Some(life);
+    }
+
+    /// Stops in the midst of everything. What was not committed is gone.
+    pub(crate) fn crash(&mut self, net: &Arc<Network>) {
+        if let Some(life) = self.life.take() {
+            life.stop();
+        }
+        net.crashed(&self.name);
+        self.store = self.disk.crash().expect("the disk is readable");
+        self.users = users(&self.store, &self.name, &self.clock);
+        let (ours, crashes) = (self.name.clone(), net.crashes(&self.name));
+        self.remote = Arc::new(SimRemote { ours, net: Arc::downgrade(net), crashes });
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.life.is_some()
+    }
+
+    pub(crate) fn alive(&self) -> Option<Alive> {
+        self.life.as_ref().map(Life::alive)
     }
 
     /// A user id of this server.
@@ -267,10 +317,17 @@ impl Server {
 }
 
 fn start(store: &Store, signer: &Arc<Signer>, remote: &Arc<SimRemote>, clock: &SimClock) -> Rooms {
-    let clock = clock.clone();
-    let clock: Clock = Arc::new(move || clock.now());
     let (wake, options) = (Arc::new(NoWake), Options::default());
-    Rooms::new(store.clone(), signer.clone(), remote.clone(), wake, clock, options)
+    Rooms::new(store.clone(), signer.clone(), remote.clone(), wake, told(clock), options)
+}
+
+fn users(store: &Store, name: &OwnedServerName, clock: &SimClock) -> Users {
+    Users::new(store.clone(), name.clone(), told(clock), ring::rand::SystemRandom::new())
+}
+
+fn told(clock: &SimClock) -> Clock {
+    let clock = clock.clone();
+    Arc::new(move || clock.now())
 }
 
 /// Status and errcode that another server would see.

@@ -1,0 +1,201 @@
+//! Which step comes next: mostly one that makes sense, as far as the servers' own tables tell.
+
+use exeunt_core::{
+    RoomVersion,
+    ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId},
+};
+use exeunt_room::Preset;
+use serde_json::json;
+
+use super::{World, step::Ask, step::Step};
+use crate::Weather;
+
+/// Rooms of a run.
+const MAX_ROOMS: usize = 4;
+/// Draws until a step is found that makes sense.
+const MAX_DRAWS: usize = 50;
+
+impl World {
+    pub(super) fn choose(&mut self) -> Step {
+        if self.rooms.is_empty() {
+            let step = self.create();
+            return step.unwrap_or_else(|| Step::Weather(Weather::of(&self.rng)));
+        }
+        for _ in 0..MAX_DRAWS {
+            if let Some(step) = self.draw() {
+                return step;
+            }
+        }
+        Step::Weather(Weather::of(&self.rng))
+    }
+
+    fn draw(&self) -> Option<Step> {
+        match self.rng.below(100) {
+            0..3 if self.rooms.len() < MAX_ROOMS => self.create(),
+            3..18 => self.invite(),
+            18..33 => self.join(),
+            33..47 => self.leave(),
+            47..56 => self.expel(),
+            56..62 => self.unban(),
+            62..74 => self.send(),
+            74..81 => self.set(),
+            81..84 => self.redact(),
+            84..97 => self.break_something(),
+            97..100 => Some(Step::Weather(Weather::of(&self.rng))),
+            _ => None,
+        }
+    }
+
+    fn client(&self, user: OwnedUserId, asks: Ask) -> Option<Step> {
+        Some(Step::Client { user, asks })
+    }
+
+    /// A user whose server runs.
+    fn user(&self) -> Option<OwnedUserId> {
+        let user = self.rng.pick(&self.users)?;
+        self.host(&user.server_name().to_owned()).is_up().then(|| user.clone())
+    }
+
+    fn room(&self) -> Option<OwnedRoomId> {
+        self.rng.pick(&self.rooms).cloned()
+    }
+
+    /// A user, as their server has them, in a room.
+    fn who_is(&self, fits: &[&str]) -> Option<(OwnedUserId, OwnedRoomId)> {
+        let (user, room) = (self.user()?, self.room()?);
+        let membership = self.host(&user.server_name().to_owned()).membership(&user, &room);
+        let membership = membership.unwrap_or_default();
+        // Now and then somebody asks for what is not theirs.
+        (fits.contains(&membership.as_str()) || self.rng.percent(2)).then_some((user, room))
+    }
+
+    fn create(&self) -> Option<Step> {
+        let versions: Vec<_> = RoomVersion::all().collect();
+        let version = *self.rng.pick(&versions)?;
+        let preset = if self.rng.percent(50) { Preset::Public } else { Preset::Private };
+        let equals = self.rng.percent(50);
+        self.client(self.user()?, Ask::Create { version, preset, equals })
+    }
+
+    fn invite(&self) -> Option<Step> {
+        let (user, room) = self.who_is(&["join"])?;
+        let target = self.rng.pick(&self.users)?.clone();
+        self.client(user, Ask::Invite { target, room })
+    }
+
+    fn join(&self) -> Option<Step> {
+        let (user, room) = self.who_is(&["invite", "leave", ""])?;
+        let others = self.mesh.servers.iter().map(|server| server.name.clone());
+        let mut via: Vec<_> = others.filter(|name| *name != *user.server_name()).collect();
+        let first = self.rng.below(via.len() as u64) as usize;
+        via.rotate_left(first);
+        via.truncate(1 + self.rng.below(3) as usize);
+        self.client(user, Ask::Join { room, via })
+    }
+
+    fn leave(&self) -> Option<Step> {
+        // Invites are rejected more often than rooms are left.
+        let fits: &[&str] = if self.rng.percent(70) { &["invite"] } else { &["join", "invite"] };
+        let (user, room) = self.who_is(fits)?;
+        self.client(user, Ask::Leave { room })
+    }
+
+    fn target(&self) -> Option<(OwnedUserId, OwnedUserId, OwnedRoomId)> {
+        let (user, room) = self.who_is(&["join"])?;
+        let target = self.rng.pick(&self.users)?.clone();
+        Some((user, target, room))
+    }
+
+    fn expel(&self) -> Option<Step> {
+        let (user, target, room) = self.target()?;
+        let known = self.known_as(&user, &target, &room)?;
+        match known.as_str() {
+            "join" | "invite" if self.rng.percent(60) => {
+                self.client(user, Ask::Kick { target, room })
+            }
+            "join" | "invite" | "leave" => self.client(user, Ask::Ban { target, room }),
+            _ => None,
+        }
+    }
+
+    fn unban(&self) -> Option<Step> {
+        let (user, target, room) = self.target()?;
+        let known = self.known_as(&user, &target, &room)?;
+        if known != "ban" {
+            return None;
+        }
+        self.client(user, Ask::Unban { target, room })
+    }
+
+    /// What the user's server has the target as.
+    fn known_as(
+        &self,
+        user: &OwnedUserId,
+        target: &OwnedUserId,
+        room: &OwnedRoomId,
+    ) -> Option<String> {
+        let server = self.host(&user.server_name().to_owned());
+        super::knows(server, room).then(|| server.in_state(target, room))?
+    }
+
+    fn send(&self) -> Option<Step> {
+        let (user, room) = self.who_is(&["join"])?;
+        let text = format!("{}", self.next);
+        self.client(user, Ask::Say { room, text })
+    }
+
+    fn set(&self) -> Option<Step> {
+        let (user, room) = self.who_is(&["join"])?;
+        let (kind, content) = match self.rng.below(4) {
+            0 => ("m.room.name", json!({ "name": format!("{}", self.next) })),
+            1 => ("m.room.topic", json!({ "topic": format!("{}", self.next) })),
+            2 => {
+                let rule = if self.rng.percent(50) { "public" } else { "invite" };
+                ("m.room.join_rules", json!({ "join_rule": rule }))
+            }
+            _ => ("m.room.power_levels", self.levels(&user, &room)?),
+        };
+        self.client(user, Ask::Set { room, kind, content })
+    }
+
+    /// The levels in force, with one user's changed.
+    fn levels(&self, user: &OwnedUserId, room: &OwnedRoomId) -> Option<serde_json::Value> {
+        let server = self.host(&user.server_name().to_owned());
+        if !super::knows(server, room) {
+            return None;
+        }
+        let levels = server.graph(room, |graph| graph.current("m.room.power_levels", ""));
+        let mut content = levels.ok()??.content().clone();
+        let target = self.rng.pick(&self.users)?;
+        let level = [0, 50, 50, 100][self.rng.below(4) as usize];
+        content.get_mut("users")?.as_object_mut()?.insert(target.to_string(), level.into());
+        Some(content.into())
+    }
+
+    fn redact(&self) -> Option<Step> {
+        let (user, room) = self.who_is(&["join"])?;
+        let server = self.host(&user.server_name().to_owned());
+        let events: Vec<OwnedEventId> = server.timeline(&room);
+        let event = self.rng.pick(&events)?.clone();
+        self.client(user, Ask::Redact { room, event })
+    }
+
+    fn break_something(&self) -> Option<Step> {
+        let server = self.rng.pick(&self.mesh.servers)?;
+        let (name, up) = (server.name.clone(), server.is_up());
+        let others: Vec<OwnedServerName> =
+            self.mesh.servers.iter().map(|s| s.name.clone()).filter(|n| *n != name).collect();
+        let other = self.rng.pick(&others)?.clone();
+        Some(match self.rng.below(100) {
+            0..15 => Step::Isolate { server: name },
+            15..40 => Step::Heal { server: name },
+            40..55 => Step::Cut { from: name, to: other },
+            55..65 => Step::Restore { from: name, to: other },
+            65..82 if up => Step::Crash { server: name },
+            82..100 if up && !self.doomed.contains(&name) => {
+                Step::Torn { server: name, keep: self.rng.percent(50) }
+            }
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,145 @@
+//! The end of a run: everything is healed, and time goes by until nothing is left to do.
+
+use std::time::Duration;
+
+use exeunt_core::ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
+use exeunt_store::tables;
+
+use super::{World, resides, step::Ask, step::Step, waiting};
+use crate::Weather;
+
+/// Looks, a minute apart, then ten minutes apart: three days, longer than any back-off.
+const LOOKS_A_MINUTE_APART: usize = 30;
+const LOOKS: usize = LOOKS_A_MINUTE_APART + 3 * 24 * 6;
+/// Rounds of messages that make heads meet.
+const ROUNDS: usize = 2;
+
+impl World {
+    pub(super) async fn end(&mut self) {
+        self.heal_everything().await;
+        self.quiet().await;
+        self.talk().await;
+        self.tie_loose_ends().await;
+        self.talk().await;
+        self.check();
+        // Whoever is still invited says no: that ends everywhere too.
+        for (user, room) in self.invited() {
+            self.take(Step::Client { user, asks: Ask::Leave { room } }).await;
+            self.pass(Duration::from_secs(5)).await;
+        }
+        self.quiet().await;
+        self.talk().await;
+        self.check();
+        let invited = self.invited();
+        if !invited.is_empty() {
+            self.failures.push(format!("invites that cannot be rejected: {invited:?}"));
+        }
+    }
+
+    async fn heal_everything(&mut self) {
+        self.take(Step::Weather(Weather::CALM)).await;
+        let names: Vec<OwnedServerName> =
+            self.mesh.servers.iter().map(|server| server.name.clone()).collect();
+        for server in names.clone() {
+            self.take(Step::Heal { server }).await;
+        }
+        for server in std::mem::take(&mut self.doomed) {
+            if self.host(&server).is_up() {
+                self.take(Step::Crash { server }).await;
+            }
+        }
+        for server in names {
+            if !self.host(&server).is_up() {
+                self.take(Step::Start { server }).await;
+            }
+        }
+    }
+
+    /// Waits until nothing waits.
+    async fn quiet(&mut self) {
+        for look in 0..LOOKS {
+            let minutes = if look < LOOKS_A_MINUTE_APART { 1 } else { 10 };
+            self.pass(Duration::from_secs(60 * minutes)).await;
+            let net = &self.mesh.net;
+            self.underway.retain(|_, done| net.crashes(&done.server) == done.crashes);
+            let idle = self.mesh.servers.iter().all(|server| waiting(server).is_empty());
+            if idle && self.underway.is_empty() {
+                return;
+            }
+        }
+        for server in &self.mesh.servers {
+            self.failures.extend(waiting(server));
+        }
+        for underway in self.underway.values() {
+            self.failures.push(format!("never ended: {}", underway.step));
+        }
+    }
+
+    /// A message of each server in each room, so that all heads meet: what only some let pass, for
+    /// it came late (a soft failure), becomes history for all.
+    async fn talk(&mut self) {
+        for _ in 0..ROUNDS {
+            for room in self.rooms.clone() {
+                for user in self.speakers(&room) {
+                    let text = "the end".to_owned();
+                    let asks = Ask::Say { room: room.clone(), text };
+                    self.take(Step::Client { user, asks }).await;
+                    self.pass(Duration::from_secs(5)).await;
+                }
+            }
+            self.quiet().await;
+        }
+    }
+
+    /// A joined user of each server in the room.
+    fn speakers(&self, room: &OwnedRoomId) -> Vec<OwnedUserId> {
+        let mut speakers = Vec::new();
+        for server in self.mesh.servers.iter().filter(|server| resides(server, room)) {
+            let joined = |user: &&OwnedUserId| {
+                *user.server_name() == server.name
+                    && server.membership(user, room).as_deref() == Some("join")
+            };
+            speakers.extend(self.users.iter().find(joined).cloned());
+        }
+        speakers
+    }
+
+    fn invited(&self) -> Vec<(OwnedUserId, OwnedRoomId)> {
+        let mut invited = Vec::new();
+        for server in &self.mesh.servers {
+            let rows = server.store.reader().scan::<tables::Memberships>(()).collect();
+            for (key, row) in rows.expect("the store reads") {
+                if row.membership == "invite" {
+                    invited.push(key);
+                }
+            }
+        }
+        invited
+    }
+
+    /// What was cut off halfway, and what the client was told has failed: it tries again. A server
+    /// that joined a user and lost the answer does so; a user whose inviter crashed between the
+    /// signature of the other server and its own log has an invite of which nobody else knows.
+    async fn tie_loose_ends(&mut self) {
+        for room in self.rooms.clone() {
+            let Some(state) = self.members(&room) else { continue };
+            for user in self.users.clone() {
+                let server = self.host(&user.server_name().to_owned());
+                let own = server.membership(&user, &room).unwrap_or_default();
+                let there = state.get(&user).map_or("", String::as_str);
+                let asks = match (own.as_str(), there) {
+                    (own, "join") if own != "join" && !resides(server, &room) => {
+                        let via = self.residents(&room);
+                        Ask::Join { room: room.clone(), via }
+                    }
+                    ("invite", there) if there != "invite" && !self.was_acknowledged(&user, &room) => {
+                        Ask::Leave { room: room.clone() }
+                    }
+                    _ => continue,
+                };
+                self.take(Step::Client { user, asks }).await;
+                self.pass(Duration::from_secs(30)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What must hold once everything has been healed and nothing waits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
+use exeunt_store::{tables, verify};
+use serde_json::Value;
+
+use super::{World, resides};
+use crate::Server;
+
+impl World {
+    pub(super) fn check(&mut self) {
+        let mut failures = Vec::new();
+        for room in &self.rooms {
+            self.converged(room, &mut failures);
+            self.memberships_agree(room, &mut failures);
+        }
+        self.nothing_acknowledged_is_lost(&mut failures);
+        self.every_signature_is_journaled(&mut failures);
+        for server in &self.mesh.servers {
+            let report = verify(&server.store).expect("the store reads");
+            failures.extend(report.findings.iter().map(|f| format!("{}: {f:?}", server.name)));
+        }
+        for failure in failures {
+            if !self.failures.contains(&failure) {
+                self.failures.push(failure);
+            }
+        }
+    }
+
+    /// Servers in the room, as each has it.
+    pub(super) fn residents(&self, room: &OwnedRoomId) -> Vec<OwnedServerName> {
+        let servers = self.mesh.servers.iter().filter(|server| resides(server, room));
+        servers.map(|server| server.name.clone()).collect()
+    }
+
+    /// The members of the room, as the first of its servers has them; `None` if nobody is left.
+    pub(super) fn members(&self, room: &OwnedRoomId) -> Option<BTreeMap<OwnedUserId, String>> {
+        let first = self.mesh.servers.iter().find(|server| resides(server, room))?;
+        let members = self.users.iter();
+        let members = members.filter_map(|u| Some((u.clone(), first.in_state(u, room)?)));
+        Some(members.collect())
+    }
+
+    /// All servers in the room have the same state and the same head.
+    fn converged(&self, room: &OwnedRoomId, failures: &mut Vec<String>) {
+        let residents: Vec<&Server> =
+            self.mesh.servers.iter().filter(|server| resides(server, room)).collect();
+        let Some((first, others)) = residents.split_first() else { return };
+        let told: BTreeSet<_> = first
+            .graph(room, |graph| graph.joined_servers().expect("the store reads"))
+            .into_iter()
+            .collect();
+        let real: BTreeSet<_> = residents.iter().map(|server| server.name.clone()).collect();
+        if told != real {
+            failures.push(format!("{room}: {} has {told:?} in it, not {real:?}", first.name));
+        }
+        let heads = |server: &Server| -> BTreeSet<OwnedEventId> {
+            server.graph(room, |graph| graph.room.extremities.iter().cloned().collect())
+        };
+        for other in others {
+            let (ours, theirs) = (first.state(room), other.state(room));
+            let all: BTreeSet<_> = ours.iter().chain(&theirs).collect();
+            let one = |entry: &&_| ours.contains(entry) != theirs.contains(entry);
+            let differ: Vec<_> = all.iter().copied().filter(one).take(6).collect();
+            if !differ.is_empty() {
+                let names = (&first.name, &other.name);
+                failures.push(format!("{room}: {names:?} differ in {differ:?}"));
+            }
+            if heads(first) != heads(other) {
+                let (a, b) = (heads(first), heads(other));
+                failures.push(format!(
+                    "{room}: heads of {} {a:?}, of {} {b:?}",
+                    first.name, other.name
+                ));
+            }
+        }
+    }
+
+    /// Every user is to their own server what they are to the room.
+    fn memberships_agree(&self, room: &OwnedRoomId, failures: &mut Vec<String>) {
+        let Some(members) = self.members(room) else { return };
+        for user in &self.users {
+            let server = self.host(&user.server_name().to_owned());
+            let own = server.membership(user, room).unwrap_or_default();
+            let there = members.get(user).map_or("", String::as_str);
+            let same = match (own.as_str(), there) {
+                (own, there) if own == there => true,
+                // Of a room that it is not in, a server hears as much as it has to.
+                ("leave" | "ban" | "", "leave" | "ban" | "") => !resides(server, room),
+                _ => false,
+            };
+            if !same {
+                failures.push(format!("{room}: {user} is {own:?} at home, {there:?} in the room"));
+            }
+        }
+    }
+
+    fn nothing_acknowledged_is_lost(&self, failures: &mut Vec<String>) {
+        for told in &self.acknowledged {
+            if self.host(&told.by).event(&told.event).is_none() {
+                failures.push(format!("{} of {} is lost at home", told.event, told.by));
+            }
+            for (name, then) in &told.witnesses {
+                let now = self.residence.get(&(name.clone(), told.room.clone()));
+                if then.joined && now == Some(then) && self.host(name).event(&told.event).is_none()
+                {
+                    let (event, by) = (&told.event, &told.by);
+                    failures.push(format!("{event} of {by} never came to {name}"));
+                }
+            }
+        }
+    }
+
+    /// No event that a server has signed is missing in its journal.
+    fn every_signature_is_journaled(&self, failures: &mut Vec<String>) {
+        let mut journals = BTreeMap::new();
+        for server in &self.mesh.servers {
+            let rows = server.store.reader().scan::<tables::SigningJournal>(()).collect();
+            let rows = rows.expect("the store reads").into_iter();
+            let ids: BTreeSet<_> = rows.map(|(_, row)| row.event_id).collect();
+            journals.insert(server.name.to_string(), ids);
+        }
+        let mut seen = BTreeSet::new();
+        for server in &self.mesh.servers {
+            let rows = server.store.reader().scan::<tables::Events>(()).collect();
+            for (id, row) in rows.expect("the store reads") {
+                if !seen.insert(id.clone()) {
+                    continue;
+                }
+                let event: Value = serde_json::from_str(row.json.get()).expect("an event");
+                let signatures = event.get("signatures").and_then(Value::as_object);
+                for signer in signatures.into_iter().flatten().map(|(name, _)| name) {
+                    if journals.get(signer).is_some_and(|journal| !journal.contains(&id)) {
+                        failures.push(format!(
+                            "{signer} signed {id} ({} {}) outside its journal",
+                            event["type"], event["content"]
+                        ));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether an invite of the user to the room was answered with success.
+    pub(super) fn was_acknowledged(&self, user: &OwnedUserId, room: &OwnedRoomId) -> bool {
+        self.invites.contains(&(user.clone(), room.clone()))
+    }
+}

@@ -1,0 +1,187 @@
+//! What can happen.
+
+use std::{collections::BTreeMap, fmt};
+
+use exeunt_core::{
+    Object, RoomVersion,
+    ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId},
+};
+use exeunt_room::{Intent, NewRoom, Preset, RoomError, Rooms};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::Weather;
+
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    Client {
+        user: OwnedUserId,
+        asks: Ask,
+    },
+    /// Requests one way get lost.
+    Cut {
+        from: OwnedServerName,
+        to: OwnedServerName,
+    },
+    Restore {
+        from: OwnedServerName,
+        to: OwnedServerName,
+    },
+    Isolate {
+        server: OwnedServerName,
+    },
+    Heal {
+        server: OwnedServerName,
+    },
+    Crash {
+        server: OwnedServerName,
+    },
+    /// The next write fails; whether it is there afterwards is `keep`.
+    Torn {
+        server: OwnedServerName,
+        keep: bool,
+    },
+    Start {
+        server: OwnedServerName,
+    },
+    Weather(Weather),
+}
+
+impl Step {
+    pub fn is_leave(&self) -> bool {
+        matches!(self, Step::Client { asks: Ask::Leave { .. }, .. })
+    }
+}
+
+/// What a client asks its server for.
+#[derive(Debug, Clone)]
+pub(super) enum Ask {
+    Create { version: RoomVersion, preset: Preset, equals: bool },
+    Invite { target: OwnedUserId, room: OwnedRoomId },
+    Join { room: OwnedRoomId, via: Vec<OwnedServerName> },
+    Leave { room: OwnedRoomId },
+    Kick { target: OwnedUserId, room: OwnedRoomId },
+    Ban { target: OwnedUserId, room: OwnedRoomId },
+    Unban { target: OwnedUserId, room: OwnedRoomId },
+    Say { room: OwnedRoomId, text: String },
+    Set { room: OwnedRoomId, kind: &'static str, content: Value },
+    Redact { room: OwnedRoomId, event: OwnedEventId },
+}
+
+pub(super) struct Done {
+    pub number: u64,
+    pub outcome: Outcome,
+    pub at: Instant,
+}
+
+pub(super) enum Outcome {
+    Room(OwnedRoomId),
+    Event(OwnedRoomId, OwnedEventId),
+    Fine,
+    Refused(String),
+}
+
+impl Ask {
+    pub async fn ask(self, rooms: &Rooms, user: &OwnedUserId) -> Outcome {
+        self.try_to(rooms, user).await.unwrap_or_else(|error| Outcome::Refused(error.to_string()))
+    }
+
+    async fn try_to(self, rooms: &Rooms, user: &OwnedUserId) -> Result<Outcome, RoomError> {
+        let (room, event) = match self {
+            Ask::Create { version, preset, equals } => {
+                let room = new_room(user, version, preset, equals);
+                return rooms.create_room(room).await.map(Outcome::Room);
+            }
+            Ask::Invite { target, room } => {
+                rooms.invite(user, &target, &room, Object::new()).await?;
+                return Ok(Outcome::Fine);
+            }
+            Ask::Join { room, via } => {
+                rooms.join(user, &room, &via, Object::new()).await?;
+                return Ok(Outcome::Fine);
+            }
+            Ask::Leave { room } => {
+                rooms.leave(user, &room, None).await?;
+                return Ok(Outcome::Fine);
+            }
+            Ask::Kick { target, room } => {
+                let event = rooms.kick(user, &target, &room, None).await?;
+                (room, event)
+            }
+            Ask::Ban { target, room } => {
+                let event = rooms.ban(user, &target, &room, None).await?;
+                (room, event)
+            }
+            Ask::Unban { target, room } => {
+                let event = rooms.unban(user, &target, &room, None).await?;
+                (room, event)
+            }
+            Ask::Say { room, text } => {
+                let content = object(json!({ "msgtype": "m.text", "body": text }));
+                let intent = Intent::message(user.clone(), "m.room.message", content);
+                let event = rooms.append(&room, intent).await?;
+                (room, event)
+            }
+            Ask::Set { room, kind, content } => {
+                let intent = Intent::state(user.clone(), kind, "", object(content));
+                let event = rooms.append(&room, intent).await?;
+                (room, event)
+            }
+            Ask::Redact { room, event } => {
+                let content = object(json!({ "redacts": event }));
+                let mut intent = Intent::message(user.clone(), "m.room.redaction", content);
+                intent.redacts = Some(event);
+                let event = rooms.append(&room, intent).await?;
+                (room, event)
+            }
+        };
+        Ok(Outcome::Event(room, event))
+    }
+}
+
+/// `equals`: everyone may do nearly everything, so that there is something to resolve.
+fn new_room(user: &OwnedUserId, version: RoomVersion, preset: Preset, equals: bool) -> NewRoom {
+    let mut levels = Object::new();
+    if equals {
+        levels.insert("users_default".into(), 50.into());
+    }
+    NewRoom {
+        published: false,
+        creator: user.clone(),
+        version,
+        preset,
+        profile: Object::new(),
+        name: None,
+        topic: None,
+        alias: None,
+        invite: BTreeMap::new(),
+        is_direct: false,
+        initial_state: Vec::new(),
+        creation_content: Object::new(),
+        power_level_override: levels,
+    }
+}
+
+fn object(value: Value) -> Object {
+    crate::events::object(value)
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Client { user, asks } => write!(f, "{user}: {asks:?}"),
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Room(room) => write!(f, "{room}"),
+            Outcome::Event(_, event) => write!(f, "{event}"),
+            Outcome::Fine => write!(f, "done"),
+            Outcome::Refused(why) => write!(f, "refused: {why}"),
+        }
+    }
+}
