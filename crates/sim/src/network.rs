@@ -10,11 +10,7 @@ use exeunt_core::ruma::{OwnedServerName, ServerName};
 use exeunt_room::{Call, RemoteError, Rooms};
 use serde_json::Value;
 
-use crate::{
-    Rng, Server, Weather,
-    life::Alive,
-    weather::Trip,
-};
+use crate::{Rng, Server, Weather, life::Alive, weather::Trip};
 
 /// Something that goes wrong with one request.
 #[derive(Clone)]

@@ -64,6 +64,7 @@ impl SimRemote {
     ) -> Result<Arrival, RemoteError> {
         self.go_on(net).await;
         let trip = net.trip();
+        tracing::debug!(from = %self.ours, to = %server, endpoint, ?trip, "a request");
         pass(trip.out).await;
         self.go_on(net).await;
         if trip.lost {

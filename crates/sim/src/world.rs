@@ -235,8 +235,7 @@ impl World {
         let Step::Client { user, asks } = &step else { return };
         let number = self.next;
         self.next += 1;
-        let (rooms, user, asks) =
-            (self.host(&server).rooms.clone(), user.clone(), asks.clone());
+        let (rooms, user, asks) = (self.host(&server).rooms.clone(), user.clone(), asks.clone());
         let done = self.done.0.clone();
         // Not every future of the rooms can be shown to be `Send`, and here none has to be.
         tokio::task::spawn_local(async move {
@@ -332,7 +331,8 @@ fn waiting(server: &Server) -> Vec<String> {
     }
     let departures = reader.scan::<tables::Departures>(()).collect();
     for ((user, room), row) in departures.expect("the store reads") {
-        let last: Vec<_> = row.last.iter().map(|a| format!("{}: {}", a.server, a.outcome)).collect();
+        let last: Vec<_> =
+            row.last.iter().map(|a| format!("{}: {}", a.server, a.outcome)).collect();
         waiting.push(format!("{name}: departure of {user} from {room}, last {last:?}"));
     }
     let inbound = reader.scan::<tables::InboundQueue>(()).keys();

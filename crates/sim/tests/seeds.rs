@@ -18,6 +18,14 @@ fn run(seed: u64) -> Run {
     runtime.block_on(simulate(seed))
 }
 
+/// What servers and network do, between the steps; `EXEUNT_LOG` filters.
+fn log() {
+    let filter = env::var("EXEUNT_LOG").unwrap_or_else(|_| "info".to_owned());
+    let log = tracing_subscriber::fmt().without_time().with_ansi(false);
+    // Set by another test of this process otherwise, which is as well.
+    drop(log.with_env_filter(filter).with_test_writer().try_init());
+}
+
 fn number(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is not a number: {text}")))
@@ -27,8 +35,8 @@ fn number(variable: &str) -> Option<u64> {
 #[test]
 fn seeds() {
     if let Some(seed) = number("EXEUNT_SIM_SEED") {
+        log();
         let run = run(seed);
-        println!("{}", run.steps.join("\n"));
         assert!(run.failures.is_empty(), "{}", run.report());
         return;
     }

@@ -132,7 +132,9 @@ impl World {
                         let via = self.residents(&room);
                         Ask::Join { room: room.clone(), via }
                     }
-                    ("invite", there) if there != "invite" && !self.was_acknowledged(&user, &room) => {
+                    ("invite", there)
+                        if there != "invite" && !self.was_acknowledged(&user, &room) =>
+                    {
                         Ask::Leave { room: room.clone() }
                     }
                     _ => continue,

@@ -9,6 +9,9 @@ use serde_json::Value;
 use super::{World, resides};
 use crate::Server;
 
+/// Most differences between two servers that are told.
+const MAX_DIFFERENCES: usize = 4;
+
 impl World {
     pub(super) fn check(&mut self) {
         let mut failures = Vec::new();
@@ -63,10 +66,15 @@ impl World {
             let (ours, theirs) = (first.state(room), other.state(room));
             let all: BTreeSet<_> = ours.iter().chain(&theirs).collect();
             let one = |entry: &&_| ours.contains(entry) != theirs.contains(entry);
-            let differ: Vec<_> = all.iter().copied().filter(one).take(6).collect();
-            if !differ.is_empty() {
-                let names = (&first.name, &other.name);
-                failures.push(format!("{room}: {names:?} differ in {differ:?}"));
+            for (kind, key, id) in all.iter().copied().filter(one).take(MAX_DIFFERENCES) {
+                let has = if ours.iter().any(|(.., own)| own == id) { first } else { other };
+                let judged = [*first, *other]
+                    .map(|server| format!("{}: {}", server.name, judged(server, id)));
+                failures.push(format!(
+                    "{room}: only {} has {id} as {kind} {key:?} in force ({})",
+                    has.name,
+                    judged.join("; ")
+                ));
             }
             if heads(first) != heads(other) {
                 let (a, b) = (heads(first), heads(other));
@@ -147,4 +155,13 @@ impl World {
     pub(super) fn was_acknowledged(&self, user: &OwnedUserId, room: &OwnedRoomId) -> bool {
         self.invites.contains(&(user.clone(), room.clone()))
     }
+}
+
+/// What a server makes of an event.
+fn judged(server: &Server, id: &OwnedEventId) -> String {
+    let Some(known) = server.event(id) else { return "not there".into() };
+    let (pdu, record) = (&known.pdu, &known.record);
+    let place = if record.states.is_some() { "" } else { ", no place" };
+    let content = serde_json::Value::Object(pdu.content().clone());
+    format!("{} by {}, {:?}{place}", content, pdu.sender(), record.verdict)
 }

@@ -16,6 +16,7 @@ impl Trace {
     pub fn line(&mut self, now: u64, text: &str) {
         let line = format!("{now} {text}");
         self.note(&line);
+        tracing::info!("{line}");
         self.lines.push(line);
     }
 
