@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use crate::{
     Call, Intent, RoomError, Rooms,
     change::journal,
+    fetch::MAX_TIME_PER_EVENT,
     graph::{Graph, is_joined, joined_servers},
     inbound::restricted::{self, Entrance},
 };
@@ -243,7 +244,9 @@ impl Rooms {
         journal(&mut batch, "join", event.event_id(), Some(from), self.now());
         self.store().commit(batch).await?;
         match self.try_place(from, &event).await {
-            Err(RoomError::Missing(_)) => self.complete(from, &event).await?,
+            Err(RoomError::Missing(_)) => {
+                self.complete(from, &event, MAX_TIME_PER_EVENT).await?;
+            }
             other => other?,
         }
         let stored = self.stored(event.event_id()).await?;

@@ -9,7 +9,7 @@ use exeunt_core::{CheckedPdu, Object, PendingMembership, RoomVersion};
 use exeunt_membership::{
     AfterMakeKnock, AfterSendKnock, Attempt, Knock, MAX_CANDIDATES, MakeKnock, RemoteFailure,
 };
-use exeunt_store::{Batch, records::DepartureRecord, tables};
+use exeunt_store::{Batch, tables};
 use ruma::{OwnedServerName, RoomId, UserId};
 use serde_json::Value;
 
@@ -18,6 +18,7 @@ use crate::{
     change::journal,
     graph::{Graph, is_joined},
     inbound::put_pending,
+    leave::departure,
     place::Placement,
     stripped::clean_state,
 };
@@ -174,14 +175,8 @@ impl Rooms {
         }
         let (mut batch, now) = (Batch::default(), self.now());
         journal(&mut batch, "knock", event.event_id(), Some(&server), now);
-        let departure = DepartureRecord {
-            pending: pending_knock(&event, Vec::new(), server, Vec::new(), now),
-            reason: None,
-            departed_at: now,
-            attempts: 0,
-            retry_at: now,
-            last: Vec::new(),
-        };
+        let pending = pending_knock(&event, Vec::new(), server, Vec::new(), now);
+        let departure = departure(pending, None, self.server_name(), now, 0);
         batch.put::<tables::Departures>(&(user, room_id), &departure);
         self.commit(&guard, Placement::only(batch)).await?;
         self.inner.wake.departure_queued();

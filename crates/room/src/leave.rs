@@ -24,7 +24,7 @@ use crate::{
 pub use hedge::MAX_HANDSHAKES_AT_ONCE;
 pub use outbox::{CONFIRM_AFTER_MS, DepartureOutcome, RACE_WINDOW_MS};
 
-pub(crate) use local::{log_line, pending_event, put_local_leave};
+pub(crate) use local::{departure, log_line, pending_event, put_local_leave};
 
 /// The first attempt is made at once; the outbox waits this long before it steps in.
 const FIRST_ATTEMPT_MS: u64 = 10_000;

@@ -45,9 +45,9 @@ mod profile;
 mod public_rooms;
 mod redactions;
 mod resolution;
-pub mod triage;
-mod stripped;
 mod sticky;
+mod stripped;
+pub mod triage;
 mod upgrade;
 
 use std::{sync::Arc, time::Duration};

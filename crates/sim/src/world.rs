@@ -203,7 +203,7 @@ impl World {
             }
             Step::Torn { server, keep } => {
                 let fault = if *keep { DiskFault::Keep } else { DiskFault::Lose };
-                self.host_mut(server).faults.fail_next_write(fault);
+                self.host_mut(server).disk.fail_next_write(fault);
                 self.doomed.push(server.clone());
             }
             Step::Start { server } => {

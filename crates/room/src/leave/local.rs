@@ -8,7 +8,7 @@ use exeunt_store::{
     records::{DepartureRecord, MembershipLogRecord, MembershipRecord},
     tables,
 };
-use ruma::{OwnedServerName, RoomId, UserId};
+use ruma::{OwnedServerName, RoomId, ServerName, UserId};
 
 use crate::{
     RoomError, Rooms,
@@ -17,8 +17,9 @@ use crate::{
 
 impl Rooms {
     /// Makes the user's leave durable here and, with `tell`, queues the departure in the same
-    /// batch: the outbox steps in after so many milliseconds. The leave event that clients see is never sent anywhere: the one for the room is
-    /// built when a server of the room gives it a place in the graph.
+    /// batch: the outbox steps in after so many milliseconds. The leave event that clients see is
+    /// never sent anywhere: the one for the room is built when a server of the room gives it a
+    /// place in the graph.
     pub(crate) async fn leave_out_of_band(
         &self,
         pending: &PendingMembership,
@@ -35,16 +36,8 @@ impl Rooms {
         journal(&mut batch, "out-of-band leave", leave.event_id(), peer, now);
         put_log(&mut batch, room_id, user_id, log_line(&leave, "out-of-band", None, now));
         if let Some(outbox_after) = tell {
-            let departure = DepartureRecord {
-                pending: pending.clone(),
-                reason,
-                departed_at: now,
-                attempts: 0,
-                retry_at: now + outbox_after,
-                last: Vec::new(),
-                candidates: candidates(pending, self.server_name()),
-                refused_since: None,
-            };
+            let ours = self.server_name();
+            let departure = departure(pending.clone(), reason, ours, now, outbox_after);
             batch.put::<tables::Departures>(&(user_id.clone(), room_id.clone()), &departure);
         }
         let position = self.inner.store.commit(batch).await?;
@@ -68,6 +61,26 @@ impl Rooms {
         let room_id = invite.room_id().to_owned();
         let draft = leave_draft(position, room_id, user.to_owned(), reason, self.now());
         Ok(draft.sign(self.signer())?)
+    }
+}
+
+/// A departure that begins now, for the outbox to try first after so many milliseconds.
+pub(crate) fn departure(
+    pending: PendingMembership,
+    reason: Option<String>,
+    ours: &ServerName,
+    now: u64,
+    outbox_after: u64,
+) -> DepartureRecord {
+    DepartureRecord {
+        candidates: candidates(&pending, ours),
+        pending,
+        reason,
+        departed_at: now,
+        attempts: 0,
+        retry_at: now + outbox_after,
+        last: Vec::new(),
+        refused_since: None,
     }
 }
 
