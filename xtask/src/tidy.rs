@@ -36,6 +36,7 @@ pub fn run(root: &Path) -> Result<Vec<Finding>, String> {
         findings.extend(words::private_paths(&path, &text));
         if path.ends_with(".rs") {
             findings.extend(words::unfinished(&path, &text));
+            findings.extend(words::signing(&path, &text));
             findings.extend(lengths.check(&path, text.lines().count()));
         }
         if words::is_pure_source(&path) {

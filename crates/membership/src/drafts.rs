@@ -8,6 +8,24 @@ use crate::{GraphPosition, JoinPosition, Membership};
 /// Longest reason of a leave; a longer one is cut, because a departure must not fail over it.
 pub const MAX_REASON_BYTES: usize = 8192;
 
+/// A member event of a user about themselves, made by [`leave_draft`], [`join_draft`] or
+/// [`knock_draft`]: the only thing that a handshake has us sign.
+#[derive(Debug, Clone)]
+pub struct OwnMember {
+    membership: Membership,
+    draft: Draft,
+}
+
+impl OwnMember {
+    pub fn membership(&self) -> Membership {
+        self.membership
+    }
+
+    pub fn into_draft(self) -> Draft {
+        self.draft
+    }
+}
+
 /// A leave of `user_id` at `position`.
 pub fn leave_draft(
     position: GraphPosition,
@@ -15,7 +33,7 @@ pub fn leave_draft(
     user_id: OwnedUserId,
     reason: Option<String>,
     now_ms: u64,
-) -> Draft {
+) -> OwnMember {
     let mut content = Object::new();
     if let Some(reason) = reason {
         content.insert("reason".into(), cut(reason, MAX_REASON_BYTES).into());
@@ -30,7 +48,7 @@ pub fn join_draft(
     user_id: OwnedUserId,
     mut content: Object,
     now_ms: u64,
-) -> Draft {
+) -> OwnMember {
     content.remove("join_authorised_via_users_server");
     if let Some(user) = &position.authorised_via {
         content.insert("join_authorised_via_users_server".into(), user.as_str().into());
@@ -45,7 +63,7 @@ pub fn knock_draft(
     user_id: OwnedUserId,
     mut content: Object,
     now_ms: u64,
-) -> Draft {
+) -> OwnMember {
     content.remove("join_authorised_via_users_server");
     member_draft(position, room_id, user_id, Membership::Knock, content, now_ms)
 }
@@ -57,9 +75,9 @@ fn member_draft(
     membership: Membership,
     mut content: Object,
     now_ms: u64,
-) -> Draft {
+) -> OwnMember {
     content.insert("membership".into(), membership.as_str().into());
-    Draft {
+    let draft = Draft {
         version: position.version,
         room_id: Some(room_id),
         state_key: Some(user_id.to_string()),
@@ -71,7 +89,8 @@ fn member_draft(
         auth_events: position.auth_events,
         depth: position.depth,
         origin_server_ts: now_ms,
-    }
+    };
+    OwnMember { membership, draft }
 }
 
 /// The text, or as much of its beginning as fits into `max` bytes.

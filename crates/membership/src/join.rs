@@ -3,11 +3,11 @@
 //! Server-server API, "Joining Rooms" and "Restricted rooms".
 
 use exeunt_core::ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
-use exeunt_core::{CheckedPdu, Object, Pdu, RoomVersion, Signer};
+use exeunt_core::{CheckedPdu, FormatError, Object, Pdu, RoomVersion};
 use serde_json::Value;
 
 use crate::{
-    Attempt, Expected, MakeRequest, Membership, RemoteFailure, SendApi, SendRequest,
+    Attempt, Expected, MakeRequest, Membership, OwnMember, RemoteFailure, SendApi, SendRequest,
     check_join_template, join_draft,
 };
 
@@ -56,17 +56,14 @@ impl MakeJoin {
         (Self { join, server }, request)
     }
 
-    /// Checks the template, discards it, and signs a join of our own making in its place.
-    ///
-    /// # Panics
-    /// If the joining user is not of the signer's server.
+    /// Checks the template, discards it, and has a join of our own making signed in its place.
     pub fn on_answer(
         self,
         answer: Result<Value, RemoteFailure>,
-        signer: &Signer,
+        sign: impl FnOnce(OwnMember) -> Result<CheckedPdu, FormatError>,
         now_ms: u64,
     ) -> AfterMakeJoin {
-        match answer.and_then(|template| self.sign(&template, signer, now_ms)) {
+        match answer.and_then(|template| self.signed(&template, sign, now_ms)) {
             Ok((event, authorised_via)) => {
                 let server = self.server;
                 let awaiting = SendJoin { server, event, authorised_via, api: SendApi::V2 };
@@ -80,10 +77,10 @@ impl MakeJoin {
         }
     }
 
-    fn sign(
+    fn signed(
         &self,
         template: &Value,
-        signer: &Signer,
+        sign: impl FnOnce(OwnMember) -> Result<CheckedPdu, FormatError>,
         now_ms: u64,
     ) -> Result<(CheckedPdu, Option<OwnedUserId>), RemoteFailure> {
         let Join { room_id, user_id, room_version, content } = &self.join;
@@ -92,8 +89,7 @@ impl MakeJoin {
         let position = check_join_template(&expect, &self.server, template)?;
         let authorised_via = position.authorised_via.clone();
         let draft = join_draft(position, room_id.clone(), user_id.clone(), content.clone(), now_ms);
-        let event = draft
-            .sign(signer)
+        let event = sign(draft)
             .map_err(|e| RemoteFailure::Misbehaved(format!("the template does not fit: {e}")))?;
         Ok((event, authorised_via))
     }

@@ -3,11 +3,11 @@
 //! Server-server API, "Knocking upon a room".
 
 use exeunt_core::ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
-use exeunt_core::{CheckedPdu, Object, RoomVersion, Signer};
+use exeunt_core::{CheckedPdu, FormatError, Object, RoomVersion};
 use serde_json::Value;
 
 use crate::{
-    Attempt, Expected, MakeRequest, Membership, RemoteFailure, SendApi, SendRequest,
+    Attempt, Expected, MakeRequest, Membership, OwnMember, RemoteFailure, SendApi, SendRequest,
     check_template, knock_draft,
 };
 
@@ -55,17 +55,14 @@ impl MakeKnock {
         (Self { knock, server }, request)
     }
 
-    /// Checks the template, discards it, and signs a knock of our own making in its place.
-    ///
-    /// # Panics
-    /// If the knocking user is not of the signer's server.
+    /// Checks the template, discards it, and has a knock of our own making signed in its place.
     pub fn on_answer(
         self,
         answer: Result<Value, RemoteFailure>,
-        signer: &Signer,
+        sign: impl FnOnce(OwnMember) -> Result<CheckedPdu, FormatError>,
         now_ms: u64,
     ) -> AfterMakeKnock {
-        match answer.and_then(|template| self.sign(&template, signer, now_ms)) {
+        match answer.and_then(|template| self.signed(&template, sign, now_ms)) {
             Ok(event) => {
                 let server = self.server;
                 let request = SendRequest::new(&server, Membership::Knock, SendApi::V1, &event);
@@ -78,10 +75,10 @@ impl MakeKnock {
         }
     }
 
-    fn sign(
+    fn signed(
         &self,
         template: &Value,
-        signer: &Signer,
+        sign: impl FnOnce(OwnMember) -> Result<CheckedPdu, FormatError>,
         now_ms: u64,
     ) -> Result<CheckedPdu, RemoteFailure> {
         let Knock { room_id, user_id, room_version, content } = &self.knock;
@@ -93,8 +90,7 @@ impl MakeKnock {
             let text = format!("room version {version} does not support knocking");
             return Err(RemoteFailure::Incompatible(text));
         }
-        knock_draft(position, room_id.clone(), user_id.clone(), content.clone(), now_ms)
-            .sign(signer)
+        sign(knock_draft(position, room_id.clone(), user_id.clone(), content.clone(), now_ms))
             .map_err(|e| RemoteFailure::Misbehaved(format!("the template does not fit: {e}")))
     }
 }

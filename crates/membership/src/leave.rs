@@ -4,11 +4,11 @@
 //! and feeds the answer back; several candidates may run side by side.
 
 use exeunt_core::ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
-use exeunt_core::{CheckedPdu, PendingMembership, RoomVersion, Signer};
+use exeunt_core::{CheckedPdu, FormatError, PendingMembership, RoomVersion};
 use serde_json::Value;
 
 use crate::{
-    Attempt, Expected, MakeRequest, Membership, RemoteFailure, SendApi, SendRequest,
+    Attempt, Expected, MakeRequest, Membership, OwnMember, RemoteFailure, SendApi, SendRequest,
     check_template, leave_draft,
 };
 
@@ -63,17 +63,14 @@ impl MakeLeave {
         (Self { departure, server }, request)
     }
 
-    /// Checks the template, discards it, and signs a leave of our own making in its place.
-    ///
-    /// # Panics
-    /// If the departing user is not of the signer's server.
+    /// Checks the template, discards it, and has a leave of our own making signed in its place.
     pub fn on_answer(
         self,
         answer: Result<Value, RemoteFailure>,
-        signer: &Signer,
+        sign: impl FnOnce(OwnMember) -> Result<CheckedPdu, FormatError>,
         now_ms: u64,
     ) -> AfterMakeLeave {
-        let signed = answer.and_then(|template| self.sign(&template, signer, now_ms));
+        let signed = answer.and_then(|template| self.signed(&template, sign, now_ms));
         match signed {
             Ok(event) => {
                 let (awaiting, request) = SendLeave::new(self.server, event);
@@ -86,18 +83,17 @@ impl MakeLeave {
         }
     }
 
-    fn sign(
+    fn signed(
         &self,
         template: &Value,
-        signer: &Signer,
+        sign: impl FnOnce(OwnMember) -> Result<CheckedPdu, FormatError>,
         now_ms: u64,
     ) -> Result<CheckedPdu, RemoteFailure> {
         let Departure { room_id, user_id, room_version, reason } = &self.departure;
         let membership = Membership::Leave;
         let expect = Expected { room_id, user_id, membership, room_version: *room_version };
         let position = check_template(&expect, template)?;
-        leave_draft(position, room_id.clone(), user_id.clone(), reason.clone(), now_ms)
-            .sign(signer)
+        sign(leave_draft(position, room_id.clone(), user_id.clone(), reason.clone(), now_ms))
             .map_err(|e| RemoteFailure::Misbehaved(format!("the template does not fit: {e}")))
     }
 }

@@ -16,7 +16,7 @@ pub mod rescission;
 pub mod template;
 
 pub use candidates::{MAX_CANDIDATES, candidates};
-pub use drafts::{MAX_REASON_BYTES, join_draft, knock_draft, leave_draft};
+pub use drafts::{MAX_REASON_BYTES, OwnMember, join_draft, knock_draft, leave_draft};
 pub use exeunt_core::PendingMembership;
 pub use inbound::{
     InboundError, check_invite, check_send_join, check_send_knock, check_send_leave,

@@ -24,7 +24,7 @@ fn make_leave() -> MakeLeave {
 }
 
 fn send_leave() -> (SendLeave, SendRequest) {
-    match make_leave().on_answer(Ok(template("leave")), &signer(OURS), NOW) {
+    match make_leave().on_answer(Ok(template("leave")), sign, NOW) {
         AfterMakeLeave::Send(awaiting, request) => (awaiting, request),
         other => panic!("{other:?}"),
     }
@@ -57,7 +57,7 @@ fn a_leave_goes_by_make_leave_and_send_leave_at_the_same_server() {
 fn only_a_real_refusal_of_make_leave_is_definite() {
     let ends = |failure: RemoteFailure| {
         let expected = failure.clone();
-        match make_leave().on_answer(Err(failure), &signer(OURS), NOW) {
+        match make_leave().on_answer(Err(failure), sign, NOW) {
             AfterMakeLeave::NextCandidate(attempt, failure) => {
                 assert_eq!((&attempt.server, failure), (&server(THEIRS), expected));
                 assert!(attempt.outcome.starts_with("make_leave: "));
@@ -92,7 +92,7 @@ fn a_wrong_template_is_the_peers_fault_and_nothing_is_signed() {
     let mut future = template("leave");
     future["room_version"] = json!("org.example.future");
     for (answer, incompatible) in [(other_room, false), (template("join"), false), (future, true)] {
-        match make_leave().on_answer(Ok(answer), &signer(OURS), NOW) {
+        match make_leave().on_answer(Ok(answer), sign, NOW) {
             AfterMakeLeave::NextCandidate(_, RemoteFailure::Misbehaved(_)) => {
                 assert!(!incompatible)
             }
@@ -108,7 +108,7 @@ fn a_wrong_template_is_the_peers_fault_and_nothing_is_signed() {
 fn a_peers_message_is_recorded_only_so_far() {
     let message = "é".repeat(100_000);
     let failure = RemoteFailure::Refused { status: 403, errcode: "M_FORBIDDEN".into(), message };
-    let make = make_leave().on_answer(Err(failure.clone()), &signer(OURS), NOW);
+    let make = make_leave().on_answer(Err(failure.clone()), sign, NOW);
     let AfterMakeLeave::NextCandidate(attempt, _) = make else { panic!("{make:?}") };
     assert!((MAX_OUTCOME_BYTES - 1..=MAX_OUTCOME_BYTES).contains(&attempt.outcome.len()));
     let send = send_leave().0.on_answer(Err(failure));
@@ -185,7 +185,7 @@ fn join() -> Join {
 
 fn send_join(template: Value) -> (SendJoin, SendRequest) {
     let (awaiting, _) = MakeJoin::new(join(), server(THEIRS));
-    match awaiting.on_answer(Ok(template), &signer(OURS), NOW) {
+    match awaiting.on_answer(Ok(template), sign, NOW) {
         AfterMakeJoin::Send(awaiting, request) => (awaiting, request),
         other => panic!("{other:?}"),
     }
@@ -202,7 +202,7 @@ fn a_join_names_the_versions_it_can_live_in() {
 #[test]
 fn a_refused_make_join_keeps_its_reason() {
     let (awaiting, _) = MakeJoin::new(join(), server(THEIRS));
-    match awaiting.on_answer(Err(refused(403, "M_FORBIDDEN")), &signer(OURS), NOW) {
+    match awaiting.on_answer(Err(refused(403, "M_FORBIDDEN")), sign, NOW) {
         AfterMakeJoin::NextCandidate(attempt, failure) => {
             assert!(attempt.is_definite());
             assert_eq!(failure, refused(403, "M_FORBIDDEN"));

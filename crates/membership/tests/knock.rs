@@ -16,7 +16,7 @@ fn knock() -> Knock {
 
 fn make(answer: Value) -> AfterMakeKnock {
     let (awaiting, _) = MakeKnock::new(knock(), server(THEIRS));
-    awaiting.on_answer(Ok(answer), &signer(OURS), NOW)
+    awaiting.on_answer(Ok(answer), sign, NOW)
 }
 
 fn send() -> (SendKnock, SendRequest) {

@@ -133,7 +133,7 @@ fn a_template_of_version_2_gives_ids_with_hashes() {
     let position = take(None, &answer).unwrap();
     let ids: Vec<_> = position.auth_events.iter().map(|r| r.id().as_str()).collect();
     assert_eq!(ids, ["$a:theirs.example", "$b:theirs.example"]);
-    let leave = leave_draft(position, room(), us(), None, NOW).sign(&signer(OURS)).unwrap();
+    let leave = sign(leave_draft(position, room(), us(), None, NOW)).unwrap();
     for field in ["prev_events", "auth_events"] {
         assert_eq!(leave.object()[field], answer["event"][field]);
     }
@@ -222,7 +222,7 @@ fn drafts_hold_what_we_say() {
     let position = take(None, &template("leave")).unwrap();
     let reason = "é".repeat(MAX_REASON_BYTES);
     let leave = leave_draft(position.clone(), room(), us(), Some(reason), NOW);
-    let leave = leave.sign(&signer(OURS)).unwrap();
+    let leave = sign(leave).unwrap();
     assert_eq!(leave.content_str("reason").unwrap().len(), MAX_REASON_BYTES);
     let content = json!({
         "displayname": "Us",
@@ -236,7 +236,7 @@ fn drafts_hold_what_we_say() {
         "membership": "join",
         "join_authorised_via_users_server": inviter(),
     });
-    assert_eq!(join.content, object(expected));
+    assert_eq!(join.into_draft().content, object(expected));
 }
 
 fn json_value() -> impl Strategy<Value = Value> {
@@ -355,7 +355,7 @@ proptest! {
             ..Departure::of(&pending(), None)
         };
         let (awaiting, _) = MakeLeave::new(departure, server(THEIRS));
-        match awaiting.on_answer(Ok(answer.clone()), &signer(OURS), NOW) {
+        match awaiting.on_answer(Ok(answer.clone()), sign, NOW) {
             AfterMakeLeave::NextCandidate(attempt, failure) => {
                 prop_assert_eq!(attempt.class, Class::Transient);
                 let by_peer = matches!(
@@ -404,7 +404,7 @@ proptest! {
             let via = taken.authorised_via.clone();
             prop_assert!(via.is_none_or(|via| via.server_name() == <&ServerName>::try_from(THEIRS).unwrap()));
             let draft = join_draft(taken, room(), us(), object(json!({})), NOW);
-            let event = draft.sign(&signer(OURS)).unwrap();
+            let event = sign(draft).unwrap();
             prop_assert!(event.is_state("m.room.member", us().as_str()));
             prop_assert_eq!(event.membership(), Some("join"));
             prop_assert_eq!((event.room_id(), event.sender()), (&*room(), &*us()));

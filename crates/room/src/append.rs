@@ -11,6 +11,7 @@ use crate::{
     graph::Graph,
     locks::RoomGuard,
     place::{Source, next_position},
+    signing::Signature,
 };
 
 const SERVER_ACL: &str = "m.room.server_acl";
@@ -80,12 +81,12 @@ impl Rooms {
         guard: &RoomGuard,
         intent: Intent,
     ) -> Result<OwnedEventId, RoomError> {
-        let event = match self.draft(guard, intent.clone()).await? {
+        let (event, signature) = match self.draft(guard, intent.clone()).await? {
             Drafted::Exists(event_id) => return Ok(event_id),
-            Drafted::New(draft) => draft.sign(self.signer())?,
+            Drafted::New(draft) => self.sign_event(draft)?,
         };
         let event_id = event.event_id().to_owned();
-        let source = Source::Local { transaction: intent.transaction, purpose: "event" };
+        let source = Source::Local { transaction: intent.transaction, signature: Some(signature) };
         self.place(guard, event, source, None).await?;
         Ok(event_id)
     }
@@ -95,14 +96,14 @@ impl Rooms {
         &self,
         guard: &RoomGuard,
         intent: Intent,
-    ) -> Result<CheckedPdu, RoomError> {
+    ) -> Result<(CheckedPdu, Signature), RoomError> {
         let (room_id, now) = (guard.room_id().to_owned(), self.now());
         let draft = self
             .inner
             .store
             .read(move |reader| draft_on_head(&Graph::of(reader, &room_id)?, intent, now))
             .await?;
-        Ok(draft.sign(self.signer())?)
+        Ok(self.sign_event(draft)?)
     }
 
     async fn draft(&self, guard: &RoomGuard, intent: Intent) -> Result<Drafted, RoomError> {

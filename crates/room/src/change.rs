@@ -6,13 +6,12 @@ use exeunt_core::{CheckedPdu, Pdu};
 use exeunt_store::{
     Batch, Reader,
     records::{
-        EventRecord, MembershipLogRecord, MembershipRecord, OutboxItem, Root, SignatureRecord,
-        States, Verdict,
+        EventRecord, MembershipLogRecord, MembershipRecord, OutboxItem, Root, States, Verdict,
     },
     tables,
 };
 use metrics::counter;
-use ruma::{EventId, OwnedEventId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -79,8 +78,10 @@ impl Change<'_> {
             let edge = (room_id.clone(), prev.clone(), event_id.clone());
             batch.put::<tables::Children>(&edge, &());
         }
-        if let Source::Local { transaction, purpose } = self.source {
-            journal(&mut batch, purpose, &event_id, None, self.now);
+        if let Source::Local { transaction, signature } = self.source {
+            if let Some(signature) = signature {
+                signature.clone().journal(&mut batch, self.now);
+            }
             if let Some(transaction) = transaction {
                 let key = transaction.key(self.event.sender());
                 batch.put::<tables::ClientTransactions>(&key, &event_id);
@@ -349,26 +350,6 @@ pub(crate) fn put_log(
         counter!("exeunt_membership_changes_total", "membership" => membership, "via" => via)
             .increment(1);
         batch.put::<tables::MembershipLog>(&(room_id, user, position), &record);
-    });
-}
-
-/// Notes a use of the signing key on an event.
-pub(crate) fn journal(
-    batch: &mut Batch,
-    purpose: &str,
-    event_id: &EventId,
-    peer: Option<&ServerName>,
-    now: u64,
-) {
-    let record = SignatureRecord {
-        purpose: purpose.into(),
-        event_id: event_id.to_owned(),
-        peer: peer.map(ToOwned::to_owned),
-        at: now,
-    };
-    batch.at_position(move |position, batch| {
-        counter!("exeunt_signatures_total", "purpose" => record.purpose.clone()).increment(1);
-        batch.put::<tables::SigningJournal>(&position, &record);
     });
 }
 

@@ -18,6 +18,7 @@ use crate::{
     graph::Graph,
     locks::RoomGuard,
     place::{Source, decide},
+    signing::Signature,
 };
 
 /// Most like rooms that one user can make in one instant.
@@ -108,10 +109,10 @@ impl Rooms {
     async fn found(&self, room: &NewRoom) -> Result<OwnedRoomId, RoomError> {
         let now = self.now();
         for made_at in now..now + MAX_SAME_INSTANT {
-            let create = self.create_event(room, made_at)?;
+            let (create, signature) = self.create_event(room, made_at)?;
             let guard = self.inner.locks.lock(create.room_id()).await;
             if !self.is_known(create.room_id()).await? {
-                return self.put_head(&guard, create).await;
+                return self.put_head(&guard, create, signature).await;
             }
         }
         Err(RoomError::Forbidden("You are creating too many rooms at once".into()))
@@ -123,7 +124,11 @@ impl Rooms {
         Ok(known.is_some())
     }
 
-    fn create_event(&self, room: &NewRoom, made_at: u64) -> Result<CheckedPdu, RoomError> {
+    fn create_event(
+        &self,
+        room: &NewRoom,
+        made_at: u64,
+    ) -> Result<(CheckedPdu, Signature), RoomError> {
         let version = room.version;
         let new_id = &self.inner.options.room_ids.0;
         let room_id = (!version.room_id_is_create_hash()).then(|| new_id(self.server_name()));
@@ -140,13 +145,14 @@ impl Rooms {
             depth: 1,
             origin_server_ts: made_at,
         };
-        Ok(draft.sign(self.signer())?)
+        Ok(self.sign_event(draft)?)
     }
 
     async fn put_head(
         &self,
         guard: &RoomGuard,
         create: CheckedPdu,
+        signature: Signature,
     ) -> Result<OwnedRoomId, RoomError> {
         let room_id = create.room_id().to_owned();
         let head = RoomRecord {
@@ -163,7 +169,7 @@ impl Rooms {
             .inner
             .store
             .read(move |reader| {
-                let source = Source::Local { transaction: None, purpose: "event" };
+                let source = Source::Local { transaction: None, signature: Some(signature) };
                 decide(Graph::with_head(reader, id, head)?, &ours, &create, &source, None, now)
             })
             .await?;

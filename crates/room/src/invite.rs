@@ -42,12 +42,13 @@ impl Rooms {
             return Ok(());
         }
         let guard = self.inner.locks.lock(room_id).await;
-        let event = self.build(&guard, intent).await?;
+        let (event, signature) = self.build(&guard, intent).await?;
         let state = self.check_and_describe(room_id, &event).await?;
         drop(guard);
+        self.journal(signature).await?;
         let signed = self.ask_to_sign(target, &event, &state).await?;
         let guard = self.inner.locks.lock(room_id).await;
-        let source = Source::Local { transaction: None, purpose: "event" };
+        let source = Source::Local { transaction: None, signature: None };
         self.place(&guard, signed, source, None).await?;
         Ok(())
     }

@@ -16,7 +16,7 @@ use exeunt_core::{
 use exeunt_membership::{
     AfterMakeJoin, AfterSendJoin, Attempt, Join, RemoteFailure, SendRequest, candidates,
 };
-use exeunt_store::{Batch, records::Verdict, tables};
+use exeunt_store::{records::Verdict, tables};
 use futures_util::future;
 use ruma::{OwnedServerName, RoomId, UserId};
 use serde_json::Value;
@@ -24,7 +24,6 @@ use tokio::sync::mpsc;
 
 use crate::{
     Call, Intent, RoomError, Rooms,
-    change::journal,
     fetch::MAX_TIME_PER_EVENT,
     graph::{Graph, is_joined, joined_servers},
     inbound::restricted::{self, Entrance},
@@ -197,13 +196,13 @@ impl Rooms {
         residency: Residency,
     ) -> Result<Result<(), (Attempt, RemoteFailure)>, RoomError> {
         let server = &server;
-        let (mut awaiting, mut request) =
-            match awaiting.on_answer(answer, self.signer(), self.now()) {
-                AfterMakeJoin::Send(awaiting, request) => (awaiting, request),
-                AfterMakeJoin::NextCandidate(attempt, failure) => {
-                    return Ok(Err((attempt, failure)));
-                }
-            };
+        let mut signing = self.signing_with(server);
+        let step = awaiting.on_answer(answer, |join| signing.sign(join), self.now());
+        signing.journal().await?;
+        let (mut awaiting, mut request) = match step {
+            AfterMakeJoin::Send(awaiting, request) => (awaiting, request),
+            AfterMakeJoin::NextCandidate(attempt, failure) => return Ok(Err((attempt, failure))),
+        };
         loop {
             let (answer, intake) = match self.send_join_to(server, &request).await {
                 Err(error @ RoomError::InvalidParam(_)) => {
@@ -240,9 +239,6 @@ impl Rooms {
     /// answer holds the room's state, which we have.
     async fn take_join(&self, join: Pdu, from: &OwnedServerName) -> Result<(), RoomError> {
         let event = self.checked(join).await?;
-        let mut batch = Batch::default();
-        journal(&mut batch, "join", event.event_id(), Some(from), self.now());
-        self.store().commit(batch).await?;
         match self.try_place(from, &event).await {
             Err(RoomError::Missing(_)) => {
                 self.complete(from, &event, MAX_TIME_PER_EVENT).await?;

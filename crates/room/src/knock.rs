@@ -15,7 +15,6 @@ use serde_json::Value;
 
 use crate::{
     Call, Intent, RoomError, Rooms,
-    change::journal,
     graph::{Graph, is_joined},
     inbound::put_pending,
     leave::departure,
@@ -72,7 +71,7 @@ impl Rooms {
         let mut attempts = Vec::new();
         let (mut refusal, mut perhaps) = (None, None);
         for server in self.entry_candidates(room_id, via, pending.as_ref(), Vec::new()) {
-            match self.knock_through(&knock, &server).await {
+            match self.knock_through(&knock, &server).await? {
                 Ok((event, room_state)) => {
                     return self.knocked(event, &room_state, server, via).await;
                 }
@@ -109,21 +108,26 @@ impl Rooms {
             .await
     }
 
-    /// One handshake. Returns the knock that the room has, and the answer's room state.
+    /// One handshake: the knock that the room has, and the answer's room state. The inner error is
+    /// the server's; the outer one is ours.
     async fn knock_through(
         &self,
         knock: &Knock,
         server: &OwnedServerName,
-    ) -> Result<(CheckedPdu, Value), Failed> {
+    ) -> Result<Result<(CheckedPdu, Value), Failed>, RoomError> {
         let (awaiting, request) = MakeKnock::new(knock.clone(), server.clone());
         let answer = self.call(server, Call::Make(&request)).await;
-        let (awaiting, request) = match awaiting.on_answer(answer, self.signer(), self.now()) {
+        let mut signing = self.signing_with(server);
+        let step = awaiting.on_answer(answer, |knock| signing.sign(knock), self.now());
+        signing.journal().await?;
+        let (awaiting, request) = match step {
             AfterMakeKnock::Send(awaiting, request) => (awaiting, request),
             AfterMakeKnock::NextCandidate(attempt, failure) => {
-                return Err(Failed { attempt, failure, perhaps_taken: None });
+                return Ok(Err(Failed { attempt, failure, perhaps_taken: None }));
             }
         };
-        match awaiting.on_answer(self.call(server, Call::Send(&request)).await) {
+        let answer = self.call(server, Call::Send(&request)).await;
+        Ok(match awaiting.on_answer(answer) {
             AfterSendKnock::Done { event, room_state, .. } => Ok((event, room_state)),
             AfterSendKnock::Refused(attempt, failure) => {
                 Err(Failed { attempt, failure, perhaps_taken: None })
@@ -131,7 +135,7 @@ impl Rooms {
             AfterSendKnock::Failed(event, attempt, failure) => {
                 Err(Failed { attempt, failure, perhaps_taken: Some(event) })
             }
-        }
+        })
     }
 
     /// The room has the knock: shows it to the user. If we have come to reside in the room
@@ -145,9 +149,8 @@ impl Rooms {
     ) -> Result<(), RoomError> {
         let room_id = event.room_id().to_owned();
         let guard = self.inner.locks.lock(&room_id).await;
-        let (mut batch, now) = (Batch::default(), self.now());
-        journal(&mut batch, "knock", event.event_id(), Some(&server), now);
-        let mut placement = Placement::only(batch);
+        let now = self.now();
+        let mut placement = Placement::only(Batch::default());
         let resident = self.knock_view(event.sender(), &room_id).await?.resident;
         if resident.is_none() {
             let state = clean_state(event.version(), &room_id, room_state);
@@ -174,7 +177,6 @@ impl Rooms {
             return Ok(());
         }
         let (mut batch, now) = (Batch::default(), self.now());
-        journal(&mut batch, "knock", event.event_id(), Some(&server), now);
         let pending = pending_knock(&event, Vec::new(), server, Vec::new(), now);
         let departure = departure(pending, None, self.server_name(), now, 0);
         batch.put::<tables::Departures>(&(user, room_id), &departure);

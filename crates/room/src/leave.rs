@@ -16,7 +16,7 @@ use ruma::{RoomId, UserId};
 
 use crate::{
     Intent, RoomError, Rooms,
-    change::{journal, put_log},
+    change::put_log,
     graph::{is_joined, joined_servers, load_event},
     locks::RoomGuard,
 };
@@ -186,11 +186,11 @@ impl Rooms {
         let Some(event) = relic else {
             return Err(RoomError::NotFound("You are not in the room".into()));
         };
-        let leave = self.local_leave(&event, user, None)?;
+        let (leave, signature) = self.local_leave(&event, user, None)?;
         let mut batch = Batch::default();
         put_local_leave(&mut batch, user, room_id, &leave);
         let now = self.now();
-        journal(&mut batch, "out-of-band leave", leave.event_id(), None, now);
+        signature.journal(&mut batch, now);
         put_log(&mut batch, room_id, user, log_line(&leave, "out-of-band", None, now));
         let position = self.inner.store.commit(batch).await?;
         self.inner.notifier.notify([&key.0], position);

@@ -45,6 +45,7 @@ mod profile;
 mod public_rooms;
 mod redactions;
 mod resolution;
+mod signing;
 mod sticky;
 mod stripped;
 pub mod triage;

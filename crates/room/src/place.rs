@@ -19,6 +19,7 @@ use crate::{
     change::{Change, Effects},
     graph::{Graph, Known, is_taken},
     locks::RoomGuard,
+    signing::Signature,
 };
 
 /// Most `prev_events` of an event that we build.
@@ -28,7 +29,8 @@ pub(crate) const MAX_OWN_PREV_EVENTS: usize = 10;
 #[derive(Debug, Clone)]
 pub enum Source {
     /// We built it: sent to every other server in the room. A refusal is an error.
-    Local { transaction: Option<ClientTransaction>, purpose: &'static str },
+    /// `signature` is what has yet to be journaled.
+    Local { transaction: Option<ClientTransaction>, signature: Option<Signature> },
     /// Another server handed it to us in a join, leave or invite: relayed to every other server
     /// but that one. A refusal is an error.
     Handshake { from: OwnedServerName },

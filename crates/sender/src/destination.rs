@@ -8,6 +8,7 @@ use exeunt_core::ruma::OwnedServerName;
 use exeunt_store::records::{DestinationRecord, SetAsideRecord};
 use exeunt_store::tables::{Destinations, Outbox};
 use exeunt_store::{Batch, StoreError};
+use metrics::counter;
 use serde_json::Value;
 
 use crate::backoff::millis;
@@ -116,6 +117,7 @@ impl<'t> Destination<'t> {
         transaction: &Transaction,
         answer: &TransactionAnswer,
     ) -> Result<Step, StoreError> {
+        count("taken");
         let refused = transaction.not_accepted(answer, self.shared.now());
         self.forget(transaction, refused).await?;
         let last = transaction.positions.last().copied();
@@ -133,6 +135,7 @@ impl<'t> Destination<'t> {
         transaction: Transaction,
         error: SendError,
     ) -> Result<Step, StoreError> {
+        count("refused");
         let server = self.server;
         if let [.., _, last] = transaction.positions[..] {
             let count = transaction.positions.len();
@@ -173,6 +176,8 @@ impl<'t> Destination<'t> {
             batch.delete::<Outbox>(&(self.server.clone(), *position));
         }
         batch.put::<Destinations>(self.server, &record);
+        let now = self.shared.now();
+        transaction.note_deliveries(self.server, &refused, now, &mut batch);
         set_aside::put(&self.shared.store, self.server, refused, &mut batch).await?;
         self.shared.store.commit(batch).await?;
         self.record = record;
@@ -180,6 +185,7 @@ impl<'t> Destination<'t> {
     }
 
     async fn fail(&mut self, error: String) -> Result<Step, StoreError> {
+        count("failed");
         let now = self.shared.now();
         let failures = self.record.failures.saturating_add(1);
         let jitter = (self.shared.jitter)();
@@ -248,3 +254,7 @@ impl<'t> Destination<'t> {
 
 /// The wait after a failure of the store, counted in doublings of the back-off.
 const STORE_RETRY: u32 = 5;
+
+fn count(outcome: &'static str) {
+    counter!("exeunt_transactions_total", "outcome" => outcome).increment(1);
+}

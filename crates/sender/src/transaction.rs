@@ -2,11 +2,16 @@
 //!
 //! Specification: server-server API, "Transactions".
 
+use std::borrow::Cow;
+
 use exeunt_core::Object;
-use exeunt_core::ruma::{OwnedEventId, OwnedServerName, ServerName};
-use exeunt_store::records::{DestinationRecord, InFlight, OutboxItem, SetAsideRecord};
-use exeunt_store::tables::{Destinations, Events, Outbox};
+use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
+use exeunt_store::records::{
+    DeliveryRecord, DestinationRecord, EventRecord, InFlight, OutboxItem, SetAsideRecord,
+};
+use exeunt_store::tables::{Deliveries, Destinations, Events, Outbox, Rooms};
 use exeunt_store::{Batch, Reader, Store, StoreError};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -32,6 +37,8 @@ pub(crate) struct Transaction {
 #[derive(Debug)]
 enum Item {
     Pdu(OwnedEventId, Box<RawValue>),
+    /// A membership event of that room, whose delivery is noted.
+    Member(OwnedEventId, Box<RawValue>, OwnedRoomId),
     Edu(Object),
 }
 
@@ -101,12 +108,28 @@ pub(crate) async fn next(
 }
 
 impl Transaction {
+    /// Notes which membership events the server has had, with what it said against them.
+    pub(crate) fn note_deliveries(
+        &self,
+        server: &OwnedServerName,
+        refused: &[(u64, SetAsideRecord)],
+        at: u64,
+        batch: &mut Batch,
+    ) {
+        for item in &self.items {
+            let Item::Member(event, _, room) = item else { continue };
+            let said = refused.iter().find(|(_, set)| set.event_id.as_ref() == Some(event));
+            let record = DeliveryRecord { at, refused: said.map(|(_, set)| set.why.clone()) };
+            batch.put::<Deliveries>(&(room.clone(), event.clone(), server.clone()), &record);
+        }
+    }
+
     pub(crate) fn body(&self, origin: &ServerName, now: u64) -> Result<Value, serde_json::Error> {
         let mut pdus = Vec::new();
         let mut edus = Vec::new();
         for item in &self.items {
             match item {
-                Item::Pdu(_, json) => pdus.push(serde_json::from_str::<Value>(json.get())?),
+                Item::Pdu(_, json) | Item::Member(_, json, _) => pdus.push(serde_json::from_str::<Value>(json.get())?),
                 Item::Edu(edu) => edus.push(Value::Object(edu.clone())),
             }
         }
@@ -117,7 +140,7 @@ impl Transaction {
     pub(crate) fn refused(&self, why: &str, at: u64) -> Vec<(u64, SetAsideRecord)> {
         let rows = self.positions.iter().zip(&self.items).map(|(position, item)| {
             let (event_id, edu_type) = match item {
-                Item::Pdu(event, _) => (Some(event.clone()), None),
+                Item::Pdu(event, _) | Item::Member(event, ..) => (Some(event.clone()), None),
                 Item::Edu(edu) => {
                     let kind = edu.get("edu_type").and_then(Value::as_str);
                     (None, Some(kind.unwrap_or_default().to_owned()))
@@ -135,13 +158,29 @@ impl Transaction {
         at: u64,
     ) -> Vec<(u64, SetAsideRecord)> {
         let rows = self.positions.iter().zip(&self.items).filter_map(|(position, item)| {
-            let Item::Pdu(event, _) = item else { return None };
+            let (Item::Pdu(event, _) | Item::Member(event, ..)) = item else { return None };
             let Some(Err(why)) = answer.pdus.get(event) else { return None };
             let (event_id, edu_type) = (Some(event.clone()), None);
             Some((*position, SetAsideRecord { event_id, edu_type, why: why.clone(), at }))
         });
         rows.collect()
     }
+}
+
+/// An event as it goes into a transaction. Of rooms that are no more nothing is noted.
+fn item(r: &Reader<'_>, event: OwnedEventId, record: EventRecord) -> Result<Item, StoreError> {
+    #[derive(Deserialize)]
+    struct Kind<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Cow<'a, str>,
+    }
+    let EventRecord { json, room_id, .. } = record;
+    let is_member = serde_json::from_str::<Kind<'_>>(json.get())
+        .is_ok_and(|event| event.kind == "m.room.member");
+    if is_member && r.contains::<Rooms>(&room_id)? {
+        return Ok(Item::Member(event, json, room_id));
+    }
+    Ok(Item::Pdu(event, json))
 }
 
 /// A transaction that says nothing: does the server take any at all?
@@ -195,7 +234,7 @@ impl Selection {
                     self.gone.push((position, event, "rejected"));
                     return Ok(());
                 }
-                Some(record) => Item::Pdu(event, record.json),
+                Some(record) => item(r, event, record)?,
             },
         };
         self.positions.push(position);

@@ -7,7 +7,7 @@ use exeunt_http::{Authenticator, MatrixError, Method, RawCall, Reply, RequestHea
 use exeunt_room::reports;
 use exeunt_store::{
     Reader, Store, StoreError,
-    tables::{Departures, Destinations, Pending, Rooms},
+    tables::{Departures, Destinations, Pending, Rooms, SetAside},
 };
 use metrics::gauge;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -63,6 +63,7 @@ struct Gauges {
     rooms: usize,
     destinations: usize,
     failing: usize,
+    set_aside: usize,
 }
 
 impl Gauges {
@@ -79,6 +80,7 @@ impl Gauges {
                 _ => gauges.invites += 1,
             }
         }
+        gauges.set_aside = reader.scan::<SetAside>(()).keys()?.len();
         gauges.rooms = reader.scan::<Rooms>(()).keys()?.len();
         for row in reader.scan::<Destinations>(()).iter() {
             gauges.failing += usize::from(row?.1.failing_since.is_some());
@@ -96,6 +98,7 @@ impl Gauges {
         gauge!("exeunt_rooms").set(self.rooms as f64);
         gauge!("exeunt_destinations_waiting").set(self.destinations as f64);
         gauge!("exeunt_destinations_failing").set(self.failing as f64);
+        gauge!("exeunt_events_set_aside").set(self.set_aside as f64);
     }
 }
 

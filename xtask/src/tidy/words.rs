@@ -55,6 +55,33 @@ pub fn impure(path: &str, text: &str) -> Vec<Finding> {
     findings
 }
 
+/// Events are signed in one place, with the journal beside it.
+pub fn signing(path: &str, text: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if !path.contains("/src/") || MAY_SIGN.iter().any(|may| path.starts_with(may)) {
+        return findings;
+    }
+    for (line, code) in shipped_code(text) {
+        for word in SIGNS.iter().filter(|word| code.contains(**word)) {
+            let text = format!("`{word}` signs an event; room/src/signing.rs alone does that");
+            findings.push(Finding::new(path, line, text));
+        }
+    }
+    findings
+}
+
+/// What puts our signature on an event.
+const SIGNS: [&str; 4] = [".sign(&", ".sign(self", "into_draft(", "inner.signer)"];
+/// Where that is made or meant: the key itself, its one user, peers of tests, and this list.
+const MAY_SIGN: [&str; 6] = [
+    "crates/core/",
+    "crates/room/src/signing.rs",
+    "crates/membership/src/drafts.rs",
+    "crates/sim/",
+    "crates/graphs/",
+    "xtask/",
+];
+
 /// Marks of unfinished work.
 pub fn unfinished(path: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -148,6 +175,14 @@ mod tests {
         let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n    fn b() {\n        tokio();\n    }\n}\n\
              use std::fs;\n#[cfg(test)]\nmod more;\nuse std::net;\n";
         assert_eq!(lines(impure("a.rs", text)), [8, 11]);
+    }
+
+    #[test]
+    fn signing_elsewhere_is_found() {
+        let text = "draft.sign(&key)?;\nsigning.sign(leave);\nx.into_draft();\n// a.sign(&b)\n";
+        assert_eq!(lines(signing("crates/room/src/leave.rs", text)), [1, 3]);
+        assert!(signing("crates/room/src/signing.rs", text).is_empty());
+        assert!(signing("crates/room/tests/a.rs", text).is_empty());
     }
 
     #[test]

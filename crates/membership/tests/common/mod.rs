@@ -3,8 +3,9 @@
 
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
 use exeunt_core::{
-    CheckedPdu, Draft, Object, Pdu, PendingMembership, Reference, RoomVersion, Signer,
+    CheckedPdu, Draft, FormatError, Object, Pdu, PendingMembership, Reference, RoomVersion, Signer,
 };
+use exeunt_membership::OwnMember;
 use serde_json::{Value, json};
 
 pub const OURS: &str = "ours.example";
@@ -34,6 +35,11 @@ pub fn room() -> OwnedRoomId {
 
 pub fn signer(name: &str) -> Signer {
     Signer::new(server(name), "ed25519:a", &[7; 32]).unwrap()
+}
+
+/// Signs what a handshake asks for.
+pub fn sign(event: OwnMember) -> Result<CheckedPdu, FormatError> {
+    event.into_draft().sign(&signer(OURS))
 }
 
 pub fn version(id: &str) -> RoomVersion {

@@ -3,18 +3,14 @@
 
 use exeunt_core::{CheckedPdu, Object, Pdu};
 use exeunt_membership::InboundError;
-use exeunt_store::{
-    Batch,
-    records::{EventRecord, Verdict},
-};
+use exeunt_store::records::{EventRecord, Verdict};
 use ruma::{EventId, RoomId, ServerName};
 
 use super::{Admitted, gate::resident, restricted};
 use crate::{
     RoomError, Rooms,
-    change::journal,
     graph::{is_taken, load_event},
-    place::{Placement, Source},
+    place::Source,
 };
 
 /// A check of `exeunt_membership::inbound`.
@@ -61,11 +57,6 @@ impl Rooms {
             }
             _ => {}
         }
-        if vouched_by_us {
-            let mut batch = Batch::default();
-            journal(&mut batch, "restricted join", event_id, Some(entry.origin()), self.now());
-            self.commit(&guard, Placement::only(batch)).await?;
-        }
         let source = Source::Handshake { from: entry.owned_origin().clone() };
         match self.place(&guard, event.clone(), source, None).await {
             Err(RoomError::Missing(missing)) => {
@@ -95,9 +86,10 @@ impl Rooms {
         if !vouches {
             return Err(RoomError::Forbidden("You meet none of the room's conditions".into()));
         }
-        let signed = event
-            .cosign_restricted_join(self.signer())
+        let (signed, signature) = self
+            .cosign_restricted_join(&event, entry.origin())
             .ok_or_else(|| RoomError::Forbidden("Not a restricted join".into()))?;
+        self.journal(signature).await?;
         self.checked(signed.into_pdu()).await
     }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Admitted;
 use crate::{
     RoomError, Rooms,
-    change::{journal, membership_record, put_log, put_membership},
+    change::{membership_record, put_log, put_membership},
     graph::{Graph, is_joined},
     leave::log_line,
     locks::RoomGuard,
@@ -63,8 +63,8 @@ impl Rooms {
         check_invite(entry.origin(), self.server_name(), entry.room_id(), event_id, &pdu)?;
         let event = self.check_invite_signatures(entry, pdu).await?;
         check_create(version, entry.room_id(), &invite.invite_room_state)?;
-        let signed = event
-            .cosign_invite(self.signer(), entry.origin())
+        let (signed, signature) = self
+            .cosign_invite(&event, entry.origin())
             .ok_or_else(|| RoomError::InvalidParam("Not an invite of a user of ours".into()))?;
         let user = signed.target().map(ToOwned::to_owned);
         let user = user.ok_or_else(|| RoomError::InvalidParam("No user is invited".into()))?;
@@ -87,7 +87,7 @@ impl Rooms {
             return Err(RoomError::InvalidParam("The room has another version".into()));
         }
         let mut batch = Batch::default();
-        journal(&mut batch, "invite", event_id, Some(entry.origin()), now);
+        signature.journal(&mut batch, now);
         let mut placement = Placement::only(batch);
         if meets.resident.is_none() && !meets.seen {
             if withdrawn {

@@ -15,7 +15,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
 use super::intake::{Intake, Reasons};
 use crate::{
     RoomError, Rooms,
-    change::{Effects, event_record, journal, move_state},
+    change::{Effects, event_record, move_state},
     graph::{Graph, is_taken},
     outliers::judge_outlier,
     place::{Placement, Source, decide},
@@ -275,7 +275,6 @@ impl Arrival {
         let mut effects = Effects::default();
         move_state(&graph, ours, root, None, now, &mut effects)?;
         graph.room.state = root;
-        journal(&mut graph.batch(), "join", event.event_id(), Some(&self.from), now);
         let source = Source::Federation { from: self.from };
         let mut placement = decide(graph, ours, event, &source, Some(root), now)?;
         if let Verdict::Rejected(why) | Verdict::SoftFailed(why) = placement.verdict {

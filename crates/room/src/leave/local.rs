@@ -12,7 +12,8 @@ use ruma::{OwnedServerName, RoomId, ServerName, UserId};
 
 use crate::{
     RoomError, Rooms,
-    change::{journal, membership_record, put_log, put_membership},
+    change::{membership_record, put_log, put_membership},
+    signing::Signature,
 };
 
 impl Rooms {
@@ -29,11 +30,10 @@ impl Rooms {
         let now = self.now();
         let PendingMembership { user_id, room_id, .. } = pending;
         let invite = pending_event(pending)?;
-        let leave = self.local_leave(&invite, user_id, reason.clone())?;
+        let (leave, signature) = self.local_leave(&invite, user_id, reason.clone())?;
         let mut batch = Batch::default();
         put_local_leave(&mut batch, user_id, room_id, &leave);
-        let peer = None;
-        journal(&mut batch, "out-of-band leave", leave.event_id(), peer, now);
+        signature.journal(&mut batch, now);
         put_log(&mut batch, room_id, user_id, log_line(&leave, "out-of-band", None, now));
         if let Some(outbox_after) = tell {
             let ours = self.server_name();
@@ -51,7 +51,7 @@ impl Rooms {
         invite: &Pdu,
         user: &UserId,
         reason: Option<String>,
-    ) -> Result<CheckedPdu, RoomError> {
+    ) -> Result<(CheckedPdu, Signature), RoomError> {
         let position = GraphPosition {
             version: invite.version(),
             prev_events: vec![invite.into()],
@@ -59,8 +59,8 @@ impl Rooms {
             depth: (invite.depth() + 1).min(MAX_INT as u64),
         };
         let room_id = invite.room_id().to_owned();
-        let draft = leave_draft(position, room_id, user.to_owned(), reason, self.now());
-        Ok(draft.sign(self.signer())?)
+        let leave = leave_draft(position, room_id, user.to_owned(), reason, self.now());
+        Ok(self.sign_local_leave(leave)?)
     }
 }
 

@@ -5,24 +5,22 @@
 
 use exeunt_core::CheckedPdu;
 use exeunt_membership::{
-    AfterMakeLeave, AfterSendLeave, Attempt, Departure, MAX_CANDIDATES, MakeLeave, SendRequest,
-    all_definite, candidates,
+    AfterMakeLeave, AfterSendLeave, Attempt, Departure, MAX_CANDIDATES, MakeLeave, all_definite,
+    candidates,
 };
 use exeunt_store::{
     Batch, StoreError,
     records::{AttemptRecord, DepartureRecord, MembershipLogRecord},
     tables,
 };
+use metrics::counter;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 
 use super::{
     hedge::{Race, race},
     local::log_line,
 };
-use crate::{
-    Call, RemoteError, RoomError, Rooms,
-    change::{journal, put_log},
-};
+use crate::{Call, RoomError, Rooms, change::put_log};
 
 /// While an invite is as young as this, the inviter's own server may not have it in state yet, and
 /// its "you are not invited" is asked for twice.
@@ -39,6 +37,16 @@ pub enum DepartureOutcome {
     Ended,
     /// Nobody took it; try again later.
     Retry,
+}
+
+impl DepartureOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Ended => "ended",
+            Self::Retry => "retry",
+        }
+    }
 }
 
 type Key = (OwnedUserId, OwnedRoomId);
@@ -178,18 +186,17 @@ impl Rooms {
                 Err(error) => return Ok(Finish::Broken(error)),
             }
         }
-        let (mut awaiting, mut request) =
-            match awaiting.on_answer(answer, self.signer(), self.now()) {
-                AfterMakeLeave::Send(awaiting, request) => (awaiting, request),
-                AfterMakeLeave::NextCandidate(attempt, _) => return Err(attempt),
-            };
-        // The journal is on disk by the time we act on the answer, and costs no time beside it.
-        let noted = self.note_signature(server, &request);
-        let (noted, mut answer) = tokio::join!(noted, self.send_leave_to(server, &request));
-        if let Err(error) = noted {
-            tracing::error!(%server, %error, "a signature could not be journaled");
+        let mut signing = self.signing_with(server);
+        let step = awaiting.on_answer(answer, |leave| signing.sign(leave), self.now());
+        if let Err(error) = signing.journal().await {
+            return Ok(Finish::Broken(error));
         }
+        let (mut awaiting, mut request) = match step {
+            AfterMakeLeave::Send(awaiting, request) => (awaiting, request),
+            AfterMakeLeave::NextCandidate(attempt, _) => return Err(attempt),
+        };
         loop {
+            let answer = self.call(server, Call::Send(&request)).await;
             match awaiting.on_answer(answer) {
                 AfterSendLeave::Done(event, _) => return Ok(Finish::Taken(event)),
                 AfterSendLeave::FallBackToV1(next, again) => (awaiting, request) = (next, again),
@@ -197,26 +204,7 @@ impl Rooms {
                     return Err(attempt);
                 }
             }
-            answer = self.send_leave_to(server, &request).await;
         }
-    }
-
-    async fn send_leave_to(
-        &self,
-        server: &ServerName,
-        request: &SendRequest,
-    ) -> Result<serde_json::Value, RemoteError> {
-        self.call(server, Call::Send(request)).await
-    }
-
-    async fn note_signature(
-        &self,
-        server: &ServerName,
-        request: &SendRequest,
-    ) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
-        journal(&mut batch, "departure", &request.event_id, Some(server), self.now());
-        self.store().commit(batch).await.map(drop)
     }
 
     /// Writes how an attempt ended, unless the departure is another one by now: a newer invite
@@ -260,6 +248,7 @@ impl Rooms {
             }
         };
         self.store().commit(batch).await?;
+        counter!("exeunt_departures_total", "outcome" => outcome.as_str()).increment(1);
         Ok(outcome)
     }
 }

@@ -1,0 +1,124 @@
+//! The one place that puts our signature on events. Each purpose has a method that takes only what
+//! it is for, and each signature goes to the journal (purpose, event, peer) before it leaves this
+//! process: with the event's own batch, or in one of its own where a peer is to see it first.
+//!
+//! CVE-2025-68667 and CVE-2026-24471: servers that signed what they were handed.
+
+use exeunt_core::{CheckedPdu, Draft, FormatError};
+use exeunt_membership::{Membership, OwnMember};
+use exeunt_store::{Batch, records::SignatureRecord, tables};
+use metrics::counter;
+use ruma::{OwnedEventId, OwnedServerName, ServerName};
+
+use crate::{RoomError, Rooms};
+
+/// A use of the signing key that has yet to be journaled.
+#[derive(Debug, Clone)]
+#[must_use = "every signature is journaled"]
+pub(crate) struct Signature {
+    purpose: &'static str,
+    event_id: OwnedEventId,
+    peer: Option<OwnedServerName>,
+}
+
+impl Signature {
+    fn new(purpose: &'static str, event: &CheckedPdu, peer: Option<&ServerName>) -> Self {
+        let event_id = event.event_id().to_owned();
+        Self { purpose, event_id, peer: peer.map(ToOwned::to_owned) }
+    }
+
+    /// Puts it into the journal with the batch.
+    pub fn journal(self, batch: &mut Batch, now: u64) {
+        let Self { purpose, event_id, peer } = self;
+        let record = SignatureRecord { purpose: purpose.into(), event_id, peer, at: now };
+        batch.at_position(move |position, batch| {
+            counter!("exeunt_signatures_total", "purpose" => purpose).increment(1);
+            batch.put::<tables::SigningJournal>(&position, &record);
+        });
+    }
+}
+
+/// What is signed for the handshake with one server.
+pub(crate) struct Signing<'a> {
+    rooms: &'a Rooms,
+    peer: &'a ServerName,
+    made: Option<Signature>,
+}
+
+impl Signing<'_> {
+    /// Signs a leave, join or knock of a user of ours.
+    pub fn sign(&mut self, event: OwnMember) -> Result<CheckedPdu, FormatError> {
+        let purpose = match event.membership() {
+            Membership::Join => "join",
+            Membership::Knock => "knock",
+            Membership::Leave | Membership::Invite | Membership::Ban => "departure",
+        };
+        let event = event.into_draft().sign(&self.rooms.inner.signer)?;
+        self.made = Some(Signature::new(purpose, &event, Some(self.peer)));
+        Ok(event)
+    }
+
+    /// Makes the journal durable. What was signed may be sent then.
+    pub async fn journal(self) -> Result<(), RoomError> {
+        match self.made {
+            Some(signature) => self.rooms.journal(signature).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Rooms {
+    /// Signs an event of a user of ours for a room that we reside in.
+    pub(crate) fn sign_event(&self, draft: Draft) -> Result<(CheckedPdu, Signature), FormatError> {
+        let event = draft.sign(&self.inner.signer)?;
+        let signature = Signature::new("event", &event, None);
+        Ok((event, signature))
+    }
+
+    /// Signs the leave of a user of ours that is for their own clients, and sent to nobody.
+    pub(crate) fn sign_local_leave(
+        &self,
+        leave: OwnMember,
+    ) -> Result<(CheckedPdu, Signature), FormatError> {
+        let event = leave.into_draft().sign(&self.inner.signer)?;
+        let signature = Signature::new("out-of-band leave", &event, None);
+        Ok((event, signature))
+    }
+
+    /// Signs what the handshake with a server needs.
+    pub(crate) fn signing_with<'a>(&'a self, peer: &'a ServerName) -> Signing<'a> {
+        Signing { rooms: self, peer, made: None }
+    }
+
+    /// Adds our signature to an invite of a user of ours by a user of `origin`; `None` for any
+    /// other event.
+    pub(crate) fn cosign_invite(
+        &self,
+        invite: &CheckedPdu,
+        origin: &ServerName,
+    ) -> Option<(CheckedPdu, Signature)> {
+        let event = invite.cosign_invite(&self.inner.signer, origin)?;
+        let signature = Signature::new("invite", &event, Some(origin));
+        Some((event, signature))
+    }
+
+    /// Adds our signature to a restricted join that names a user of ours as the one who lets the
+    /// other in; `None` for any other event.
+    pub(crate) fn cosign_restricted_join(
+        &self,
+        join: &CheckedPdu,
+        origin: &ServerName,
+    ) -> Option<(CheckedPdu, Signature)> {
+        let event = join.cosign_restricted_join(&self.inner.signer)?;
+        let signature = Signature::new("restricted join", &event, Some(origin));
+        Some((event, signature))
+    }
+
+    /// Journals a signature in a batch of its own, durably.
+    pub(crate) async fn journal(&self, signature: Signature) -> Result<(), RoomError> {
+        let mut batch = Batch::default();
+        signature.journal(&mut batch, self.now());
+        self.inner.store.commit(batch).await?;
+        Ok(())
+    }
+}
