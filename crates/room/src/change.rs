@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use exeunt_core::{CheckedPdu, Pdu};
 use exeunt_store::{
-    Batch, Reader,
+    Batch,
     records::{
         EventRecord, MembershipLogRecord, MembershipRecord, OutboxItem, Root, States, Verdict,
     },
@@ -43,7 +43,7 @@ pub(crate) struct Change<'a> {
 /// Whom a change concerns.
 #[derive(Default)]
 pub(crate) struct Effects {
-    /// Local users to whom it is news.
+    /// Local users whose memberships change.
     pub users: BTreeSet<OwnedUserId>,
     /// Servers whose outbox got a row.
     pub destinations: Vec<OwnedServerName>,
@@ -130,7 +130,6 @@ impl Change<'_> {
             move_state(graph, self.ours, state, cause, self.now, &mut effects)?;
             room.state = state;
         }
-        effects.users.extend(local_users(graph.reader, &graph.room_id)?);
         write_head(&mut graph.batch(), &graph.room_id, room);
         Ok(effects)
     }
@@ -351,16 +350,6 @@ pub(crate) fn put_log(
             .increment(1);
         batch.put::<tables::MembershipLog>(&(room_id, user, position), &record);
     });
-}
-
-/// The local users that a room concerns: those joined or invited.
-pub(crate) fn local_users(
-    reader: &Reader,
-    room_id: &RoomId,
-) -> Result<Vec<OwnedUserId>, RoomError> {
-    let rows = reader.scan::<tables::LocalMembers>(room_id.to_owned()).collect()?;
-    let present = |membership: &str| matches!(membership, "join" | "invite" | "knock");
-    Ok(rows.into_iter().filter(|(_, m)| present(m)).map(|((_, user), _)| user).collect())
 }
 
 pub(crate) fn event_record(

@@ -59,8 +59,10 @@ impl Source {
 pub struct Placement {
     pub batch: Batch,
     pub verdict: Verdict,
-    /// Local users to whom this is news.
+    /// Local users whose memberships change.
     pub users: BTreeSet<OwnedUserId>,
+    /// Whether it is news to everyone in the room.
+    pub is_news: bool,
     /// Servers whose outbox got a row.
     pub destinations: Vec<OwnedServerName>,
     /// The server that relayed the event, where the room's ACL denies the sender's.
@@ -73,8 +75,8 @@ impl Placement {
     /// A batch that is no news to anyone.
     pub fn only(batch: Batch) -> Self {
         let verdict = Verdict::Accepted;
-        let (users, destinations, leaked_by, undone) = Default::default();
-        Self { batch, verdict, users, destinations, leaked_by, undone }
+        let (users, is_news, destinations, leaked_by, undone) = Default::default();
+        Self { batch, verdict, users, is_news, destinations, leaked_by, undone }
     }
 }
 
@@ -136,10 +138,14 @@ impl Rooms {
         guard: &RoomGuard,
         placement: Placement,
     ) -> Result<Verdict, RoomError> {
-        let Placement { batch, verdict, users, destinations, leaked_by, undone } = placement;
+        let Placement { batch, verdict, users, is_news, destinations, leaked_by, undone } =
+            placement;
         let position = self.inner.store.commit(batch).await?;
         leaked_by.into_iter().for_each(|server| self.inner.leaks.note(server));
         self.inner.notifier.notify(&users, position);
+        if is_news {
+            self.inner.notifier.notify_room(guard.room_id(), position);
+        }
         if !destinations.is_empty() {
             self.inner.wake.wake(&destinations);
         }
@@ -195,7 +201,8 @@ pub(crate) fn decide(
         // A leave that is sent again does not lead to another one.
         undone.clear();
     }
-    Ok(Placement { batch: graph.into_batch(), verdict, users, destinations, leaked_by, undone })
+    let (batch, is_news) = (graph.into_batch(), verdict.is_accepted());
+    Ok(Placement { batch, verdict, users, is_news, destinations, leaked_by, undone })
 }
 
 /// Whether current state denies the sender's server, so that the event should not have come: not

@@ -21,8 +21,8 @@ pub mod visibility;
 
 use std::collections::BTreeMap;
 
-use exeunt_store::Reader;
-use ruma::{EventId, OwnedDeviceId, OwnedUserId, RoomId, UserId};
+use exeunt_store::{Reader, tables};
+use ruma::{EventId, OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -59,7 +59,24 @@ impl Rooms {
 
     /// Everything that is new to a user since a stream position.
     pub async fn sync(&self, request: SyncRequest) -> Result<SyncView, RoomError> {
-        self.view(move |reader| sync::sync(reader, &request)).await
+        let user = request.viewer.user.clone();
+        let is_anywhere = self.inner.notifier.is_anywhere(&user);
+        let whose = user.clone();
+        let (view, rooms) = self
+            .view(move |reader| {
+                let view = sync::sync(reader, &request)?;
+                // Who has an answer does not wait.
+                let rooms = match is_anywhere && view.is_empty() {
+                    true => Some((concerning(reader, &whose)?, reader.position())),
+                    false => None,
+                };
+                Ok((view, rooms))
+            })
+            .await?;
+        if let Some((rooms, position)) = rooms {
+            self.inner.notifier.place(&user, rooms, position);
+        }
+        Ok(view)
     }
 
     /// One page of a room's history.
@@ -138,4 +155,16 @@ impl Rooms {
     ) -> Result<R, RoomError> {
         self.inner.store.read(f).await
     }
+}
+
+/// The rooms whose news concern a user: those joined, and those invited or knocked to.
+fn concerning(reader: &Reader<'_>, user: &UserId) -> Result<Vec<OwnedRoomId>, RoomError> {
+    let mut rooms = Vec::new();
+    for row in reader.scan::<tables::Memberships>(user.to_owned()).iter() {
+        let ((_, room_id), record) = row?;
+        if matches!(record.membership.as_str(), "join" | "invite" | "knock") {
+            rooms.push(room_id);
+        }
+    }
+    Ok(rooms)
 }
