@@ -13,10 +13,13 @@ use exeunt_store::records::Root;
 use futures_util::{StreamExt, stream};
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde_json::Value;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
-    Call, RemoteError, RoomError, Rooms,
+    Call, Entry, RemoteError, RoomError, Rooms,
     graph::Graph,
     outliers::{Pool, add_outliers},
     place::Placement,
@@ -48,7 +51,7 @@ pub(crate) struct Quest {
     /// Whom to ask, in order.
     servers: Vec<OwnedServerName>,
     left: AtomicUsize,
-    deadline: Instant,
+    pub deadline: Instant,
     /// Whether anyone answered, be it with a refusal: silence says nothing of what there is.
     answered: AtomicBool,
     /// Whether `origin` was among them.
@@ -134,6 +137,27 @@ impl Rooms {
         server: &ServerName,
         call: Call<'_>,
     ) -> Option<Value> {
+        self.spend(quest, server, self.call(server, call)).await
+    }
+
+    /// The same for an answer whose entries are taken as they come.
+    pub(crate) async fn ask_listing(
+        &self,
+        quest: &Quest,
+        server: &ServerName,
+        call: Call<'_>,
+        entries: mpsc::Sender<Entry>,
+    ) -> Option<Value> {
+        let asking = self.inner.remote.call_listing(server, call, entries);
+        self.spend(quest, server, asking).await
+    }
+
+    async fn spend(
+        &self,
+        quest: &Quest,
+        server: &ServerName,
+        asking: impl Future<Output = Result<Value, RemoteError>>,
+    ) -> Option<Value> {
         let spend = |left: usize| left.checked_sub(1);
         if quest.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_err()
             || !self.inner.fetch_limits.take(&quest.room_id, &quest.origin, self.now())
@@ -143,7 +167,7 @@ impl Rooms {
             tracing::info!(%room_id, %origin, "the room has spent its requests");
             return None;
         }
-        let answer = timeout_at(quest.deadline, self.call(server, call)).await;
+        let answer = timeout_at(quest.deadline, asking).await;
         let answer = answer.unwrap_or_else(|_| {
             quest.cut_short.store(true, Ordering::Relaxed);
             Err(RemoteError::Unreachable("the time for this event is over".into()))
@@ -268,20 +292,17 @@ impl Rooms {
             let mut wanted = state.clone();
             wanted.extend(ids(&answer, "auth_chain_ids"));
             let wanted = self.unknown(quest, wanted).await?;
-            let mut pool = if wanted.len() > MAX_STATE_FETCHES {
-                let call = Call::State { room, event: id };
-                let Some(answer) = self.ask(quest, server, call).await else { continue };
-                let mut events = array(&answer, "pdus");
-                events.extend(array(&answer, "auth_chain"));
-                self.check_fetched(quest, events).await?
-            } else {
-                self.fetch_events(quest, wanted).await?
-            };
-            if with && !pool.contains_key(id) {
-                let alone = self.unknown(quest, vec![id.to_owned()]).await?;
-                pool.extend(self.fetch_events(quest, alone).await?);
+            if wanted.len() <= MAX_STATE_FETCHES {
+                let pool = self.fetch_events(quest, wanted).await?;
+                self.keep_outliers(quest, pool).await?;
+            } else if !self.take_in_state(quest, server, id).await? {
+                continue;
             }
-            self.keep_outliers(quest, pool).await?;
+            if with {
+                let alone = self.unknown(quest, vec![id.to_owned()]).await?;
+                let pool = self.fetch_events(quest, alone).await?;
+                self.keep_outliers(quest, pool).await?;
+            }
             return Ok(Some(state));
         }
         Ok(None)

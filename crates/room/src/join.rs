@@ -7,6 +7,7 @@ mod held;
 mod index;
 mod intake;
 mod race;
+mod told;
 
 use std::collections::BTreeSet;
 
@@ -30,8 +31,8 @@ use crate::{
 };
 pub(crate) use held::Joins;
 use held::Underway;
-use intake::Intake;
 pub use intake::clear_unfinished_joins;
+use intake::{Intake, Shelf};
 pub use race::HEDGE_AFTER;
 use race::{Made, Race};
 
@@ -169,7 +170,7 @@ impl Rooms {
         while let Some(made) = race.next().await {
             let server = made.server.clone();
             let outcome = self.join_through(made, residency).await;
-            self.clear_arrivals(room_id).await?;
+            self.clear_arrivals(room_id, Shelf::Join).await?;
             match outcome? {
                 Ok(()) => return Ok(()),
                 Err((attempt, failure)) => {
@@ -262,8 +263,8 @@ impl Rooms {
         request: &SendRequest,
     ) -> Result<(Result<Value, RemoteFailure>, Intake), RoomError> {
         let room_id = request.event.room_id();
-        self.clear_arrivals(room_id).await?;
-        let intake = Intake::new(request.event.version(), room_id);
+        self.clear_arrivals(room_id, Shelf::Join).await?;
+        let intake = Intake::new(request.event.version(), room_id, Shelf::Join);
         let (entries, coming) = mpsc::channel(ENTRIES_AHEAD);
         let answer = self.inner.remote.call_listing(server, Call::Send(request), entries);
         match future::join(answer, self.take_in(intake, coming)).await {

@@ -150,6 +150,8 @@ struct Inner {
     departing: locks::Locks<(OwnedUserId, OwnedRoomId)>,
     /// Held by the departure of a user from everywhere.
     jobs: locks::Locks<OwnedUserId>,
+    /// Held by who takes in the state across a gap in a room.
+    told: locks::Locks<OwnedRoomId>,
     /// Held by the fetch of a room's history.
     histories: locks::Locks<OwnedRoomId>,
     leaks: leaks::Leaks,
@@ -195,6 +197,7 @@ impl Rooms {
                 collapses: collapse::Collapses::default(),
                 departing: locks::Locks::default(),
                 jobs: locks::Locks::default(),
+                told: locks::Locks::default(),
                 histories: locks::Locks::default(),
                 leaks: leaks::Leaks::default(),
                 purges: tokio::sync::Mutex::default(),

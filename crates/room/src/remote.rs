@@ -155,9 +155,7 @@ const JOIN: Duration = Duration::from_secs(300);
 const SMALL: usize = 512 * 1024;
 /// Answers that hold many events.
 const LARGE: usize = 32 * 1024 * 1024;
-/// Answers that hold a room's state.
-const STATE: usize = 256 * 1024 * 1024;
-/// The same where it is read event by event.
+/// Answers that hold a room's state, read event by event.
 const STATE_LISTING: usize = 1024 * 1024 * 1024;
 
 impl Call<'_> {
@@ -168,6 +166,7 @@ impl Call<'_> {
                 lists: &["state", "auth_chain"],
                 values: &["event", "members_omitted", "servers_in_room"],
             },
+            Call::State { .. } => Listing { lists: &["pdus", "auth_chain"], values: &[] },
             _ => Listing::default(),
         }
     }
@@ -245,7 +244,9 @@ impl Call<'_> {
             Call::StateIds { room, event } => {
                 get(with_event("state_ids", room, event), USUAL, LARGE)
             }
-            Call::State { room, event } => get(with_event("state", room, event), JOIN, STATE),
+            Call::State { room, event } => {
+                get(with_event("state", room, event), JOIN, STATE_LISTING)
+            }
             Call::MissingEvents { room, earliest, latest, limit } => Wire {
                 method: "POST",
                 path: format!(

@@ -12,7 +12,7 @@ use exeunt_store::{
 use futures_util::{StreamExt, stream};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
 
-use super::intake::{Intake, Reasons};
+use super::intake::{Intake, Reasons, Shelf};
 use crate::{
     RoomError, Rooms,
     change::{Effects, event_record, move_state},
@@ -23,8 +23,8 @@ use crate::{
 
 /// Events that are checked and judged at a time, by number and by size: parsed, an event may take
 /// many times its bytes.
-const CHUNK: usize = 250;
-const CHUNK_BYTES: u64 = 1024 * 1024;
+pub(super) const CHUNK: usize = 250;
+pub(super) const CHUNK_BYTES: u64 = 1024 * 1024;
 /// Chunks whose signatures are checked side by side.
 const CHUNKS_AHEAD: usize = 2;
 
@@ -75,7 +75,10 @@ impl Rooms {
         let mut state = StateMap::new();
         let order = index.order(&arrival.create);
         let mut chunks = stream::iter(index.parts(&order, CHUNK, CHUNK_BYTES))
-            .map(|numbers| self.load(arrival, numbers.to_vec(), ring.clone()))
+            .map(|numbers| {
+                let (version, room_id) = (arrival.version, arrival.room_id.clone());
+                self.load(version, room_id, Shelf::Join, numbers.to_vec(), ring.clone())
+            })
             .buffered(CHUNKS_AHEAD);
         while let Some(chunk) = chunks.next().await {
             let (numbers, events): (Vec<_>, Vec<_>) = chunk?.into_iter().unzip();
@@ -117,18 +120,19 @@ impl Rooms {
     }
 
     /// Loads events that were laid aside, and checks their signatures and hashes.
-    async fn load(
+    pub(super) async fn load(
         &self,
-        arrival: &Arrival,
+        version: RoomVersion,
+        room_id: OwnedRoomId,
+        shelf: Shelf,
         numbers: Vec<u32>,
         ring: Arc<KeyRing>,
     ) -> Result<Vec<(u32, Loaded)>, RoomError> {
-        let (version, room_id) = (arrival.version, arrival.room_id.clone());
         self.store()
             .read(move |reader| {
                 let mut out = Vec::with_capacity(numbers.len());
                 for number in numbers {
-                    let row = (room_id.clone(), number.into());
+                    let row = shelf.row(&room_id, number);
                     let Some(json) = reader.get::<tables::Arrivals>(&row)? else {
                         return Err(RoomError::InvalidParam(
                             "two joins are in each other's way".into(),
@@ -180,10 +184,10 @@ fn explain(dropped: &Reasons, id: &OwnedEventId) -> String {
     format!("{id}: {}", dropped.get(id).unwrap_or("it is not there"))
 }
 
-struct Loaded {
-    id: OwnedEventId,
+pub(super) struct Loaded {
+    pub id: OwnedEventId,
     key: Option<StateKey>,
-    event: Result<CheckedPdu, String>,
+    pub event: Result<CheckedPdu, String>,
 }
 
 struct Judged {

@@ -27,10 +27,34 @@ const REMOVED_AT_A_TIME: usize = 1_000;
 /// Index of `state` among the lists of the answer.
 const STATE: usize = 0;
 
+/// Where in a room's `Arrivals` an answer is laid aside: a join and the state across a gap may come
+/// at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shelf {
+    Join,
+    State,
+}
+
+impl Shelf {
+    /// The rows are numbered from here on.
+    fn first(self) -> u64 {
+        match self {
+            Shelf::Join => 0,
+            Shelf::State => 1 << 32,
+        }
+    }
+
+    /// The row of an event's number.
+    pub fn row(self, room_id: &RoomId, number: u32) -> (OwnedRoomId, u64) {
+        (room_id.to_owned(), self.first() + u64::from(number))
+    }
+}
+
 /// What has come of an answer.
 pub(super) struct Intake {
     pub version: RoomVersion,
     pub room_id: OwnedRoomId,
+    shelf: Shelf,
     pub index: Index,
     /// The state's create event.
     pub create: Option<OwnedEventId>,
@@ -55,10 +79,11 @@ impl Reasons {
 }
 
 impl Intake {
-    pub fn new(version: RoomVersion, room_id: &RoomId) -> Self {
+    pub fn new(version: RoomVersion, room_id: &RoomId, shelf: Shelf) -> Self {
         Self {
             version,
             room_id: room_id.to_owned(),
+            shelf,
             index: Index::default(),
             create: None,
             wanted: WantedKeys::new(),
@@ -84,7 +109,7 @@ impl Intake {
         if let Some(number) = self.index.add(pdu.event_id(), pdu.auth_events(), json.len()) {
             want_signers(&mut self.wanted, &pdu);
             let json = RawValue::from_string(json).expect("canonical JSON is JSON");
-            rows.put::<tables::Arrivals>(&(self.room_id.clone(), number.into()), &json);
+            rows.put::<tables::Arrivals>(&self.shelf.row(&self.room_id, number), &json);
         }
         if list == STATE && pdu.state_key().is_some() {
             self.index.set_in_state(pdu.event_id());
@@ -128,19 +153,23 @@ impl Rooms {
     }
 
     /// Removes what was laid aside for a room.
-    pub(super) async fn clear_arrivals(&self, room_id: &RoomId) -> Result<(), RoomError> {
-        let mut first = 0;
+    pub(super) async fn clear_arrivals(
+        &self,
+        room_id: &RoomId,
+        shelf: Shelf,
+    ) -> Result<(), RoomError> {
+        let (mut first, end) = (shelf.row(room_id, 0), shelf.row(room_id, u32::MAX));
         loop {
-            let room_id = room_id.to_owned();
+            let (from, end) = (first.clone(), end.clone());
             let rows = self
                 .store()
                 .read(move |reader| {
-                    let rows = reader.scan::<tables::Arrivals>(room_id.clone());
-                    rows.from((room_id, first)).limit(REMOVED_AT_A_TIME).keys()
+                    let rows = reader.scan::<tables::Arrivals>(from.0.clone());
+                    rows.from(from).before(end).limit(REMOVED_AT_A_TIME).keys()
                 })
                 .await?;
             let Some((_, last)) = rows.last() else { return Ok(()) };
-            first = last + 1;
+            first.1 = last + 1;
             let mut batch = Batch::default();
             rows.iter().for_each(|key| batch.delete::<tables::Arrivals>(key));
             self.store().commit(batch).await?;
