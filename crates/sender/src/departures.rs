@@ -3,7 +3,7 @@
 //! The rows of `Departures` belong to whoever runs the departure; this loop keeps its schedule in
 //! rows of its own, so that it can never bring a departure back that a newer invite has ended.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use exeunt_store::tables::{self, DepartureRetries};
 use exeunt_store::{Batch, Reader, Store, StoreError};
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 use crate::backoff::millis;
 use crate::{Backoff, Clock, Jitter, Shutdown, until_shutdown};
@@ -28,6 +29,8 @@ pub const STUCK_AFTER_MS: u64 = 30 * 24 * 3_600_000;
 const MAX_SERVERS: usize = 10_000;
 /// Departures that a sign of life has brought forward.
 const MAX_BROUGHT_FORWARD: usize = 10_000;
+/// Due departures that one look at the table takes along, so that not each attempt needs a look.
+const MAX_DUE: usize = 1_000;
 /// Longest sleep of the loop.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
@@ -143,7 +146,7 @@ impl Shared {
 /// One look at the table.
 #[derive(Default)]
 struct Look {
-    due: Vec<(Key, u64)>,
+    due: VecDeque<(Key, u64)>,
     /// When the next one is due.
     next: Option<u64>,
     listening: BTreeSet<OwnedServerName>,
@@ -156,6 +159,8 @@ struct Loop<'l> {
     attempts: JoinSet<DepartureOutcome>,
     /// What runs: the departure and its `departed_at`.
     running: HashMap<Id, (Key, u64)>,
+    /// What is due and begins when an attempt ends.
+    due: VecDeque<(Key, u64)>,
     /// Due earlier than scheduled, because a candidate has shown life.
     brought_forward: BTreeMap<Key, u64>,
 }
@@ -167,6 +172,7 @@ impl<'l> Loop<'l> {
             runner,
             attempts: JoinSet::new(),
             running: HashMap::new(),
+            due: VecDeque::new(),
             brought_forward: BTreeMap::new(),
         }
     }
@@ -175,39 +181,53 @@ impl<'l> Loop<'l> {
         if let Err(error) = drop_stale_schedules(&self.shared.store).await {
             tracing::error!(%error, "cannot clean up the schedules of departures");
         }
+        let mut look_at = Instant::now();
+        let mut is_stale = true;
         loop {
-            let wait = match self.begin_due().await {
-                Ok(wait) => wait,
-                Err(error) => {
-                    tracing::error!(%error, "cannot read the departures");
-                    self.shared.options.backoff.first
-                }
-            };
-            tokio::select! {
-                biased;
-                Some(ended) = self.attempts.join_next_with_id() => self.ended(ended).await,
-                () = self.shared.notify.notified() => {}
-                () = tokio::time::sleep(wait) => {}
+            if is_stale || self.due.is_empty() {
+                let wait = match self.look().await {
+                    Ok(wait) => wait,
+                    Err(error) => {
+                        tracing::error!(%error, "cannot read the departures");
+                        self.shared.options.backoff.first
+                    }
+                };
+                look_at = Instant::now() + wait;
             }
+            self.begin_due();
+            is_stale = tokio::select! {
+                biased;
+                Some(ended) = self.attempts.join_next_with_id() => {
+                    self.ended(ended).await;
+                    false
+                }
+                () = self.shared.notify.notified() => true,
+                () = tokio::time::sleep_until(look_at) => true,
+            };
         }
     }
 
-    /// Starts what is due and returns how long there is nothing else to do.
-    async fn begin_due(&mut self) -> Result<Duration, StoreError> {
-        let room = MAX_DEPARTURES_AT_ONCE.saturating_sub(self.attempts.len());
+    /// Finds what is due and returns how long there is nothing else to do.
+    async fn look(&mut self) -> Result<Duration, StoreError> {
         let now = self.shared.now();
         let gap = millis(self.shared.options.backoff.first);
         let heard = std::mem::take(&mut self.shared.ears().heard);
         let running: BTreeSet<Key> = self.running.values().map(|(key, _)| key.clone()).collect();
         let forward = self.brought_forward.clone();
-        let look = self
-            .shared
-            .store
-            .read(move |r| look(r, now, gap, room, &heard, &running, &forward))
-            .await?;
+        let look =
+            self.shared.store.read(move |r| look(r, now, gap, &heard, &running, &forward)).await?;
         self.shared.ears().listening = look.listening;
         self.brought_forward = look.brought_forward;
-        for (key, departed_at) in look.due {
+        self.due = look.due;
+        let wait = look.next.map(|at| Duration::from_millis(at.saturating_sub(now)));
+        Ok(wait.map_or(SWEEP_EVERY, |wait| wait.min(SWEEP_EVERY)))
+    }
+
+    /// Starts what is due, as much of it as may run.
+    fn begin_due(&mut self) {
+        while self.attempts.len() < MAX_DEPARTURES_AT_ONCE
+            && let Some((key, departed_at)) = self.due.pop_front()
+        {
             self.brought_forward.remove(&key);
             let runner = Arc::clone(self.runner);
             let limit = self.shared.options.attempt_timeout;
@@ -218,8 +238,6 @@ impl<'l> Loop<'l> {
             });
             self.running.insert(attempt.id(), (key, departed_at));
         }
-        let wait = look.next.map(|at| Duration::from_millis(at.saturating_sub(now)));
-        Ok(wait.map_or(SWEEP_EVERY, |wait| wait.min(SWEEP_EVERY)))
     }
 
     async fn ended(&mut self, ended: Result<(Id, DepartureOutcome), JoinError>) {
@@ -295,7 +313,6 @@ fn look(
     r: &Reader<'_>,
     now: u64,
     gap: u64,
-    room: usize,
     heard: &BTreeSet<OwnedServerName>,
     running: &BTreeSet<Key>,
     forward: &BTreeMap<Key, u64>,
@@ -330,10 +347,10 @@ fn look(
         }
         if due > now {
             look.next = Some(look.next.map_or(due, |next| next.min(due)));
-        } else if look.due.len() < room {
-            look.due.push((key, departure.departed_at));
+        } else if look.due.len() < MAX_DUE {
+            look.due.push_back((key, departure.departed_at));
         }
-        // What is due beyond that begins when an attempt ends.
+        // What is due beyond that is found when these are through.
     }
     Ok(look)
 }
