@@ -198,7 +198,9 @@ impl<'t> Destination<'t> {
         let mut batch = Batch::default();
         batch.put::<Destinations>(self.server, &self.record);
         self.shared.store.commit(batch).await?;
-        self.keep_within_bounds(now).await?;
+        if let Err(error) = self.keep_within_bounds(now).await {
+            tracing::error!(server = %self.server, %error, "a queue cannot be kept within bounds");
+        }
         Ok(Step::BackOff)
     }
 

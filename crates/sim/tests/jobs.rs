@@ -16,6 +16,7 @@ use exeunt_store::{
     records::{DepartureEnd, DepartureJobRecord},
     tables,
 };
+use serde_json::json;
 
 fn mesh() -> Mesh {
     Mesh::new(&["a.example", "b.example", "c.example"])
@@ -172,6 +173,45 @@ async fn a_deleted_room_leaves_no_ghosts() {
     // What remains is an ordinary room of elsewhere.
     a.join(&ann, &room, c).await.unwrap();
     assert_eq!(a.in_state(&ann, &room).as_deref(), Some("join"));
+}
+
+/// Where the other servers can be reached, a deletion waits until they have taken what they are
+/// told, and no longer. Knocks are declined as invites are withdrawn.
+#[tokio::test(start_paused = true)]
+async fn a_deletion_waits_for_those_who_listen() {
+    let mesh = mesh();
+    let (a, b, c) = (mesh.server("a.example"), mesh.server("b.example"), mesh.server("c.example"));
+    let (ann, bob, cat) = (a.user("ann"), b.user("bob"), c.user("cat"));
+    let room = a.room(&ann, Preset::Private, "12").await;
+    a.set(&ann, &room, "m.room.join_rules", json!({ "join_rule": "knock" })).await;
+    a.invite(&ann, &cat, &room).await.unwrap();
+    c.join(&cat, &room, a).await.unwrap();
+    b.rooms.knock(&bob, &room, std::slice::from_ref(&a.name), Default::default()).await.unwrap();
+    mesh.settle().await;
+    assert_eq!(a.in_state(&bob, &room).as_deref(), Some("knock"));
+
+    let farewell = Farewell { reason: None, deadline: Duration::from_secs(30) };
+    let begun = tokio::time::Instant::now();
+    let deletion = a.rooms.delete_room(&room, farewell);
+    let delivery = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            mesh.settle().await;
+        }
+    };
+    let report = tokio::select! {
+        report = deletion => report.unwrap(),
+        () = delivery => unreachable!("it goes on for ever"),
+    };
+
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!((report.ended, report.left), (vec![bob.clone()], vec![ann.clone()]));
+    assert_eq!((report.undelivered, report.failed), (Vec::new(), Vec::new()));
+    assert_eq!(b.membership(&bob, &room).as_deref(), Some("leave"));
+    assert_eq!(c.in_state(&ann, &room).as_deref(), Some("leave"));
+    assert_eq!(c.in_state(&bob, &room).as_deref(), Some("leave"));
+    let events = a.store.reader().scan::<tables::Events>(()).keys().unwrap();
+    assert!(events.is_empty(), "nothing of the room is left here");
 }
 
 /// A room that one is only invited to is deleted by turning the invite down.
