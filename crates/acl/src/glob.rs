@@ -1,4 +1,4 @@
-//! Globs over server names: `*` is any run of characters, `?` is one, the whole name must match.
+//! Globs over server names (and user ids, which are no longer): `*` is any run of characters, `?` is one, the whole name must match.
 //!
 //! The matcher carries the set of reachable positions of the *name* through the pattern, as bits.
 //! Each pattern byte costs a few words of work whatever the input: no backtracking, so that an ACL

@@ -9,7 +9,7 @@ use exeunt_core::Object;
 use exeunt_core::ruma::ServerName;
 use serde_json::Value;
 
-use glob::{Glob, Name};
+pub use glob::{Glob, MAX_HOST_BYTES, Name};
 
 /// A compiled ACL. Compile once per ACL event, ask for every request.
 ///

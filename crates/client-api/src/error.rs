@@ -35,6 +35,7 @@ pub fn room_error(error: RoomError) -> MatrixError {
         RoomError::JoinRefused { server, error, attempts } => {
             remote_error(&server, &error).with("attempts", told(&attempts))
         }
+        RoomError::InviteBlocked => MatrixError::new(403, "M_INVITE_BLOCKED", text),
         RoomError::AliasTaken => MatrixError::new(400, "M_ROOM_IN_USE", text),
         // Of what other servers send: a client's request does not lead there.
         RoomError::Inbound(_)

@@ -1,6 +1,7 @@
 //! Client endpoints and sync. Handlers are thin: a typed request, one service call, a typed
 //! response. What is not built is answered by the router: 404 `M_UNRECOGNIZED` (`planned.rs`).
 
+mod account_data;
 mod accounts;
 mod admin;
 mod body;
@@ -34,6 +35,7 @@ pub fn routes(state: ClientApi) -> Routes<ClientApi> {
     let routes = accounts::routes(routes);
     let routes = profile::routes(routes);
     let routes = filter::routes(routes);
+    let routes = account_data::routes(routes);
     let routes = create::routes(routes);
     let routes = upgrade::routes(routes);
     let routes = membership::routes(routes);

@@ -62,6 +62,9 @@ pub enum RoomError {
     /// Too much waits to be worked on; what was sent is to be sent again later.
     #[error("too many events wait to be worked on")]
     Busy,
+    /// The user takes no invites, or none by this one (MSC4380, MSC4155).
+    #[error("the user does not take this invite")]
+    InviteBlocked,
     #[error("the alias is taken")]
     AliasTaken,
     #[error("{0}")]

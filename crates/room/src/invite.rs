@@ -38,6 +38,7 @@ impl Rooms {
         content.insert("membership".into(), "invite".into());
         let intent = Intent::state(sender.to_owned(), "m.room.member", target.as_str(), content);
         if target.server_name() == self.server_name() {
+            self.check_not_blocked(sender, target).await?;
             self.append(room_id, intent).await?;
             return Ok(());
         }

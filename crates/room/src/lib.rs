@@ -34,6 +34,7 @@ mod forget;
 mod history;
 mod ingest;
 pub mod invite;
+mod invite_policy;
 mod join;
 mod knock;
 mod leaks;

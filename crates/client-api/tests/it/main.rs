@@ -1,5 +1,6 @@
 //! The client API as a client sees it, over a store in memory and other servers that fail.
 
+mod account_data;
 mod accounts;
 mod admin;
 mod common;

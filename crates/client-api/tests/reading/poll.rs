@@ -125,3 +125,29 @@ async fn invites_and_departures_end_the_wait() {
     assert_eq!(events[0]["content"]["membership"], "leave");
     assert!(body["rooms"].get("invite").is_none());
 }
+
+/// Account data comes to the user's other devices at once; an invite that is ignored does not end
+/// the wait.
+#[actix_web::test]
+async fn account_data_ends_the_wait() {
+    let server = Server::new();
+    let (ann, bob) = (server.user("ann").await, server.user("bob").await);
+    let ignore = format!("/user/{}/account_data/m.ignored_user_list", bob.user);
+    bob.put(&ignore, json!({ "ignored_users": { ann.user.clone(): {} } })).await.ok();
+    let since = token(&bob).await;
+    pause();
+    let start = Instant::now();
+    let speak = async {
+        sleep(Duration::from_secs(3)).await;
+        ann.create_room(json!({ "invite": [bob.user] })).await;
+        sleep(Duration::from_secs(3)).await;
+        let tags = format!("/user/{}/account_data/org.example.x", bob.user);
+        bob.put(&tags, json!({ "a": 1 })).await.ok();
+    };
+    let path = format!("/sync?since={since}&timeout=30000");
+    let (answer, ()) = tokio::join!(bob.get(&path), speak);
+    let body = answer.ok();
+    assert_eq!(body["account_data"]["events"][0]["content"], json!({ "a": 1 }));
+    assert_eq!(body["rooms"], Value::Null);
+    assert_eq!(start.elapsed().as_secs(), 6);
+}

@@ -162,6 +162,22 @@ async fn in13_only_accounts_are_invited() {
     let room = path.split('/').nth(5).unwrap().replace("%21", "!");
     let room = exeunt_core::ruma::RoomId::parse(room).unwrap();
     assert_eq!(site.a().row(&site.a().user("nobody"), &room), None);
+    let gone = site.a().register("gone").await;
+    site.a().users.deactivate(&gone).await.unwrap();
+    let (path, body) = invite(&site, "gone").await;
+    site.put(site.b(), &path, body).await.expect(403, "M_FORBIDDEN");
+}
+
+/// IN5: a user who takes no invites.
+#[actix_web::test]
+async fn in5_blocked_invites_are_refused() {
+    let site = site().await;
+    let ann = site.a().user("ann");
+    let content = exeunt_sim::events::object(json!({ "default_action": "block" }));
+    let kind = "m.invite_permission_config";
+    site.a().users.put_account_data(&ann, None, kind, content).await.unwrap();
+    let (path, body) = invite(&site, "ann").await;
+    site.put(site.b(), &path, body).await.expect(403, "M_INVITE_BLOCKED");
 }
 
 /// GHSA-22fw-4jq7-g8r8 over HTTP: whatever is handed in, only an invite comes back signed.

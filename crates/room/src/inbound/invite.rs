@@ -62,6 +62,9 @@ impl Rooms {
         let pdu = Pdu::from_object(version, invite.event)?;
         check_invite(entry.origin(), self.server_name(), entry.room_id(), event_id, &pdu)?;
         let event = self.check_invite_signatures(entry, pdu).await?;
+        if let Some(user) = event.target() {
+            self.check_not_blocked(event.sender(), user).await?;
+        }
         check_create(version, entry.room_id(), &invite.invite_room_state)?;
         let (signed, signature) = self
             .cosign_invite(&event, entry.origin())

@@ -52,6 +52,11 @@ impl Rooms {
         self.inner.notifier.subscribe(user)
     }
 
+    /// Something outside rooms is new to the user, at that stream position.
+    pub fn wake_user(&self, user: &UserId, position: u64) {
+        self.inner.notifier.notify([&user.to_owned()], position);
+    }
+
     /// The reader of this moment.
     pub fn viewer(&self, user: &UserId, device: Option<OwnedDeviceId>) -> Viewer {
         Viewer { user: user.to_owned(), device, now: self.now() }

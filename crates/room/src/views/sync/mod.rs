@@ -11,7 +11,11 @@ use ruma::OwnedRoomId;
 use serde_json::Value;
 
 use super::{Filter, Summary, Viewer, access::RoomView};
-use crate::{RoomError, graph::missing_in_store};
+use crate::{
+    RoomError,
+    graph::missing_in_store,
+    invite_policy::{InviteFate, InvitePolicy},
+};
 
 #[derive(Debug, Clone)]
 pub struct SyncRequest {
@@ -81,6 +85,7 @@ pub(super) fn sync(reader: &Reader<'_>, request: &SyncRequest) -> Result<SyncVie
     }
     let mut view = SyncView { next_batch: now, ..SyncView::default() };
     let rows = reader.scan::<tables::Memberships>(request.viewer.user.clone()).collect()?;
+    let mut policy = None;
     for ((_, room_id), member) in rows {
         if !request.filter.room.allows_room(&room_id) {
             continue;
@@ -95,6 +100,13 @@ pub(super) fn sync(reader: &Reader<'_>, request: &SyncRequest) -> Result<SyncVie
                 }
             }
             "invite" if is_news => {
+                let policy = match &policy {
+                    Some(known) => known,
+                    None => policy.insert(InvitePolicy::of(reader, &request.viewer.user)?),
+                };
+                if policy.judge(&member.sender) != InviteFate::Shown {
+                    continue;
+                }
                 view.invite.insert(room_id.clone(), pending::pending(reader, request, &room_id)?);
             }
             "knock" if is_news => {
