@@ -16,6 +16,7 @@ mod query;
 mod route;
 mod send;
 mod state;
+mod third_party;
 mod version;
 mod well_known;
 
@@ -72,6 +73,7 @@ pub fn routes(state: FedApi) -> Routes<FedApi> {
         knock::routes,
         leave::routes,
         invite::routes,
+        third_party::routes,
         event::routes,
         state::routes,
         history::routes,

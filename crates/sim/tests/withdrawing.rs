@@ -7,6 +7,7 @@ use exeunt_room::{
     inbound::{
         InboundInvite, MAX_DOUBTS_PER_SERVER, MAX_WITHDRAWALS_PER_INVITE, WITHDRAWAL_LIFE_MS,
     },
+    reports::invites,
 };
 use exeunt_sim::{Fault, Mesh, Server, events::member_draft};
 use exeunt_store::{records::WithdrawalRecord, tables};
@@ -222,6 +223,8 @@ async fn rs3_an_invite_that_stands_stays() {
     };
     for txn in 0..10 {
         let answer = stage.b().receive(c, &txn.to_string(), &[&kick(txn)]).await;
+        let reported = invites(&stage.b().store.reader(), None).unwrap();
+        assert!(reported[0].doubted_since.is_some());
         assert!(answer.values().all(|outcome: &Value| outcome["error"].is_string()));
     }
     assert_eq!(stage.marks(c).len(), 1, "marked until it is known");
@@ -229,6 +232,7 @@ async fn rs3_an_invite_that_stands_stays() {
     assert_eq!(stage.bobs().as_deref(), Some("invite"));
     assert!(stage.b().is_pending(&stage.bob, &stage.room));
     assert!(stage.marks(c).is_empty());
+    assert_eq!(invites(&stage.b().store.reader(), None).unwrap()[0].doubted_since, None);
     let asked = stage.mesh.net.take_requests().into_iter().filter(|r| r.2 == "make_leave").count();
     assert_eq!(asked, 4);
 }

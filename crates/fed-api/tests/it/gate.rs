@@ -75,7 +75,6 @@ async fn every_route_about_a_room_is_closed_to_a_denied_server() {
     }
 }
 
-/// Knocking is not served yet: when it is, it is in the walk by its path.
 #[actix_web::test]
 async fn no_route_hides_a_room_under_another_name() {
     let site = site().await;

@@ -9,6 +9,7 @@ mod directory;
 mod doubt;
 mod event;
 mod event_auth;
+mod exchange;
 mod gate;
 mod handed;
 mod invite;

@@ -1,5 +1,7 @@
 //! Invites of our users that wait for an answer.
 
+use std::collections::BTreeMap;
+
 use exeunt_store::{Reader, StoreError, tables};
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
 use serde::Serialize;
@@ -18,6 +20,10 @@ pub struct Invite {
     pub delivered_by: Option<OwnedServerName>,
     /// Milliseconds since the epoch, as all times here.
     pub received_at: u64,
+    /// Since when (at the earliest) somebody says that the invite is withdrawn, who cannot be seen
+    /// to have the right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doubted_since: Option<u64>,
     /// Since when the inviter's server has not been reached, if it is so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unreachable_since: Option<u64>,
@@ -33,6 +39,7 @@ pub fn invites(
         Some(after) => scan.after(after),
         None => scan,
     };
+    let doubts = doubts(reader)?;
     let mut invites = Vec::new();
     for row in scan.iter() {
         let ((user_id, room_id), pending) = row?;
@@ -40,7 +47,9 @@ pub fn invites(
             Some(server) => failing_since(reader, server)?,
             None => failing_since(reader, pending.sender.server_name())?,
         };
+        let doubted_since = doubts.get(&(user_id.clone(), room_id.clone())).copied();
         invites.push(Invite {
+            doubted_since,
             user_id,
             room_id,
             membership: pending.membership,
@@ -52,6 +61,19 @@ pub fn invites(
         });
     }
     Ok(invites)
+}
+
+/// Since when withdrawals are kept that nobody could act on, by user and room.
+fn doubts(reader: &Reader<'_>) -> Result<BTreeMap<(OwnedUserId, OwnedRoomId), u64>, StoreError> {
+    let mut doubts = BTreeMap::new();
+    for row in reader.scan::<tables::Withdrawals>(()).iter() {
+        let ((_, user_id, room_id), record) = row?;
+        if let Some(at) = record.events.iter().map(|held| held.at).min() {
+            let since = doubts.entry((user_id, room_id)).or_insert(at);
+            *since = at.min(*since);
+        }
+    }
+    Ok(doubts)
 }
 
 fn failing_since(reader: &Reader<'_>, server: &ServerName) -> Result<Option<u64>, StoreError> {

@@ -145,6 +145,9 @@ impl fmt::Display for Text<'_, Invite> {
         if sender != user_id {
             write!(f, " by {sender}")?;
         }
+        if let Some(since) = self.0.doubted_since {
+            write!(f, ", perhaps withdrawn at {}", time(since))?;
+        }
         if let Some(since) = self.0.unreachable_since {
             write!(f, ", unreachable since {}", time(since))?;
         }
