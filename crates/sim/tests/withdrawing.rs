@@ -234,7 +234,20 @@ async fn rs3_an_invite_that_stands_stays() {
     assert!(stage.marks(c).is_empty());
     assert_eq!(invites(&stage.b().store.reader(), None).unwrap()[0].doubted_since, None);
     let asked = stage.mesh.net.take_requests().into_iter().filter(|r| r.2 == "make_leave").count();
-    assert_eq!(asked, 4);
+    assert_eq!(asked, 5);
+}
+
+/// RS3: a fresh invite that the inviter's server has not placed yet is not given up for it.
+#[tokio::test(start_paused = true)]
+async fn rs3_one_refusal_is_not_enough() {
+    let stage = stage().await;
+    stage.a().invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
+    stage.mesh.settle().await;
+    stage.mesh.net.fail_next(&stage.a().name, "make_leave", Fault::refused(403, "M_FORBIDDEN"));
+    let kick = member_draft(stage.a(), &stage.room, &stage.cat, &stage.bob, "leave");
+    stage.b().receive(stage.c(), "1", &[&stage.c().sign(kick)]).await;
+    stage.wait().await;
+    assert_eq!(stage.bobs().as_deref(), Some("invite"));
 }
 
 /// RS3: without a clear answer the mark stays, and the question is taken up after a restart. A
@@ -250,7 +263,7 @@ async fn rs3_without_an_answer_the_invite_stays_in_doubt() {
     stage.wait().await;
     assert_eq!((stage.bobs().as_deref(), stage.marks(stage.c()).len()), (Some("invite"), 1));
     stage.mesh.net.restore(&stage.b().name, &stage.a().name);
-    for _ in 0..4 {
+    for _ in 0..5 {
         stage.mesh.net.fail_next(&stage.a().name, "make_leave", Fault::refused(404, ""));
     }
     stage.mesh.restart("b.example");

@@ -61,7 +61,7 @@ async fn a_user_who_takes_no_invites() {
     let (ann, bob) = (server.user("ann").await, server.user("bob").await);
     let room = ann.create_room(json!({})).await;
     let shown = ann.create_room(json!({ "invite": [bob.user] })).await;
-    assert_eq!(invites(&bob).await, [shown.clone()]);
+    assert!(invites(&bob).await.iter().eq([&shown]));
     say(&bob, "m.invite_permission_config", json!({ "default_action": "block" })).await;
     let body = json!({ "user_id": bob.user });
     let invite = format!("/rooms/{}/invite", escape(&room));
@@ -101,7 +101,7 @@ async fn invites_of_ignored_users_are_not_shown() {
         let anns = ann.create_room(json!({ "invite": [bob.user] })).await;
         let cats = cat.create_room(json!({ "invite": [bob.user] })).await;
         assert_eq!(ann.membership(&anns, &bob.user).await.as_deref(), Some("invite"));
-        assert_eq!(invites(&bob).await, [cats.clone()]);
+        assert!(invites(&bob).await.iter().eq([&cats]));
         let news = bob.get(&format!("/sync?since={since}")).await.ok();
         assert_eq!(news["rooms"]["invite"].as_object().unwrap().len(), 1);
         bob.post(&format!("/rooms/{}/leave", escape(&anns)), json!({})).await.ok();

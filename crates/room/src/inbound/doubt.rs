@@ -38,9 +38,11 @@ pub const WITHDRAWAL_LIFE_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 /// Most invites that are being asked about. Beyond that the mark stays, and nobody is asked.
 pub const MAX_PROBES: usize = 64;
 /// When the inviter's server is asked, since the time before: at first it may not have heard of
-/// the withdrawal itself.
-const PROBES: [Duration; 4] = [
+/// the withdrawal itself. Nor of the invite, while it is fresh: that there is none counts when it
+/// is said twice in a row.
+const PROBES: [Duration; 5] = [
     Duration::ZERO,
+    Duration::from_secs(5),
     Duration::from_secs(30),
     Duration::from_secs(5 * 60),
     Duration::from_secs(60 * 60),
@@ -264,10 +266,11 @@ impl Rooms {
             if there.as_ref() != Some(pending) {
                 return Ok(());
             }
-            last = self.ask_whether_it_stands(pending).await;
-            if last == Probed::Gone {
+            let said = self.ask_whether_it_stands(pending).await;
+            if (last, said) == (Probed::Gone, Probed::Gone) {
                 return self.end(from, concerned, event).await;
             }
+            last = said;
         }
         tracing::info!(%user, room_id = %pending.room_id, ?last, "an invite may be withdrawn");
         if last == Probed::Live {
