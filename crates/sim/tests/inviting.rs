@@ -494,27 +494,3 @@ async fn a_withdrawal_ends_a_departure_under_way() {
     assert!(departures.is_empty());
     assert_eq!(stage.bobs().as_deref(), Some("leave"));
 }
-
-/// C4: banned, unbanned while none of ours is in the room, invited, and in again.
-#[tokio::test]
-async fn an_unban_takes_effect_by_the_next_invite() {
-    for version in ["10", "12"] {
-        let stage = stage_in(version).await;
-        let (a, b) = (stage.a(), stage.b());
-        a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
-        b.join(&stage.bob, &stage.room, a).await.unwrap();
-        stage.mesh.settle().await;
-        a.rooms.ban(&stage.ann, &stage.bob, &stage.room, None).await.unwrap();
-        stage.mesh.settle().await;
-        assert_eq!(stage.bobs().as_deref(), Some("ban"));
-        a.rooms.unban(&stage.ann, &stage.bob, &stage.room, None).await.unwrap();
-        stage.mesh.settle().await;
-        a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
-        assert_eq!(stage.bobs().as_deref(), Some("invite"));
-        b.join(&stage.bob, &stage.room, a).await.unwrap();
-        stage.mesh.settle().await;
-        for server in [a, b] {
-            assert_eq!(server.in_state(&stage.bob, &stage.room).as_deref(), Some("join"));
-        }
-    }
-}
