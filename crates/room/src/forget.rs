@@ -49,14 +49,17 @@ impl Rooms {
         Ok(())
     }
 
-    /// Purges forgotten rooms from now on, also those of earlier days. Within a runtime, once, at
-    /// the start.
-    pub fn start_purges(&self) {
+    /// From now on, purges forgotten rooms, also those of earlier days, and sends leaves again that
+    /// were undone. Within a runtime, once, at the start.
+    pub fn start_sweeps(&self) {
         let rooms = self.clone();
         tokio::spawn(async move {
             loop {
                 if let Err(error) = rooms.sweep_forgotten().await {
                     tracing::error!(%error, "forgotten rooms could not be swept");
+                }
+                if let Err(error) = rooms.sweep_undone_leaves().await {
+                    tracing::error!(%error, "leaves that were undone could not be looked for");
                 }
                 tokio::time::sleep(SWEEP_EVERY).await;
             }

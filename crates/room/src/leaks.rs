@@ -5,6 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
+use metrics::counter;
 use ruma::OwnedServerName;
 
 use crate::Rooms;
@@ -20,6 +21,7 @@ impl Leaks {
     pub fn note(&self, by: OwnedServerName) {
         let mut counts = self.lock();
         if counts.len() < MAX_SERVERS || counts.contains_key(&by) {
+            counter!("exeunt_acl_leaks_total", "relay" => by.to_string()).increment(1);
             *counts.entry(by).or_default() += 1;
         }
     }

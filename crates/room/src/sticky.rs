@@ -6,9 +6,14 @@
 
 use exeunt_core::{Object, Pdu};
 use exeunt_store::{Reader, StoreError, records::MembershipLogRecord, tables};
-use ruma::{RoomId, UserId};
+use metrics::counter;
+use ruma::{RoomId, ServerName, UserId};
 
-use crate::{Intent, RoomError, Rooms, locks::RoomGuard};
+use crate::{
+    Intent, RoomError, Rooms,
+    graph::{Graph, is_joined},
+    locks::RoomGuard,
+};
 
 impl Rooms {
     /// Sends the leave of a user of ours again, who is joined by the room's state and not by their
@@ -19,6 +24,7 @@ impl Rooms {
             target: "membership", %room_id, %user,
             "the room's state says again that a user is joined who has left; leaving again"
         );
+        counter!("exeunt_leaves_undone_total").increment(1);
         if let Err(error) = self.try_leave_again(guard, user).await {
             tracing::error!(
                 target: "membership", %room_id, %user, %error,
@@ -27,10 +33,36 @@ impl Rooms {
         }
     }
 
+    /// Sends the leaves again that we were stopped from sending, or failed to. How many were due.
+    pub async fn sweep_undone_leaves(&self) -> Result<usize, RoomError> {
+        let ours = self.server_name().to_owned();
+        let due = self.store().read(move |reader| {
+            let mut due = Vec::new();
+            for row in reader.scan::<tables::Memberships>(()).iter() {
+                let ((user, room_id), record) = row?;
+                if record.membership == "leave" && is_undone_now(reader, &room_id, &user, &ours)? {
+                    due.push((user, room_id));
+                }
+            }
+            Ok::<_, RoomError>(due)
+        });
+        let due = due.await?;
+        for (user, room_id) in &due {
+            let guard = self.inner.locks.lock(room_id).await;
+            self.leave_again(&guard, user).await;
+        }
+        Ok(due.len())
+    }
+
     async fn try_leave_again(&self, guard: &RoomGuard, user: &UserId) -> Result<(), RoomError> {
-        let key = (user.to_owned(), guard.room_id().to_owned());
-        let row = self.store().read(move |reader| reader.get::<tables::Memberships>(&key)).await?;
-        if row.is_none_or(|row| row.membership != "leave") {
+        let (who, room, ours) =
+            (user.to_owned(), guard.room_id().to_owned(), self.server_name().to_owned());
+        let undone = self.store().read(move |reader| {
+            let row = reader.get::<tables::Memberships>(&(who.clone(), room.clone()))?;
+            let has_left = row.is_some_and(|row| row.membership == "leave");
+            Ok::<_, RoomError>(has_left && is_undone_now(reader, &room, &who, &ours)?)
+        });
+        if !undone.await? {
             return Ok(());
         }
         let mut content = Object::new();
@@ -38,6 +70,17 @@ impl Rooms {
         let intent = Intent::state(user.to_owned(), "m.room.member", user.as_str(), content);
         self.append_locked(guard, intent).await.map(drop)
     }
+}
+
+/// Whether we reside in the room, and its state has the user joined.
+fn is_undone_now(
+    reader: &Reader<'_>,
+    room_id: &RoomId,
+    user: &UserId,
+    ours: &ServerName,
+) -> Result<bool, RoomError> {
+    Ok(is_joined(reader, room_id, ours)?
+        && Graph::of(reader, room_id)?.membership(user)?.as_deref() == Some("join"))
 }
 
 /// Whether the room's state now says that a user of ours is joined by an event that is older than

@@ -165,7 +165,7 @@ impl Services {
             }
         });
         rooms.start_probes();
-        rooms.start_purges();
+        rooms.start_sweeps();
 
         let fed_options = exeunt_fed_api::Options {
             server_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -11,7 +11,7 @@ use exeunt_sim::{
     Mesh, Server,
     events::{member_draft, message_draft},
 };
-use exeunt_store::tables;
+use exeunt_store::{Batch, records::MembershipRecord, tables};
 
 struct Stage {
     mesh: Mesh,
@@ -159,5 +159,26 @@ async fn a_leave_that_got_lost_is_sent_again() {
         stage.mesh.settle().await;
         assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some("join"));
         assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("join"));
+    }
+}
+
+/// We were stopped between the state that undid the leave and the leave that follows.
+#[tokio::test]
+async fn a_leave_that_is_due_is_sent_after_a_restart() {
+    let mut stage = stage_in("10").await;
+    let key = (stage.bob.clone(), stage.room.clone());
+    let joined = stage.b().row(&stage.bob, &stage.room).unwrap();
+    let mut batch = Batch::default();
+    let left = MembershipRecord { membership: "leave".into(), ..joined };
+    batch.put::<tables::Memberships>(&key, &left);
+    batch.put::<tables::LocalMembers>(&(key.1.clone(), key.0.clone()), &"leave".into());
+    stage.b().store.commit(batch).await.unwrap();
+    stage.mesh.restart("b.example");
+    assert_eq!(stage.b().rooms.sweep_undone_leaves().await.unwrap(), 1);
+    stage.mesh.settle().await;
+    stage.assert_left_everywhere();
+    assert_eq!(stage.b().rooms.sweep_undone_leaves().await.unwrap(), 0);
+    for server in [stage.a(), stage.b()] {
+        assert_eq!(server.in_state(&stage.ben, &stage.room).as_deref(), Some("join"));
     }
 }
