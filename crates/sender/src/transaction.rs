@@ -129,7 +129,9 @@ impl Transaction {
         let mut edus = Vec::new();
         for item in &self.items {
             match item {
-                Item::Pdu(_, json) | Item::Member(_, json, _) => pdus.push(serde_json::from_str::<Value>(json.get())?),
+                Item::Pdu(_, json) | Item::Member(_, json, _) => {
+                    pdus.push(serde_json::from_str::<Value>(json.get())?)
+                }
                 Item::Edu(edu) => edus.push(Value::Object(edu.clone())),
             }
         }
@@ -168,7 +170,7 @@ impl Transaction {
 }
 
 /// An event as it goes into a transaction. Of rooms that are no more nothing is noted.
-fn item(r: &Reader<'_>, event: OwnedEventId, record: EventRecord) -> Result<Item, StoreError> {
+fn readied(r: &Reader<'_>, event: OwnedEventId, record: EventRecord) -> Result<Item, StoreError> {
     #[derive(Deserialize)]
     struct Kind<'a> {
         #[serde(borrow, rename = "type")]
@@ -234,7 +236,7 @@ impl Selection {
                     self.gone.push((position, event, "rejected"));
                     return Ok(());
                 }
-                Some(record) => item(r, event, record)?,
+                Some(record) => readied(r, event, record)?,
             },
         };
         self.positions.push(position);
