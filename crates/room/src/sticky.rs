@@ -147,12 +147,14 @@ mod tests {
         draft.sign(&signer.unwrap()).unwrap().into_pdu()
     }
 
+    type Line = (&'static str, &'static str, &'static str, u64);
+
     /// Lines newest first: who, membership, how it came, and when; `J` stands for the join asked
     /// about.
     #[test]
     fn the_table() {
         let event = join(100);
-        let cases: [(&[(&str, &str, &str, u64)], bool); 12] = [
+        let cases: [(&[Line], bool); 12] = [
             (&[], false),
             (&[("bob", "leave", "local", 200), ("bob", "J", "local", 100)], true),
             // Its time is as good as the clock was; that it came before is certain.

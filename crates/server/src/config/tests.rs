@@ -186,8 +186,8 @@ fn values_that_do_not_fit_say_what_does() {
     );
     check(
         "[[listeners]]\nserves = []\n",
-        "exeunt.toml: `listeners[0].serves` [] does not fit; give a list with \"client\", \
-         \"federation\" or both",
+        "exeunt.toml: `listeners[0].serves` [] does not fit; give a list of \"client\", \
+         \"federation\" and \"metrics\"",
     );
     check(
         "[rooms]\ndefault_version = \"13\"\n",
