@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use exeunt_core::Object;
 use exeunt_core::ruma::{OwnedServerName, ServerName};
 use exeunt_room::{Call, RemoteError, Rooms};
 use serde_json::Value;
@@ -79,6 +80,8 @@ pub(crate) struct Host {
 #[derive(Default)]
 struct State {
     servers: BTreeMap<OwnedServerName, Host>,
+    /// The last of each, for its keys.
+    known: BTreeMap<OwnedServerName, Rooms>,
     /// How often each has crashed.
     crashes: BTreeMap<OwnedServerName, u64>,
     weather: Option<(Weather, Rng)>,
@@ -98,7 +101,9 @@ impl Network {
     /// The server can be reached: one of the mesh when it starts, or one of another mesh.
     pub fn attach(&self, server: &Server) {
         let host = Host { rooms: server.rooms.clone(), alive: server.alive() };
-        self.state().servers.insert(server.name.clone(), host);
+        let mut state = self.state();
+        state.known.insert(server.name.clone(), host.rooms.clone());
+        state.servers.insert(server.name.clone(), host);
     }
 
     /// The server has crashed: it cannot be reached, and what it did goes no further.
@@ -115,6 +120,14 @@ impl Network {
     /// From now on chance has a hand in it.
     pub fn set_weather(&self, weather: Weather, rng: &Rng) {
         self.state().weather = Some((weather, rng.clone()));
+    }
+
+    /// The keys of a server, where chance has a hand in the rest: they can always be had. A run
+    /// would be about keys only otherwise, for here nobody knows any beforehand.
+    pub(crate) fn keys_of(&self, server: &ServerName) -> Option<Object> {
+        let state = self.state();
+        state.weather.as_ref()?;
+        state.known.get(server).map(|rooms| rooms.key_document(0))
     }
 
     pub(crate) fn trip(&self) -> Trip {

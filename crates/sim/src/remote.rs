@@ -22,7 +22,7 @@ use exeunt_room::{
 use exeunt_sender::{SendError, TransactionAnswer, Transport};
 use serde_json::{Value, json};
 
-use crate::{Fault, Network, Scripted, network::Host, weather::Trip};
+use crate::{Fault, Network, Scripted, network::Host, server::KEY_ID, weather::Trip};
 
 /// The network as one server sees it, from a start to the next crash.
 pub struct SimRemote {
@@ -85,6 +85,19 @@ impl SimRemote {
         }
     }
 
+    /// The server that was reached checks whose request it is, as it does where signatures are on
+    /// the wire, and takes it for a sign of life.
+    async fn identify(&self, host: &Host) -> Result<(), RemoteError> {
+        let Some(alive) = &host.alive else { return Ok(()) };
+        let keys = host.rooms.keys().for_request(&self.ours, KEY_ID).await;
+        if keys.is_ok_and(|ring| ring.get(&self.ours, KEY_ID).is_some()) {
+            alive(&self.ours);
+            return Ok(());
+        }
+        let (errcode, message) = ("M_UNAUTHORIZED".into(), "the keys cannot be had".into());
+        Err(RemoteError::Refused { status: 401, errcode, message })
+    }
+
     /// Brings the answer back.
     async fn come_back(
         &self,
@@ -121,9 +134,7 @@ impl Remote for SimRemote {
             Scripted::Answer(answer) => return answer,
             Scripted::Silent => return std::future::pending().await,
         }
-        if let Some(alive) = &arrival.host.alive {
-            alive(&self.ours);
-        }
+        self.identify(&arrival.host).await?;
         let served = serve(&arrival.host.rooms, &self.ours, call).await.map_err(refused);
         if let Some(later) = arrival.trip.again {
             pass(later).await;
@@ -147,6 +158,10 @@ impl Remote for SimRemote {
 
     async fn server_keys(&self, server: &ServerName) -> Result<ServerKeys, RemoteError> {
         let net = self.net()?;
+        if let Some(document) = net.keys_of(server) {
+            self.go_on(&net).await;
+            return read_document(document);
+        }
         let arrival = self.reach(&net, server, "keys").await?;
         if net.hides_keys(server) {
             return std::future::pending().await;
@@ -199,9 +214,7 @@ impl Transport for SimRemote {
     ) -> Result<TransactionAnswer, SendError> {
         let net = self.net().map_err(send_error)?;
         let arrival = self.reach(&net, destination, "send").await.map_err(send_error)?;
-        if let Some(alive) = &arrival.host.alive {
-            alive(&self.ours);
-        }
+        self.identify(&arrival.host).await.map_err(send_error)?;
         let list = |key: &str| body.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
         let transaction = || Transaction { pdus: list("pdus"), edus: list("edus") };
         if let Some(later) = arrival.trip.again {

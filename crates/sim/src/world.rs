@@ -101,6 +101,8 @@ struct Underway {
     /// How often the server had crashed: what a crashed server did never ends.
     crashes: u64,
     began: Instant,
+    /// What the servers' residence was.
+    residence: BTreeMap<(OwnedServerName, OwnedRoomId), Residence>,
 }
 
 /// Whether a server is in a room, and how often that has changed.
@@ -244,7 +246,9 @@ impl World {
             drop(done.send(Done { number, outcome, at: Instant::now() }));
         });
         let crashes = self.mesh.net.crashes(&server);
-        self.underway.insert(number, Underway { step, server, crashes, began: Instant::now() });
+        self.watch();
+        let (began, residence) = (Instant::now(), self.residence.clone());
+        self.underway.insert(number, Underway { step, server, crashes, began, residence });
     }
 
     fn came_of(&mut self, done: Done) {
@@ -264,7 +268,10 @@ impl World {
             Outcome::Room(room) => self.rooms.push(room),
             Outcome::Event(room, event) => {
                 self.watch();
-                let witnesses = self.witnesses(&underway.server, &room);
+                let mut witnesses = self.witnesses(&underway.server, &room);
+                witnesses.retain(|(name, now)| {
+                    underway.residence.get(&(name.clone(), room.clone())) == Some(now)
+                });
                 self.acknowledged.push(Acknowledged {
                     event,
                     room,
