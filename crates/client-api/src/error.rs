@@ -40,6 +40,7 @@ pub fn room_error(error: RoomError) -> MatrixError {
         // Of what other servers send: a client's request does not lead there.
         RoomError::Inbound(_)
         | RoomError::Signature(_)
+        | RoomError::NoKeys(_)
         | RoomError::Missing(_)
         | RoomError::Busy
         | RoomError::Resolve(_)

@@ -11,9 +11,10 @@ pub fn matrix_error(error: RoomError) -> MatrixError {
     let message = error.to_string();
     match error {
         RoomError::NotFound(_) => MatrixError::not_found(message),
-        RoomError::Auth(_) | RoomError::Forbidden(_) | RoomError::Signature(_) => {
-            MatrixError::forbidden(message)
-        }
+        RoomError::Auth(_)
+        | RoomError::Forbidden(_)
+        | RoomError::Signature(_)
+        | RoomError::NoKeys(_) => MatrixError::forbidden(message),
         RoomError::UnableToAuthorise => {
             MatrixError::new(400, "M_UNABLE_TO_AUTHORISE_JOIN", message)
         }

@@ -47,6 +47,9 @@ pub enum RoomError {
     Inbound(#[from] InboundError),
     #[error("no valid signature by {0}")]
     Signature(OwnedServerName),
+    /// The event is signed, and nobody could be asked for the key.
+    #[error("the keys of {0} cannot be had")]
+    NoKeys(OwnedServerName),
     /// The event needs events that we do not have.
     #[error("{} events are missing, {} among them", .0.len(), .0[0])]
     Missing(Vec<OwnedEventId>),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use exeunt_core::{CheckedPdu, Object, Pdu, RoomVersion, canonical::CanonicalError};
 use exeunt_store::records::Verdict;
-use ruma::{OwnedEventId, OwnedServerName, RoomId};
+use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName};
 
 use crate::{
     Call, RoomError, Rooms,
@@ -68,7 +68,13 @@ impl Rooms {
             return Err(RoomError::NotFound("This server is not in the room".into()));
         };
         self.admit(origin, room_id).await?;
-        let event = self.pushed(version, room_id, object).await?;
+        let event = match self.pushed(origin, version, room_id, object).await {
+            Err(RoomError::NoKeys(server)) => {
+                tracing::info!(%room_id, %server, "an event waits for the keys of its server");
+                return Ok(Ingested::Unanswered);
+            }
+            other => other?,
+        };
         match self.try_place(origin, &event).await {
             Err(RoomError::Missing(missing)) => {
                 tracing::debug!(%room_id, event = %event.event_id(), lacks = missing.len(), "a gap");
@@ -81,6 +87,7 @@ impl Rooms {
     /// A pushed event, with format, signatures and hash checked.
     pub(crate) async fn pushed(
         &self,
+        origin: &ServerName,
         version: RoomVersion,
         room_id: &RoomId,
         object: Object,
@@ -93,15 +100,33 @@ impl Rooms {
         if pdu.room_id() != room_id {
             return Err(RoomError::InvalidParam("an event of another room".into()));
         }
-        self.checked(pdu).await
+        self.checked_by_way_of(pdu, Some(origin)).await
     }
 
     /// Checks signatures and hash.
     pub(crate) async fn checked(&self, pdu: Pdu) -> Result<CheckedPdu, RoomError> {
-        self.keys().check(pdu).await?.map_err(|error| match error.has_lost_integer {
-            true => RoomError::Format(CanonicalError::LostInteger.into()),
-            false => RoomError::Signature(error.server),
-        })
+        self.checked_by_way_of(pdu, None).await
+    }
+
+    /// The same with `handing` asked for keys that others do not give: whoever passes an event on
+    /// has checked it.
+    async fn checked_by_way_of(
+        &self,
+        pdu: Pdu,
+        handing: Option<&ServerName>,
+    ) -> Result<CheckedPdu, RoomError> {
+        match self.keys().check(pdu.clone(), handing).await? {
+            Ok(event) => Ok(event),
+            Err(error)
+                if !error.has_lost_integer && self.keys().lacks(&pdu, &error.server).await? =>
+            {
+                Err(RoomError::NoKeys(error.server))
+            }
+            Err(error) if error.has_lost_integer => {
+                Err(RoomError::Format(CanonicalError::LostInteger.into()))
+            }
+            Err(error) => Err(RoomError::Signature(error.server)),
+        }
     }
 
     /// Places an event if we have all that it rests on. An event that is placed already is fine.

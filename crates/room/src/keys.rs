@@ -74,10 +74,27 @@ impl KeyCache {
         Self { store, signer, remote, clock, notaries, asked: Mutex::default() }
     }
 
-    /// Checks signatures and hashes of an event.
-    pub async fn check(&self, pdu: Pdu) -> Result<Result<CheckedPdu, SignatureError>, StoreError> {
-        let ring = self.for_events([&pdu]).await?;
+    /// Checks signatures and hashes of an event that a server hands us, or that we asked for.
+    pub async fn check(
+        &self,
+        pdu: Pdu,
+        handing: Option<&ServerName>,
+    ) -> Result<Result<CheckedPdu, SignatureError>, StoreError> {
+        let mut wanted = WantedKeys::new();
+        want_signers(&mut wanted, &pdu);
+        let ring = self.ring(wanted, handing).await?;
         Ok(pdu.check(&ring))
+    }
+
+    /// Whether the event carries a signature of `server` under a key that nobody gave us, and
+    /// `server` did not answer either: it may hold.
+    pub(crate) async fn lacks(&self, pdu: &Pdu, server: &ServerName) -> Result<bool, StoreError> {
+        let mut wanted = WantedKeys::new();
+        want(&mut wanted, pdu, server);
+        let (_, lacking) = self.load(wanted).await?;
+        let asked = self.asked.lock().unwrap_or_else(|e| e.into_inner());
+        let answered = asked.get(server).is_some_and(|asked| asked.failures == 0);
+        Ok(!answered && lacking.get(server).is_some_and(|keys| !keys.is_empty()))
     }
 
     /// Checks many events, with the keys of all of them fetched side by side. Each signature is

@@ -193,9 +193,11 @@ impl Rooms {
         if Instant::now() >= deadline {
             return Ok(false);
         }
-        let pushed = self.pushed(version, room_id, object.clone());
-        let Ok(event) = timeout_at(deadline, pushed).await else { return Ok(false) };
-        let event = event?;
+        let pushed = self.pushed(origin, version, room_id, object.clone());
+        let event = match timeout_at(deadline, pushed).await {
+            Err(_) | Ok(Err(RoomError::NoKeys(_))) => return Ok(false),
+            Ok(event) => event?,
+        };
         let (rooms, from) = (self.clone(), origin.clone());
         // A task of its own, so that it comes to its end when nobody waits any more.
         let placing = tokio::spawn(async move { rooms.try_place(&from, &event).await });
