@@ -160,7 +160,12 @@ fn check_redaction(graph: &Graph<'_>, intent: &Intent) -> Result<(), RoomError> 
         let text = "An empty ACL denies every server: send another one in place of this one";
         return Err(RoomError::Forbidden(text.into()));
     }
-    if graph.event(&target)?.is_some_and(|known| known.pdu.sender() == intent.sender)
+    let known = graph.event(&target)?;
+    // Its redaction would take the room version with it: nobody could join any more.
+    if known.as_ref().is_some_and(|known| known.pdu.kind() == "m.room.create") {
+        return Err(RoomError::Forbidden("The room's create event cannot be redacted".into()));
+    }
+    if known.is_some_and(|known| known.pdu.sender() == intent.sender)
         || graph.may_redact(&intent.sender)?
     {
         return Ok(());
