@@ -237,12 +237,23 @@ pub(crate) fn move_state(
             continue;
         }
         // A leave that is sent again is no news to the user.
-        let again = is_join(&was) && is.as_ref().is_some_and(|event| event.sender() == user);
+        let leaves = |event: &Pdu| event.sender() == user && event.membership() == Some("leave");
+        let again = is_join(&was) && is.as_ref().is_some_and(leaves);
         let news = local && !(again && has_left(graph, user)?);
         if news {
             effects.users.insert(user.to_owned());
         }
-        let Some(event) = is else { continue };
+        let Some(event) = is else {
+            // A resolution took the user out without an event that says so: they are in no longer.
+            if let Some(event) = was.filter(|_| news) {
+                let record = MembershipRecord {
+                    membership: "leave".to_owned(),
+                    ..membership_record(&event)
+                };
+                put_membership(&mut graph.batch(), user, &graph.room_id, record);
+            }
+            continue;
+        };
         if news {
             put_membership(&mut graph.batch(), user, &graph.room_id, membership_record(&event));
         }
