@@ -17,7 +17,7 @@ use ruma::{RoomId, UserId};
 use crate::{
     Intent, RoomError, Rooms,
     change::put_log,
-    graph::{is_joined, joined_servers, load_event},
+    graph::{Graph, is_joined, joined_servers, load_event},
     locks::RoomGuard,
 };
 
@@ -77,7 +77,20 @@ impl Rooms {
             }
             LeavePlan::OutOfBand => match view.pending {
                 Some(pending) => self.leave_out_of_band(&pending, reason, None).await,
-                None => self.leave_relic(user, room_id).await,
+                // An invite that our graph took in while another user of ours was in the room: the
+                // servers that were there then can be told.
+                None => match self.as_pending(user, room_id).await? {
+                    Some(pending)
+                        if pending.membership != "join" && !pending.candidates.is_empty() =>
+                    {
+                        let tell = Some(FIRST_ATTEMPT_MS);
+                        self.leave_out_of_band(&pending, reason, tell).await?;
+                        drop(guard);
+                        self.deliver_within_deadline(user, room_id).await;
+                        Ok(())
+                    }
+                    _ => self.leave_relic(user, room_id).await,
+                },
             },
             LeavePlan::AlreadyLeft => Ok(()),
             LeavePlan::NotKnown => Err(RoomError::NotFound("You are not in the room".into())),
@@ -91,11 +104,15 @@ impl Rooms {
         self.inner
             .store
             .read(move |reader| {
-                Ok(View {
-                    resident: is_joined(reader, &key.1, &ours)?,
-                    membership: reader.get::<tables::Memberships>(&key)?,
-                    pending: reader.get::<tables::Pending>(&key)?,
-                })
+                let pending = reader.get::<tables::Pending>(&key)?;
+                let mut resident = is_joined(reader, &key.1, &ours)?;
+                if resident && pending.is_some() {
+                    // An invite of which the room knows nothing: its server stopped halfway.
+                    let there = Graph::of(reader, &key.1)?.membership(&key.0)?;
+                    resident = matches!(there.as_deref(), Some("join" | "invite" | "knock"));
+                }
+                let membership = reader.get::<tables::Memberships>(&key)?;
+                Ok(View { resident, membership, pending })
             })
             .await
     }

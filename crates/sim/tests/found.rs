@@ -1,0 +1,198 @@
+//! What the simulation found (docs/simulation.md), without its seeds.
+
+use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
+use exeunt_room::{Intent, Preset};
+use exeunt_sim::{Mesh, Server, events::object, status};
+use exeunt_store::tables;
+use serde_json::json;
+
+struct Stage {
+    mesh: Mesh,
+    room: OwnedRoomId,
+    ann: OwnedUserId,
+    bob: OwnedUserId,
+}
+
+/// Ann (a) has a public room; nobody of b and c is in it yet.
+async fn stage(version: &str) -> Stage {
+    let mesh = Mesh::new(&["a.example", "b.example", "c.example"]);
+    let (a, b) = (mesh.server("a.example"), mesh.server("b.example"));
+    let (ann, bob) = (a.user("ann"), b.user("bob"));
+    let room = a.room(&ann, Preset::Public, version).await;
+    Stage { mesh, room, ann, bob }
+}
+
+impl Stage {
+    fn a(&self) -> &Server {
+        self.mesh.server("a.example")
+    }
+
+    fn b(&self) -> &Server {
+        self.mesh.server("b.example")
+    }
+
+    fn c(&self) -> &Server {
+        self.mesh.server("c.example")
+    }
+}
+
+/// Seed 95: the leave had not arrived when its user joined again, and the join was taken for the
+/// same leave sent once more.
+#[tokio::test]
+async fn who_joins_again_before_the_leave_has_arrived_is_in() {
+    let stage = stage("11").await;
+    let (a, b) = (stage.a(), stage.b());
+    b.join(&stage.bob, &stage.room, a).await.unwrap();
+    stage.mesh.settle().await;
+    b.leave(&stage.bob, &stage.room).await.unwrap();
+
+    b.join(&stage.bob, &stage.room, a).await.unwrap();
+
+    assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("join"));
+    stage.mesh.settle().await;
+    for server in [a, b] {
+        assert_eq!(server.in_state(&stage.bob, &stage.room).as_deref(), Some("join"));
+    }
+}
+
+/// Seed 17: a resolution took the user's join out of the state and left nothing in its place; the
+/// user stayed in the room for their clients, and could say nothing there.
+#[tokio::test]
+async fn whose_join_a_resolution_takes_out_is_out() {
+    let stage = stage("11").await;
+    let (a, b, c) = (stage.a(), stage.b(), stage.c());
+    let cat = c.user("cat");
+    c.join(&cat, &stage.room, a).await.unwrap();
+    stage.mesh.settle().await;
+    stage.mesh.net.cut(&a.name, &c.name);
+    stage.mesh.net.cut(&c.name, &a.name);
+    let closed = json!({ "join_rule": "invite" });
+    a.set(&stage.ann, &stage.room, "m.room.join_rules", closed).await;
+    b.join(&stage.bob, &stage.room, c).await.unwrap();
+    stage.mesh.net.restore(&a.name, &c.name);
+    stage.mesh.net.restore(&c.name, &a.name);
+    a.say(&stage.ann, &stage.room, "closed").await;
+    stage.mesh.settle().await;
+    c.say(&cat, &stage.room, "on both sides").await;
+    stage.mesh.settle().await;
+
+    assert_eq!(c.in_state(&stage.bob, &stage.room), None);
+    let there = b.in_state(&stage.bob, &stage.room).unwrap_or("leave".into());
+    assert_eq!(b.membership(&stage.bob, &stage.room), Some(there));
+}
+
+/// Seed 12: once the create event was redacted, it named no room version any more, and nobody could
+/// join the room ever after.
+#[tokio::test]
+async fn a_create_event_cannot_be_redacted() {
+    for version in ["1", "6", "10", "11", "12"] {
+        let stage = stage(version).await;
+        let create = stage.a().graph(&stage.room, |graph| graph.room.create_event.clone());
+        let content = object(json!({ "redacts": create }));
+        let intent = Intent::message(stage.ann.clone(), "m.room.redaction", content);
+        let intent = Intent { redacts: Some(create), ..intent };
+
+        let refused = stage.a().rooms.append(&stage.room, intent).await.unwrap_err();
+
+        assert_eq!(status(refused).0, 403, "version {version}");
+        stage.b().join(&stage.bob, &stage.room, stage.a()).await.unwrap();
+    }
+}
+
+/// Seed 25: an event that came while the server of its user was down could not be checked, and was
+/// dropped for good. Whoever passes it on has its keys.
+#[tokio::test(start_paused = true)]
+async fn an_event_of_a_server_that_is_down_is_checked_with_keys_of_who_passes_it_on() {
+    let stage = stage("11").await;
+    let (a, b, c) = (stage.a(), stage.b(), stage.c());
+    b.join(&stage.bob, &stage.room, a).await.unwrap();
+    stage.mesh.settle().await;
+    let cat = c.user("cat");
+    stage.mesh.net.cut(&b.name, &c.name);
+    stage.mesh.net.cut(&c.name, &b.name);
+    c.join(&cat, &stage.room, a).await.unwrap();
+
+    stage.mesh.settle().await;
+
+    assert_eq!(b.in_state(&cat, &stage.room).as_deref(), Some("join"));
+}
+
+/// The same where nobody has the keys: the event waits until they can be had.
+#[tokio::test(start_paused = true)]
+async fn an_event_waits_for_the_keys_of_its_server() {
+    let stage = stage("11").await;
+    let (a, b, c) = (stage.a(), stage.b(), stage.c());
+    b.join(&stage.bob, &stage.room, a).await.unwrap();
+    stage.mesh.settle().await;
+    let cat = c.user("cat");
+    c.join(&cat, &stage.room, a).await.unwrap();
+    stage.mesh.net.cut(&b.name, &c.name);
+    let refused = exeunt_sim::Fault::refused(500, "M_UNKNOWN");
+    stage.mesh.net.fail_next(&a.name, "notary", refused);
+    stage.mesh.settle().await;
+    assert_eq!(b.in_state(&cat, &stage.room), None);
+    let waiting = || b.store.reader().scan::<tables::InboundQueue>(()).keys().unwrap().len();
+    assert_eq!(waiting(), 1);
+
+    stage.mesh.net.restore(&b.name, &c.name);
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    stage.mesh.clock.advance(600_000);
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+
+    assert_eq!(waiting(), 0);
+    assert_eq!(b.in_state(&cat, &stage.room).as_deref(), Some("join"));
+}
+
+/// Seeds 2, 5, 11, 13: the answer to a join was lost, so that the room had an event signed by a
+/// server whose journal did not know of it.
+#[tokio::test]
+async fn what_is_signed_is_journaled_before_it_leaves() {
+    let stage = stage("11").await;
+    let (a, b) = (stage.a(), stage.b());
+    stage.mesh.net.fail_next(&a.name, "send_join", exeunt_sim::Fault::AnswerLost);
+    b.join(&stage.bob, &stage.room, a).await.unwrap_err();
+    let join = a.graph(&stage.room, |graph| {
+        graph.current("m.room.member", stage.bob.as_str()).unwrap().unwrap()
+    });
+    assert_eq!(join.membership(), Some("join"));
+    assert_eq!(b.signed_as(&join), ["join"]);
+}
+
+/// Seeds 254 and 297: an invite went into the graph with another user's join; when that user had
+/// left, the rejection was noted here only, and the room showed the invite for ever.
+#[tokio::test]
+async fn an_invite_outlives_the_stay_of_another_user_and_is_rejected_everywhere() {
+    let stage = stage("11").await;
+    let (a, b) = (stage.a(), stage.b());
+    let bea = b.user("bea");
+    a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
+    b.join(&bea, &stage.room, a).await.unwrap();
+    stage.mesh.settle().await;
+    b.leave(&bea, &stage.room).await.unwrap();
+    stage.mesh.settle().await;
+    assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("invite"));
+
+    b.leave(&stage.bob, &stage.room).await.unwrap();
+    stage.mesh.settle().await;
+
+    assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("leave"));
+    assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
+}
+
+/// Seeds 181 and 284: the inviter's server never had the answer to its invite, and knew nothing of
+/// it; once another user of the invited server was in the room, the invite could not be rejected.
+#[tokio::test]
+async fn an_invite_that_nobody_else_knows_of_can_be_rejected() {
+    let stage = stage("11").await;
+    let (a, b) = (stage.a(), stage.b());
+    let bea = b.user("bea");
+    stage.mesh.net.fail_next(&b.name, "invite", exeunt_sim::Fault::AnswerLost);
+    a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap_err();
+    b.join(&bea, &stage.room, a).await.unwrap();
+    stage.mesh.settle().await;
+
+    b.leave(&stage.bob, &stage.room).await.unwrap();
+
+    assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("leave"));
+    assert!(!b.is_pending(&stage.bob, &stage.room));
+}
