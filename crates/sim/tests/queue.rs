@@ -139,6 +139,29 @@ async fn an_event_is_tried_again_until_somebody_answers() {
     assert!(stage.a().messages(&stage.calm).is_empty());
 }
 
+/// A purge takes the rows of its room, those of events that rest too: nobody looks for them for ever.
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_gone_rests_no_more() {
+    let stage = stage().await;
+    stage.silence();
+    stage.mesh.isolate("a.example");
+    stage.send("1", &[&stage.gap(&stage.room, "gap")]).await.unwrap();
+    stage.a().rooms.inbound_idle().await;
+    let rows = stage.a().store.reader().scan::<tables::InboundQueue>(()).keys().unwrap();
+    let mut batch = Batch::default();
+    for key in &rows {
+        batch.delete::<tables::InboundQueue>(key);
+    }
+    stage.a().store.commit(batch).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    tokio::time::sleep(FIRST_REST * 2).await;
+    stage.a().rooms.inbound_idle().await;
+    stage.mesh.heal("a.example");
+    stage.b().say(&stage.bob, &stage.calm, "hello").await;
+    stage.mesh.settle().await;
+    assert_eq!(stage.a().messages(&stage.calm), ["hello"]);
+}
+
 /// A server that comes back need not wait for the next try.
 #[tokio::test(start_paused = true)]
 async fn an_event_is_tried_again_when_its_server_shows_life() {

@@ -375,23 +375,31 @@ impl Rooms {
         let slot = queue.slots.acquire().await;
         let (prefix, rests, now) = (room_id.clone(), queue.rests.of_room(room_id), Instant::now());
         let last = last.filter(|last| queue.others_wait(room_id, last, &rests, now));
-        let row = self
+        let resting = rests.clone();
+        let (row, present) = self
             .store()
             .read(move |reader| {
                 let mut first = None;
-                let keys = reader.scan::<tables::InboundQueue>(prefix).keys()?.into_iter();
-                let (tried, new): (Vec<_>, Vec<_>) = keys.partition(|key| rests.contains_key(key));
+                let keys = reader.scan::<tables::InboundQueue>(prefix).keys()?;
+                let present: BTreeSet<_> = keys.iter().cloned().collect();
+                let (tried, new): (Vec<_>, Vec<_>) =
+                    keys.into_iter().partition(|key| rests.contains_key(key));
                 let due = tried.into_iter().filter(|key| rests[key].until <= now);
                 for key in new.into_iter().chain(due) {
                     let Some(record) = reader.get::<tables::InboundQueue>(&key)? else { continue };
                     if last.as_ref() != Some(&record.origin) {
-                        return Ok(Some((key, record)));
+                        return Ok((Some((key, record)), present));
                     }
                     first.get_or_insert((key, record));
                 }
-                Ok::<_, RoomError>(first)
+                Ok::<_, RoomError>((first, present))
             })
             .await?;
+        // A purge of the room took rows of events that rested.
+        for (key, rest) in resting.into_iter().filter(|(key, _)| !present.contains(key)) {
+            queue.rests.end(&key);
+            queue.release(&[(room_id.clone(), rest.origin)]);
+        }
         let Some((key, record)) = row else { return Ok(None) };
         let origin = record.origin.clone();
         let (rooms, from, room) = (self.clone(), origin.clone(), room_id.clone());
