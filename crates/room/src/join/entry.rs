@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use exeunt_core::{CheckedPdu, KeyRing, Pdu, RoomVersion, StateKey, StateMap};
 use exeunt_store::{
-    Reader,
+    Batch, Reader, StoreError,
     records::{RoomRecord, Root, Verdict},
     tables,
 };
 use futures_util::{StreamExt, stream};
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, UserId};
 
 use super::intake::{Intake, Reasons, Shelf};
 use crate::{
@@ -284,10 +284,27 @@ impl Arrival {
         if let Verdict::Rejected(why) | Verdict::SoftFailed(why) = placement.verdict {
             return Err(RoomError::Forbidden(format!("the state does not allow the join: {why}")));
         }
+        // Who joins now has changed their mind, unless they left while the join was under way.
+        effects.undone.remove(event.sender());
         placement.users.extend(effects.users);
         placement.undone.extend(effects.undone);
-        // Who joins now has changed their mind.
-        placement.undone.remove(event.sender());
+        if placement.undone.contains(event.sender()) {
+            keep_left(reader, &mut placement.batch, event.sender(), event.room_id())?;
+        }
         Ok(placement)
     }
+}
+
+/// Keeps what the room is to a user who has left it: the state that came with their join is older.
+fn keep_left(
+    reader: &Reader<'_>,
+    batch: &mut Batch,
+    user: &UserId,
+    room_id: &RoomId,
+) -> Result<(), StoreError> {
+    let key = (user.to_owned(), room_id.to_owned());
+    let Some(record) = reader.get::<tables::Memberships>(&key)? else { return Ok(()) };
+    batch.put::<tables::LocalMembers>(&(key.1.clone(), key.0.clone()), &record.membership);
+    batch.at_position(move |_, batch| batch.put::<tables::Memberships>(&key, &record));
+    Ok(())
 }
