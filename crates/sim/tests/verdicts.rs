@@ -198,7 +198,7 @@ async fn an_event_that_could_not_be_judged_is_judged_when_it_comes_again() {
     assert_eq!(stage.a().messages(&stage.room), ["first", "second"]);
 }
 
-/// The same where an auth event could not be had.
+/// The same where an auth event could not be had, or only without its signature (CVE-2022-39200).
 #[tokio::test]
 async fn an_event_without_its_auth_events_is_no_rejected_event() {
     let stage = stage().await;
@@ -210,9 +210,20 @@ async fn an_event_without_its_auth_events_is_no_rejected_event() {
     *member = rename.event_id().to_owned().into();
     let heads = draft.prev_events.clone();
     let event = stage.b().sign(Draft { prev_events: heads, ..draft });
+    let mut unsigned = rename.object().clone();
+    unsigned["signatures"] = json!({});
+    let one = json!({ "origin": stage.b().name, "pdus": [unsigned] });
+    let chain = json!({ "auth_chain": [unsigned] });
+    stage.mesh.net.script(&stage.b().name, move |call| match call {
+        Call::Event { .. } => Scripted::Answer(Ok(one.clone())),
+        Call::EventAuth { .. } => Scripted::Answer(Ok(chain.clone())),
+        _ => Scripted::Honest,
+    });
     stage.send("1", &[&event]).await;
     stage.mesh.settle().await;
-    assert_eq!(stage.verdict(&event), None);
+    assert_eq!((stage.verdict(&event), stage.verdict(&rename)), (None, None));
+    let asked = stage.mesh.net.take_requests();
+    assert!(asked.iter().any(|r| matches!(r.2, "event" | "event_auth")), "{asked:?}");
     stage.send("2", &[&rename, &event]).await;
     assert_eq!(stage.verdict(&rename), Some(Verdict::Accepted));
     assert_eq!(stage.verdict(&event), Some(Verdict::Accepted));

@@ -126,6 +126,7 @@ async fn kick_ban_and_unban() {
     assert_eq!(member, json!({ "membership": "ban", "reason": "because" }));
     let path = format!("/rooms/{}/join", escape(&room));
     bob.post(&path, json!({})).await.fails(403, "M_FORBIDDEN");
+    act(&ann, "invite", &room, &bob).await.fails(403, "M_FORBIDDEN");
     act(&ann, "unban", &room, &bob).await.ok();
     bob.join(&room).await;
     ann.post(&format!("/rooms/{}/kick", escape(&room)), json!({})).await.fails(400, "M_BAD_JSON");

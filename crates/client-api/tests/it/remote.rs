@@ -19,6 +19,8 @@ async fn another_servers_refusal_is_never_a_logout() {
         (403, "M_FORBIDDEN", 403, "M_FORBIDDEN"),
         (403, "M_INVITE_BLOCKED", 403, "M_INVITE_BLOCKED"),
         (400, "M_INCOMPATIBLE_ROOM_VERSION", 400, "M_UNSUPPORTED_ROOM_VERSION"),
+        (400, "M_INVALID_PARAM", 502, "M_UNKNOWN"),
+        (400, "M_MISSING_PARAM", 502, "M_UNKNOWN"),
         (404, "M_NOT_FOUND", 404, "M_NOT_FOUND"),
         (404, "M_UNKNOWN_TOKEN", 404, "M_NOT_FOUND"),
         (429, "M_LIMIT_EXCEEDED", 502, "M_UNKNOWN"),

@@ -199,3 +199,87 @@ async fn nothing_but_invites_is_signed() {
         assert!(matches!(answer.status, 400 | 403), "{field}: {}", answer.body);
     }
 }
+
+/// The handshakes' last requests, with the body of each.
+async fn puts(site: &Site) -> Vec<(String, Value)> {
+    let (a, b) = (site.a(), site.b());
+    let rule = json!({ "join_rule": "knock" });
+    a.set(&site.ann, &site.room, "m.room.join_rules", rule).await;
+    let bob = b.user("bob");
+    let mut puts = Vec::new();
+    for (endpoint, membership) in [
+        ("v1/send_join", "join"),
+        ("v2/send_join", "join"),
+        ("v1/send_leave", "leave"),
+        ("v2/send_leave", "leave"),
+        ("v1/send_knock", "knock"),
+    ] {
+        let event = b.sign(member_draft(a, &site.room, &bob, &bob, membership));
+        let body = json!(event.object());
+        puts.push((path(site, endpoint, event.event_id().as_str()), body));
+    }
+    puts.push(invite(site, "ann").await);
+    let (old, body) = invite_in("2", site, "ann").await;
+    puts.push((old.replace("/v2/", "/v1/"), body["event"].clone()));
+    puts
+}
+
+/// The event in a body: invites of the newer endpoint wrap it.
+fn event_of(body: &mut Value) -> &mut Value {
+    match body.get("event").is_some() {
+        true => &mut body["event"],
+        false => body,
+    }
+}
+
+/// CVE-2020-26257 on every route: the ids of the path are the event's.
+#[actix_web::test]
+async fn the_ids_of_the_path_are_those_of_the_event() {
+    let site = site().await;
+    let other = site.a().room(&site.ann, exeunt_room::Preset::Public, "12").await;
+    let other = other.as_str().replace('!', "%21");
+    for (path, body) in puts(&site).await {
+        let (front, id) = path.rsplit_once('/').unwrap();
+        let (endpoint, _) = front.rsplit_once('/').unwrap();
+        let wrong = format!("{front}/%24{}", "A".repeat(43));
+        let answer = site.put(site.b(), &wrong, body.clone()).await;
+        assert_eq!(
+            (answer.status, &answer.body["errcode"]),
+            (400, &json!("M_INVALID_PARAM")),
+            "{wrong}"
+        );
+        let elsewhere = format!("{endpoint}/{other}/{id}");
+        let answer = site.put(site.b(), &elsewhere, body).await;
+        assert_eq!(answer.status, 400, "{elsewhere}: {}", answer.body);
+    }
+    let signed = site.a().store.reader().scan::<tables::SigningJournal>(()).collect().unwrap();
+    assert!(signed.iter().all(|(_, line)| line.purpose != "invite"), "nothing was co-signed");
+}
+
+/// CVE-2019-18835 on every route: the event has its sender's server's own signature, and comes from
+/// that server.
+#[actix_web::test]
+async fn an_event_comes_signed_and_from_its_sender() {
+    let site = site().await;
+    for (path, body) in puts(&site).await {
+        let signature = event_of(&mut body.clone())["signatures"]["b.example"].clone();
+        for signatures in [
+            json!({}),
+            json!({ "c.example": signature }),
+            json!({ "b.example": { "ed25519:sim": "A".repeat(86) } }),
+        ] {
+            let mut body = body.clone();
+            event_of(&mut body)["signatures"] = signatures.clone();
+            let answer = site.put(site.b(), &path, body).await;
+            assert_eq!(answer.status, 403, "{path} with {signatures}: {}", answer.body);
+            assert_eq!(answer.body["errcode"], "M_FORBIDDEN");
+        }
+        let answer = site.put(site.c(), &path, body).await;
+        assert!(matches!(answer.status, 400 | 403), "{path}: {}", answer.body);
+        assert!(matches!(answer.body["errcode"].as_str(), Some("M_FORBIDDEN" | "M_INVALID_PARAM")));
+    }
+    let bob = site.b().user("bob");
+    assert_eq!(site.a().in_state(&bob, &site.room), None);
+    let signed = site.a().store.reader().scan::<tables::SigningJournal>(()).collect().unwrap();
+    assert!(signed.iter().all(|(_, line)| line.purpose != "invite"), "nothing was co-signed");
+}
