@@ -86,6 +86,7 @@ fn missing_or_malformed_closes_field_by_field() {
     check(&json!({ "allow": [""] }), &[], &nobody);
 }
 
+/// CVE-2023-45129.
 #[test]
 fn the_largest_hostile_acl_still_answers() {
     let hard = format!("{}b", "*a?".repeat(60));

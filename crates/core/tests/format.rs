@@ -205,6 +205,7 @@ fn an_events_own_event_id_field_is_not_believed() {
     assert_eq!(Some(read.event_id().to_owned()), hash::event_id(version("11"), read.object()));
 }
 
+/// CVE-2025-54315.
 #[test]
 fn a_version_12_room_is_named_by_its_create_event() {
     let create = |id| draft(version(id), "m.room.create", Some(""), json!({ "room_version": id }));

@@ -140,6 +140,7 @@ async fn a_redirect_is_not_followed() {
     assert_eq!(server.seen().len(), 1);
 }
 
+/// GHSA-rfq8-j7rh-8hf2, GHSA-6wjm-9p2x-gvpm.
 #[tokio::test]
 async fn long_bodies_are_cut_off() {
     let (_server, client) = pair(|_| Reply::Endless).await;
@@ -156,6 +157,7 @@ async fn long_bodies_are_cut_off() {
     assert!(server.seen()[0].headers["accept-encoding"].contains("gzip"));
 }
 
+/// GHSA-rfq8-j7rh-8hf2.
 #[tokio::test]
 async fn a_gzip_body_is_unpacked_and_a_broken_one_misbehaves() {
     let pack = |text: &str| {

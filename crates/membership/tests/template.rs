@@ -341,6 +341,7 @@ proptest! {
 
     /// A hostile helper: whatever it answers, what we sign is our user's leave of that room, at
     /// a position within bounds, or nothing at all.
+    /// CVE-2026-24471.
     #[test]
     fn we_sign_our_own_leave_or_nothing(
         mutations in prop::collection::vec((pointer(), prop::option::of(json_value())), 1..4),
@@ -392,6 +393,7 @@ proptest! {
     }
 
     /// The same for a join: of the content only the authoriser can come from the peer.
+    /// CVE-2026-24471.
     #[test]
     fn a_join_takes_the_position_and_an_authoriser_of_the_peer(
         mutations in prop::collection::vec((pointer(), prop::option::of(json_value())), 1..4),

@@ -186,6 +186,7 @@ async fn a_sign_of_life_ends_the_back_off() {
     assert!(now.elapsed() <= Duration::from_millis(1_100));
 }
 
+/// CVE-2025-61672.
 #[tokio::test(start_paused = true)]
 async fn a_poison_event_is_isolated() {
     let store = Store::memory();

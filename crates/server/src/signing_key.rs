@@ -150,6 +150,7 @@ mod tests {
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
     }
 
+    /// CVE-2026-24044.
     #[test]
     fn two_servers_have_different_keys() {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -87,6 +87,7 @@ fn name_event(stage: &Stage) -> CheckedPdu {
 
 /// Complement's TestJoinFederatedRoomWithUnverifiableEvents: missing, wrong and unknown signatures,
 /// and what else an event can have wrong.
+/// CVE-2022-39200.
 #[tokio::test]
 async fn an_event_that_cannot_be_verified_is_dropped_alone() {
     let bogus =

@@ -239,6 +239,7 @@ async fn in2_nothing_else_is_signed() {
 
 /// IN3. A third-party invite needs no signature of its sender by the rules of events; to be signed
 /// by us it does.
+/// CVE-2019-18835.
 #[tokio::test]
 async fn in3_the_inviters_signature_must_hold() {
     let stage = stage().await;

@@ -179,6 +179,7 @@ async fn rejected_and_soft_failed_events() {
 }
 
 /// History visibility: what its users could not see is given without content, or not at all.
+/// continuwuity SEC26.
 #[tokio::test]
 async fn history_from_before_the_join_is_redacted() {
     for (visibility, invited_sees) in [("shared", true), ("invited", true), ("joined", false)] {

@@ -78,6 +78,7 @@ impl Stage {
 
 /// RJ3: whatever make_leave answers, the user is out; only a word that the invite is gone ends
 /// the departure, and of a fresh invite not the first one.
+/// GHSA-95fh-hv8c-chvq.
 #[tokio::test]
 async fn rj3_any_answer_to_make_leave_and_the_user_is_out() {
     let unreachable = Fault::Answer(RemoteError::Unreachable("connection refused".into()));

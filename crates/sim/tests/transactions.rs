@@ -113,6 +113,7 @@ async fn transactions_have_limits() {
     stage.send(stage.b(), "3", vec![json!({}); MAX_PDUS]).await.unwrap();
 }
 
+/// CVE-2025-30355.
 #[tokio::test]
 async fn a_bad_event_does_not_fail_its_siblings() {
     let stage = stage().await;

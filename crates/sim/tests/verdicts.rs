@@ -74,6 +74,7 @@ fn after(event: &CheckedPdu, draft: Draft) -> Draft {
 
 /// GHSA-p9qp-c452-f9r7: a rejected event is no state and no head; what follows it is judged for
 /// itself, and stands for all that is behind it.
+/// CVE-2022-39374.
 #[tokio::test]
 async fn a_child_of_a_rejected_event_is_judged_for_itself() {
     let stage = stage().await;
@@ -90,6 +91,7 @@ async fn a_child_of_a_rejected_event_is_judged_for_itself() {
 }
 
 /// TestInboundFederationRejectsEventsWithRejectedAuthEvents: rejection is inherited.
+/// CVE-2022-39374.
 #[tokio::test]
 async fn an_event_with_a_rejected_auth_event_is_rejected() {
     let stage = stage().await;
@@ -257,6 +259,7 @@ async fn nothing_is_rejected_upon_a_state_with_holes() {
 }
 
 /// A room has one create event, whatever the server that its id names hands out later.
+/// CVE-2025-54315.
 #[tokio::test]
 async fn another_create_event_is_rejected() {
     let mesh = Mesh::new(&["a.example", "b.example"]);

@@ -164,6 +164,7 @@ fn msc1442() {
     check(include_str!("data/msc1442.json"));
 }
 
+/// CVE-2025-49090.
 #[test]
 fn msc4297() {
     check(include_str!("data/msc4297.json"));

@@ -39,6 +39,7 @@ fn make(seed: u64) -> Room {
     room
 }
 
+/// CVE-2022-31152.
 #[test]
 fn agrees_with_ruma() {
     let first = number_from_env("EXEUNT_SEED", 0);

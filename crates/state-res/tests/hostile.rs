@@ -177,6 +177,7 @@ fn an_event_cited_twice_counts_once() {
     assert_eq!(state[&StateKey::single("m.room.power_levels")], two);
 }
 
+/// CVE-2024-31208.
 #[test]
 fn deep_chains_take_no_stack() {
     const DEPTH: usize = 100_000;
@@ -192,6 +193,7 @@ fn deep_chains_take_no_stack() {
     assert_eq!(resolve_by_conflict(room.version, &sets, &index, &mut Rng::new(1)), last);
 }
 
+/// CVE-2024-31208.
 #[test]
 fn wide_graphs_are_searched_once() {
     const WIDTH: usize = 20_000;

@@ -99,6 +99,7 @@ fn first_power_levels_before_version_10() {
     }
 }
 
+/// MSC4289.
 #[test]
 fn creators_are_above_power_levels() {
     for id in ["11", "12"] {

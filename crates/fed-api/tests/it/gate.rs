@@ -89,6 +89,7 @@ async fn no_route_hides_a_room_under_another_name() {
     }
 }
 
+/// GHSA-hgcg-p9gx-fq5f, GHSA-vh4c-pqh4-w3wq.
 #[actix_web::test]
 async fn paths_are_exact() {
     let site = site().await;

@@ -33,6 +33,7 @@ fn request(line: &str, rest: &str) -> String {
 
 const LAST: &str = "Connection: close\r\n\r\n";
 
+/// GHSA-hgcg-p9gx-fq5f.
 #[actix_web::test]
 async fn paths_arrive_as_sent() {
     let put = "PUT /_matrix/client/v3/echo/a%2fb/%2e%2e";
@@ -48,6 +49,7 @@ async fn paths_arrive_as_sent() {
     assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
 }
 
+/// GHSA-rfq8-j7rh-8hf2, GHSA-6wjm-9p2x-gvpm.
 #[actix_web::test]
 async fn a_chunked_body_is_cut_off_at_the_limit() {
     let chunks = "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n\

@@ -22,6 +22,7 @@ async fn name(bench: &Bench, user: &UserId, room: &RoomId) -> Value {
 }
 
 /// As Complement's TestLeftRoomFixture (row LV5).
+/// CVE-2024-53867.
 #[tokio::test]
 async fn a_departed_user_reads_the_room_as_of_the_departure() {
     let (bench, alice, bob, carol) = (bench(), user("alice"), user("bob"), user("carol"));
