@@ -22,9 +22,11 @@ const DEFAULT_DEADLINE_MS: u64 = 10_000;
 pub(super) fn routes(routes: AdminRoutes) -> AdminRoutes {
     const ABANDON: &str = "/_exeunt/admin/v1/departures/{user_id}/{room_id}";
     const JOB: &str = "/_exeunt/admin/v1/users/{user_id}/departure";
+    const LEAVE: &str = "/_exeunt/admin/v1/rooms/{room_id}/leave/{user_id}";
     routes
         .on(Method::POST, "/_exeunt/admin/v1/users/{user_id}/deactivate", deactivate)
         .on(Method::GET, JOB, departure_job)
+        .on(Method::POST, LEAVE, leave)
         .on(Method::POST, "/_exeunt/admin/v1/rooms/{room_id}/delete", delete_room)
         .on(Method::POST, "/_exeunt/admin/v1/invites/triage", triage)
         .on(Method::DELETE, ABANDON, abandon)
@@ -43,6 +45,20 @@ async fn departure_job(api: ClientApi, call: RawCall) -> Result<Value, MatrixErr
     let job = api.rooms.departure_job(&user).await.map_err(room_error)?;
     let job = job.ok_or_else(|| MatrixError::not_found("No departure from everywhere"))?;
     Ok(json!(job))
+}
+
+#[derive(Deserialize)]
+struct Leave {
+    reason: Option<String>,
+}
+
+/// `POST rooms/{roomId}/leave/{userId}`: takes one local user out of one room, or turns the user's
+/// invite or knock down, broken rooms included (pains C9).
+async fn leave(api: ClientApi, call: RawCall) -> Result<Value, MatrixError> {
+    let (room, user): (OwnedRoomId, OwnedUserId) = (body::id(&call, 0)?, body::id(&call, 1)?);
+    let Leave { reason } = body::read(&call)?;
+    api.rooms.leave(&user, &room, reason).await.map_err(room_error)?;
+    Ok(json!({}))
 }
 
 #[derive(Deserialize)]

@@ -11,6 +11,7 @@ async fn admin(server: &Server) -> Client<'_> {
     server.login(&user).await
 }
 
+/// continuwuity 0.5.6.
 #[actix_web::test]
 async fn only_administrators_get_in() {
     let server = Server::new();

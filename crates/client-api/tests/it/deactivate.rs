@@ -89,3 +89,27 @@ async fn an_admin_closes_an_account_and_deletes_a_room() {
     root.delete(&departure).await.fails(404, "M_NOT_FOUND");
     assert_eq!(root.get(&format!("{admin}/set_aside")).await.ok(), json!({ "rows": [] }));
 }
+
+/// Pains C9: one user out of one room.
+#[actix_web::test]
+async fn an_admin_takes_one_user_out_of_one_room() {
+    let server = Server::new();
+    let (ann, bob, root) =
+        (server.user("ann").await, server.user("bob").await, admin(&server).await);
+    let [room, other] = [ann.public_room().await, ann.public_room().await];
+    bob.join(&room).await;
+    bob.join(&other).await;
+    let leave = |room: &str, user: &str| {
+        format!("/_exeunt/admin/v1/rooms/{}/leave/{}", escape(room), escape(user))
+    };
+    let path = leave(&room, &bob.user);
+    bob.post(&path, json!({})).await.fails(403, "M_FORBIDDEN");
+    root.post(&path, json!({ "reason": "moved" })).await.ok();
+    let member = ann.state(&room, "m.room.member", &bob.user).await.unwrap();
+    assert_eq!(member, json!({ "membership": "leave", "reason": "moved" }));
+    assert_eq!(membership(&ann, &other, &bob.user).await, "join");
+    root.post(&path, json!({})).await.ok();
+    for nobody in ["@nobody:example.org", "@eve:else.org"] {
+        root.post(&leave(&room, nobody), json!({})).await.fails(404, "M_NOT_FOUND");
+    }
+}

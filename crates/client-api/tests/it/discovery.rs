@@ -32,6 +32,8 @@ async fn capabilities() {
     assert_eq!(all["m.room_versions"]["available"]["13"], json!(null));
     assert_eq!(all["m.change_password"]["enabled"], false);
     assert_eq!(all["m.3pid_changes"]["enabled"], false);
+    // FG6: to leave is not to forget.
+    assert_eq!(all["m.forget_forced_upon_leave"], json!(null));
 }
 
 #[actix_web::test]
