@@ -1,6 +1,7 @@
 //! The house rules: each check is a pure function over text, and [`run`] feeds it the tree.
 
 pub mod arrows;
+pub mod claims;
 pub mod length;
 pub mod words;
 
@@ -31,9 +32,11 @@ pub fn run(root: &Path) -> Result<Vec<Finding>, String> {
     let mut findings = Vec::new();
     let list = read(root, length::LIST)?.unwrap_or_default();
     let mut lengths = length::Ratchet::parse(&list);
+    let mut claims = claims::Claims::default();
     for path in files(root)? {
         let Some(text) = read(root, &path)? else { continue };
         findings.extend(words::private_paths(&path, &text));
+        claims.read(&path, &text);
         if path.ends_with(".rs") {
             findings.extend(words::unfinished(&path, &text));
             findings.extend(words::signing(&path, &text));
@@ -47,6 +50,7 @@ pub fn run(root: &Path) -> Result<Vec<Finding>, String> {
         }
     }
     findings.extend(lengths.finish());
+    findings.extend(claims.finish());
     findings.sort();
     Ok(findings)
 }
