@@ -9,7 +9,7 @@ use exeunt_core::{CheckedPdu, Object, PendingMembership, RoomVersion};
 use exeunt_membership::{
     AfterMakeKnock, AfterSendKnock, Attempt, Knock, MAX_CANDIDATES, MakeKnock, RemoteFailure,
 };
-use exeunt_store::{Batch, tables};
+use exeunt_store::{Batch, records::MembershipRecord, tables};
 use ruma::{OwnedServerName, RoomId, UserId};
 use serde_json::Value;
 
@@ -28,6 +28,8 @@ struct View {
     resident: Option<RoomVersion>,
     /// The invite or the earlier knock that we hold.
     pending: Option<PendingMembership>,
+    /// What the room is to the user.
+    member: Option<MembershipRecord>,
 }
 
 /// How the handshake with one server failed.
@@ -49,7 +51,7 @@ impl Rooms {
         mut content: Object,
     ) -> Result<(), RoomError> {
         content.insert("membership".into(), "knock".into());
-        let View { resident, pending } = self.knock_view(user, room_id).await?;
+        let View { resident, pending, member } = self.knock_view(user, room_id).await?;
         if let Some(version) = resident {
             if !version.rules().authorization.knocking {
                 return Err(RoomError::Forbidden("The room is too old for knocking".into()));
@@ -73,7 +75,8 @@ impl Rooms {
         for server in self.entry_candidates(room_id, via, pending.as_ref(), Vec::new()) {
             match self.knock_through(&knock, &server).await? {
                 Ok((event, room_state)) => {
-                    return self.knocked(event, &room_state, server, via).await;
+                    let pending = (clean_state(event.version(), room_id, &room_state), via);
+                    return self.knocked(event, pending, server, member).await;
                 }
                 Err(Failed { attempt, failure, perhaps_taken }) => {
                     tracing::info!(%room_id, %server, outcome = attempt.outcome, "a knock failed");
@@ -103,7 +106,9 @@ impl Rooms {
                     true => Some(Graph::of(reader, &key.1)?.version),
                     false => None,
                 };
-                Ok(View { resident, pending: reader.get::<tables::Pending>(&key)? })
+                let pending = reader.get::<tables::Pending>(&key)?;
+                let member = reader.get::<tables::Memberships>(&key)?;
+                Ok(View { resident, pending, member })
             })
             .await
     }
@@ -139,36 +144,38 @@ impl Rooms {
     }
 
     /// The room has the knock: shows it to the user. If we have come to reside in the room
-    /// meanwhile, the knock belongs into its graph.
+    /// meanwhile, the knock belongs into its graph. What else has come `before` the answer is
+    /// newer: an invite accepts the knock, and who has left takes it back.
     async fn knocked(
         &self,
         event: CheckedPdu,
-        room_state: &Value,
+        (state, via): (Vec<Object>, &[OwnedServerName]),
         server: OwnedServerName,
-        via: &[OwnedServerName],
+        before: Option<MembershipRecord>,
     ) -> Result<(), RoomError> {
         let room_id = event.room_id().to_owned();
         let guard = self.inner.locks.lock(&room_id).await;
+        let view = self.knock_view(event.sender(), &room_id).await?;
+        if view.resident.is_some() {
+            drop(guard);
+            let events = vec![event.object().clone()];
+            return self.receive_again(&server, &room_id, events).await;
+        }
+        if view.member != before {
+            drop(guard);
+            return self.take_back(event, server).await;
+        }
         let now = self.now();
         let mut placement = Placement::only(Batch::default());
-        let resident = self.knock_view(event.sender(), &room_id).await?.resident;
-        if resident.is_none() {
-            let state = clean_state(event.version(), &room_id, room_state);
-            let pending = pending_knock(&event, state, server.clone(), via.to_vec(), now);
-            placement.users.insert(pending.user_id.clone());
-            put_pending(&mut placement.batch, &event, pending, now);
-        }
+        let pending = pending_knock(&event, state, server, via.to_vec(), now);
+        placement.users.insert(pending.user_id.clone());
+        put_pending(&mut placement.batch, &event, pending, now);
         self.commit(&guard, placement).await?;
-        drop(guard);
-        if resident.is_some() {
-            let events = vec![event.object().clone()];
-            self.receive_again(&server, &room_id, events).await?;
-        }
         Ok(())
     }
 
-    /// The client is told that the knock failed, but a server may have it: it is retracted, as
-    /// soon as that server can be reached. Not so an earlier knock, which stays.
+    /// A server has, or may have, a knock that is none to the user: it is retracted, as soon as
+    /// that server can be reached. Not so where another knock or an invite is held.
     async fn take_back(&self, event: CheckedPdu, server: OwnedServerName) -> Result<(), RoomError> {
         let (room_id, user) = (event.room_id().to_owned(), event.sender().to_owned());
         let guard = self.inner.locks.lock(&room_id).await;

@@ -420,3 +420,44 @@ async fn a_knock_meets_a_join_of_the_same_server() {
     stage.mesh.settle().await;
     assert_eq!(stage.bob_at(stage.c()).as_deref(), Some("leave"));
 }
+
+/// Who is invited the moment they knock: the invite is there before the knock's answer, and stays.
+#[tokio::test]
+async fn an_invite_that_overtakes_the_answer_stays() {
+    let stage = stage().await;
+    let (rooms, ann) = (stage.a().rooms.clone(), stage.ann.clone());
+    let (bob, room) = (stage.bob.clone(), stage.room.clone());
+    let invites = Fault::meanwhile(move || {
+        let (rooms, ann, bob, room) = (rooms.clone(), ann.clone(), bob.clone(), room.clone());
+        Box::pin(async move { rooms.invite(&ann, &bob, &room, Object::new()).await.unwrap() })
+    });
+    stage.mesh.net.fail_next(&stage.a().name, "send_knock", invites);
+    stage.knock(stage.a()).await.unwrap();
+    stage.mesh.settle().await;
+    assert_eq!(stage.bobs().as_deref(), Some("invite"));
+    assert_eq!(stage.pending().unwrap().membership, "invite");
+    assert_eq!((stage.bob_at(stage.c()).as_deref(), stage.departures()), (Some("invite"), 0));
+    stage.b().join(&stage.bob, &stage.room, stage.a()).await.unwrap();
+}
+
+/// One device knocks again while another takes the knock back: it is taken back.
+#[tokio::test]
+async fn a_retraction_during_a_second_knock_holds() {
+    for endpoint in ["make_knock", "send_knock"] {
+        let stage = stage().await;
+        stage.knock(stage.a()).await.unwrap();
+        let (rooms, bob, room) = (stage.b().rooms.clone(), stage.bob.clone(), stage.room.clone());
+        let leaves = Fault::meanwhile(move || {
+            let (rooms, bob, room) = (rooms.clone(), bob.clone(), room.clone());
+            Box::pin(async move { rooms.leave(&bob, &room, None).await.unwrap() })
+        });
+        stage.mesh.net.fail_next(&stage.a().name, endpoint, leaves);
+        stage.knock(stage.a()).await.unwrap();
+        stage.mesh.settle().await;
+        stage.mesh.clock.advance(exeunt_room::leave::RACE_WINDOW_MS);
+        stage.mesh.settle().await;
+        assert_eq!((stage.bobs().as_deref(), stage.pending()), (Some("leave"), None), "{endpoint}");
+        assert_eq!(stage.bob_at(stage.a()).as_deref(), Some("leave"), "{endpoint}");
+        assert_eq!(stage.departures(), 0, "{endpoint}");
+    }
+}
