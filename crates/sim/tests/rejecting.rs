@@ -329,26 +329,28 @@ async fn an_admin_sees_who_said_what_and_may_give_it_up() {
 /// A newer invite that comes while the older one is being turned down is not turned down with it.
 #[tokio::test]
 async fn a_newer_invite_ends_an_attempt_under_way() {
-    let stage = stage().await;
-    stage.invite().await;
-    let ann = stage.a().rooms.clone();
-    let (sender, bob, room) = (stage.ann.clone(), stage.bob.clone(), stage.room.clone());
-    let again = Fault::meanwhile(move || {
-        let (ann, sender, bob, room) = (ann.clone(), sender.clone(), bob.clone(), room.clone());
-        Box::pin(async move {
-            let content = object(json!({ "reason": "do come" }));
-            ann.invite(&sender, &bob, &room, content).await.unwrap();
-        })
-    });
-    stage.mesh.net.fail_next(&stage.a().name, "make_leave", again);
+    for endpoint in ["make_leave", "send_leave"] {
+        let stage = stage().await;
+        stage.invite().await;
+        let ann = stage.a().rooms.clone();
+        let (sender, bob, room) = (stage.ann.clone(), stage.bob.clone(), stage.room.clone());
+        let again = Fault::meanwhile(move || {
+            let (ann, sender, bob, room) = (ann.clone(), sender.clone(), bob.clone(), room.clone());
+            Box::pin(async move {
+                let content = object(json!({ "reason": "do come" }));
+                ann.invite(&sender, &bob, &room, content).await.unwrap();
+            })
+        });
+        stage.mesh.net.fail_next(&stage.a().name, endpoint, again);
 
-    stage.b().leave(&stage.bob, &stage.room).await.unwrap();
+        stage.b().leave(&stage.bob, &stage.room).await.unwrap();
 
-    stage.mesh.settle().await;
-    assert_eq!(stage.departures(), 0);
-    assert!(stage.b().is_pending(&stage.bob, &stage.room));
-    for server in [stage.a(), stage.c()] {
-        assert_eq!(server.in_state(&stage.bob, &stage.room).as_deref(), Some("invite"));
+        stage.mesh.settle().await;
+        assert_eq!(stage.departures(), 0);
+        assert!(stage.b().is_pending(&stage.bob, &stage.room));
+        for server in [stage.a(), stage.c()] {
+            assert_eq!(server.in_state(&stage.bob, &stage.room).as_deref(), Some("invite"));
+        }
     }
 }
 

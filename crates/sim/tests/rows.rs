@@ -2,15 +2,17 @@
 
 use std::sync::{Arc, Mutex};
 
-use exeunt_core::ruma::{OwnedRoomId, OwnedUserId, RoomId};
+use exeunt_core::ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use exeunt_core::{Object, RoomVersion};
-use exeunt_room::{Call, Preset, RemoteError, RoomError, farewell::Farewell};
+use exeunt_room::{
+    Call, Preset, RemoteError, RoomError, farewell::Farewell, graph::Graph, inbound::Transaction,
+};
 use exeunt_sim::{
     Fault, Mesh, Scripted, Server,
     events::{message_draft, object},
     status,
 };
-use exeunt_store::tables;
+use exeunt_store::{Store, tables};
 use serde_json::{Value, json};
 
 struct Stage {
@@ -307,6 +309,50 @@ async fn a_join_and_a_leave_at_once_have_one_winner() {
             assert_eq!(stage.bob_at(stage.a()).as_deref(), Some("leave"));
         }
     }
+}
+
+/// The join is taken and its user removed before the answer is here: removed it is.
+#[tokio::test]
+async fn a_removal_that_overtakes_the_answer_to_a_join_holds() {
+    for (invited, ban) in [(false, false), (true, false), (false, true), (true, true)] {
+        let stage = stage().await;
+        if invited {
+            stage.invite().await.unwrap();
+        }
+        let (a, b) = (stage.a().rooms.clone(), stage.b().rooms.clone());
+        let (ann, bob, room) = (stage.ann.clone(), stage.bob.clone(), stage.room.clone());
+        let store = stage.a().store.clone();
+        let removes = Fault::meanwhile(move || {
+            let (a, b, store) = (a.clone(), b.clone(), store.clone());
+            let (ann, bob, room) = (ann.clone(), bob.clone(), room.clone());
+            Box::pin(async move {
+                match ban {
+                    true => a.ban(&ann, &bob, &room, None).await.unwrap(),
+                    false => a.kick(&ann, &bob, &room, None).await.unwrap(),
+                };
+                let pdus = vec![Value::Object(member_event(&store, &room, &bob))];
+                let transaction = Transaction { pdus, edus: Vec::new() };
+                let from = ann.server_name();
+                b.receive_transaction(from, "early", transaction).await.unwrap();
+            })
+        });
+        stage.mesh.net.fail_next(&stage.a().name, "send_join", removes);
+        stage.b().join(&stage.bob, &stage.room, stage.a()).await.unwrap();
+        stage.mesh.settle().await;
+        let is = Some(if ban { "ban" } else { "leave" });
+        for server in stage.mesh.servers() {
+            assert_eq!(stage.bob_at(server).as_deref(), is, "invited: {invited}");
+        }
+        assert_eq!(stage.bobs().as_deref(), is, "invited: {invited}");
+        assert!(!stage.b().is_pending(&stage.bob, &stage.room));
+    }
+}
+
+fn member_event(store: &Store, room: &RoomId, user: &UserId) -> Object {
+    let reader = store.reader();
+    let graph = Graph::of(&reader, room).unwrap();
+    let event = graph.current("m.room.member", user.as_str()).unwrap().unwrap();
+    event.object().clone()
 }
 
 /// C3: from whatever a room is to a user they can leave it and forget it, whether anyone can be
