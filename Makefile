@@ -9,7 +9,7 @@ RELEASE := $(CARGO_TARGET_DIR)/release/exeunt
 # RocksDB is compiled once, for every profile.
 CARGO = ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/tools/rocksdb.sh)" cargo
 
-.PHONY: demo test check interop oracle crash fuzz image mesh-test bench-footprint bench-state build release tools
+.PHONY: demo test check interop oracle crash fuzz image mesh-test bench bench-footprint bench-state build release tools
 
 demo: build
 	@EXEUNT_BIN=$(BIN) "$$(tests/interop/setup.sh)" -B tests/interop/demo.py --peer $(PEER)
@@ -47,6 +47,10 @@ image: release
 # Three Exeunts and a Synapse in containers, every ordered pair, and servers with wrong certificates.
 mesh-test: image
 	tests/mesh/run.sh
+
+# What membership costs, two servers of ours beside two Synapses: latency, rates, CPU. About six minutes.
+bench: release
+	EXEUNT_BIN=$(RELEASE) tests/bench/membership.sh --check
 
 # Start-up, memory, CPU and sizes beside a Synapse of the same run.
 bench-footprint: release

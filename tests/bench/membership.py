@@ -304,12 +304,12 @@ def verdicts(found: dict[str, Found]) -> list[tuple[str, bool]]:
     """Each target, with the figure that it is held against."""
     ours = found["exeunt"]
     reject, send = "invite and reject, until the inviter sees it", "send"
-    first = ours.phases[reject][1]
+    first, busy = ours.phases[reject][1], ours.phases[reject][4]
     lines = [
         (f"reject p50 {first.p50:.1f} ms, at most {TARGET_REJECT_P50_MS}",
          first.p50 <= TARGET_REJECT_P50_MS),
-        (f"reject CPU {first.cpu:.2f} s per 1,000, at most {TARGET_REJECT_CPU}",
-         first.cpu <= TARGET_REJECT_CPU),
+        (f"reject CPU {busy.cpu:.2f} s per 1,000, 4 at once, at most {TARGET_REJECT_CPU}",
+         busy.cpu <= TARGET_REJECT_CPU),
     ]
     if theirs := found.get("synapse"):
         for name, target in ((reject, TARGET_REJECT_RATE), (send, TARGET_SEND_RATE)):
@@ -345,8 +345,8 @@ def main() -> int:
             "servers": {kind: asdict(figures) for kind, figures in found.items()},
         }
         options.json.write_text(json.dumps(record, indent=2) + "\n")
-    first = found["exeunt"].phases["invite and reject, until the inviter sees it"][1]
-    return 1 if options.check and first.cpu > TARGET_REJECT_CPU else 0
+    busy = found["exeunt"].phases["invite and reject, until the inviter sees it"][4]
+    return 1 if options.check and busy.cpu > TARGET_REJECT_CPU else 0
 
 
 if __name__ == "__main__":

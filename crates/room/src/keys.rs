@@ -177,7 +177,9 @@ impl KeyCache {
         }
         let (stored, lacking) = self.load(wanted).await?;
         ring.merge(stored);
-        let lacking = self.worth_asking(lacking);
+        let (lacking, asked) = self.worth_asking(lacking);
+        // Whoever asked has stored the answer by now, if not when we looked.
+        ring.merge(self.load(asked).await?.0);
         if !lacking.is_empty() {
             self.fetch(lacking, handing, &mut ring).await?;
         }
@@ -230,15 +232,16 @@ impl KeyCache {
         Ok(())
     }
 
-    /// Without the servers that were asked a moment ago.
-    fn worth_asking(&self, mut lacking: WantedKeys) -> WantedKeys {
+    /// Keys to ask for, and those of servers that were asked a moment ago.
+    fn worth_asking(&self, lacking: WantedKeys) -> (WantedKeys, WantedKeys) {
         let now = (self.clock)();
         let asked = self.asked.lock().unwrap_or_else(|e| e.into_inner());
-        lacking.retain(|server, _| asked.get(server).is_none_or(|asked| asked.until <= now));
         lacking
+            .into_iter()
+            .partition(|(server, _)| asked.get(server).is_none_or(|asked| asked.until <= now))
     }
 
-    /// Remembers that a server was asked, and whether it answered.
+    /// Remembers that a server was asked, and whether it answered; its keys are stored by then.
     fn remember(&self, server: &ServerName, answered: bool) {
         let now = (self.clock)();
         let mut asked = self.asked.lock().unwrap_or_else(|e| e.into_inner());

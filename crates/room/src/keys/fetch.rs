@@ -133,13 +133,14 @@ impl KeyCache {
         lacking: &mut WantedKeys,
         ring: &mut KeyRing,
     ) -> Result<(), StoreError> {
-        self.remember(&server, keys.is_ok());
         match keys {
             Ok(keys) => {
                 self.keep(&server, &keys).await?;
+                self.remember(&server, true);
                 merge(&server, keys, lacking, ring);
             }
             Err(error) => {
+                self.remember(&server, false);
                 tracing::warn!(%server, %error, "the keys of a server cannot be had from it");
             }
         }
@@ -181,7 +182,7 @@ impl KeyCache {
                 .extend(key_ids.map(|(id, _)| (id.into(), now)));
         }
         let (mut ring, lacking) = self.load(own).await?;
-        if self.worth_asking(lacking).contains_key(notary) {
+        if self.worth_asking(lacking).0.contains_key(notary) {
             let (name, keys) = self.ask(notary.to_owned()).await;
             self.learn(name, keys, &mut WantedKeys::new(), &mut ring).await?;
         }
