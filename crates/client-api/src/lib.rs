@@ -8,6 +8,7 @@ mod body;
 mod create;
 mod directory;
 mod discovery;
+mod ephemeral;
 mod error;
 mod filter;
 mod knock;
@@ -44,6 +45,7 @@ pub fn routes(state: ClientApi) -> Routes<ClientApi> {
     let routes = directory::routes(routes);
     let routes = public_rooms::routes(routes);
     let routes = read::routes(routes);
+    let routes = ephemeral::routes(routes);
     let routes = sync::routes(routes);
     let routes = admin::routes(routes);
     planned::routes(routes)

@@ -9,6 +9,7 @@
 //! One writer per room: committing takes the room's [`locks::RoomGuard`]. No guard is held across
 //! the network: it is released, the call is made, it is taken again, and everything is read again.
 
+pub mod ephemeral;
 pub mod error;
 pub mod explain;
 pub mod graph;
@@ -61,6 +62,7 @@ use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName};
 pub use append::{ClientTransaction, Intent};
 pub use create::{NewRoom, Preset};
 pub use depart_all::LEAVES_AT_ONCE;
+pub use ephemeral::{EphemeralView, Presence, Receipt, ReceiptKind};
 pub use error::RoomError;
 pub use exeunt_membership::{Attempt, InboundError};
 pub use forget::KEEP_DEPARTURES_MS;
@@ -109,6 +111,8 @@ pub struct Options {
     /// Notaries whose word on the keys of other servers is taken.
     pub trusted_key_servers: Vec<OwnedServerName>,
     pub room_ids: RoomIds,
+    /// Whether users are told of who is there.
+    pub presence: bool,
 }
 
 impl Default for Options {
@@ -119,6 +123,7 @@ impl Default for Options {
             hedge_after: leave::HEDGE_AFTER,
             trusted_key_servers: Vec::new(),
             room_ids: RoomIds::default(),
+            presence: true,
         }
     }
 }
@@ -160,6 +165,7 @@ struct Inner {
     purges: tokio::sync::Mutex<()>,
     /// Held from the check that an alias is free to its commit.
     alias_lock: tokio::sync::Mutex<()>,
+    ephemeral: ephemeral::Ephemeral,
 }
 
 impl Rooms {
@@ -178,6 +184,7 @@ impl Rooms {
             clock.clone(),
             options.trusted_key_servers.clone(),
         );
+        let position = *store.position().borrow();
         Self {
             inner: Arc::new(Inner {
                 store,
@@ -203,6 +210,7 @@ impl Rooms {
                 leaks: leaks::Leaks::default(),
                 purges: tokio::sync::Mutex::default(),
                 alias_lock: tokio::sync::Mutex::default(),
+                ephemeral: ephemeral::Ephemeral::new(position),
             }),
         }
     }

@@ -89,13 +89,23 @@ impl Notifier {
 
     /// News of a room.
     pub(crate) fn notify_room(&self, room_id: &RoomId, position: u64) {
+        self.notify_rooms(&[room_id.to_owned()], position);
+    }
+
+    /// News of some rooms.
+    pub(crate) fn notify_rooms(&self, rooms: &[OwnedRoomId], position: u64) {
         let state = self.state();
-        let there = state.rooms.get(&room_id.to_owned()).into_iter().flatten();
+        let there = rooms.iter().filter_map(|room_id| state.rooms.get(room_id)).flatten();
         for user in there.chain(&state.anywhere) {
             if let Some(waiting) = state.users.get(user) {
                 waiting.news.send_replace(position);
             }
         }
+    }
+
+    /// The rooms of those who wait, as far as they are known.
+    pub(crate) fn waiting_rooms(&self) -> Vec<OwnedRoomId> {
+        self.state().rooms.keys().map(|room_id| OwnedRoomId::clone(room_id)).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

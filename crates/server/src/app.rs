@@ -197,6 +197,7 @@ fn room_options(config: &Config) -> exeunt_room::Options {
         default_version: config.rooms.default_version,
         leave_deadline: config.federation.leave_deadline,
         trusted_key_servers: config.federation.trusted_key_servers.0.clone(),
+        presence: config.presence.enabled,
         ..exeunt_room::Options::default()
     }
 }

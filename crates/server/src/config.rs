@@ -17,7 +17,9 @@ use config::{File, FileFormat};
 pub use example::example;
 use option::Section;
 use read::Tree;
-pub use sections::{Federation, Listener, Log, Registration, Rooms, Server, Store, WellKnown};
+pub use sections::{
+    Federation, Listener, Log, Presence, Registration, Rooms, Server, Store, WellKnown,
+};
 use thiserror::Error;
 pub use values::{Authority, BaseUrl, Filter, LogFormat, Secret, ServerNames, Serves};
 
@@ -33,6 +35,7 @@ pub struct Config {
     pub federation: Federation,
     pub registration: Registration,
     pub rooms: Rooms,
+    pub presence: Presence,
     pub log: Log,
     pub well_known: WellKnown,
 }
@@ -114,6 +117,7 @@ fn read_all(mut tree: Tree) -> Result<Config, ConfigError> {
     let federation = tree.section::<Federation>();
     let registration = tree.section::<Registration>();
     let rooms = tree.section::<Rooms>();
+    let presence = tree.section::<Presence>();
     let log = tree.section::<Log>();
     let well_known = tree.section::<WellKnown>();
     let mut unknown: Vec<String> = tree.root.keys().cloned().collect();
@@ -129,6 +133,7 @@ fn read_all(mut tree: Tree) -> Result<Config, ConfigError> {
             federation: federation?,
             registration: registration?,
             rooms: rooms?,
+            presence: presence?,
             log: log?,
             well_known: well_known?,
         })
@@ -150,6 +155,7 @@ const SECTIONS: &[(&str, &[option::Opt])] = &[
     (Federation::KEY, Federation::OPTIONS),
     (Registration::KEY, Registration::OPTIONS),
     (Rooms::KEY, Rooms::OPTIONS),
+    (Presence::KEY, Presence::OPTIONS),
     (Log::KEY, Log::OPTIONS),
     (WellKnown::KEY, WellKnown::OPTIONS),
 ];

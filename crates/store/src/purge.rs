@@ -1,8 +1,7 @@
 //! Deletes a room: every row that is about it and that nothing else needs.
 //!
 //! Goes: the head, events, edges, redactions, timeline, states, arrivals, queued events, records of
-//! delivery, aliases, the entry in
-//! the directory. State nodes are shared between rooms; [`collect_state`](crate::collect_state)
+//! delivery, receipts, aliases, the entry in the directory. State nodes are shared between rooms; [`collect_state`](crate::collect_state)
 //! takes those that are left over.
 //!
 //! Stays: what users and admins have of the room without its graph. Departures, pending invites and
@@ -20,7 +19,7 @@ use crate::records::{EventRecord, MembershipRecord, OutboxItem};
 use crate::tables::{
     Aliases, Arrivals, AuthChildren, Children, Deliveries, Departures, EventTransactions, Events,
     InboundQueue, JoinedServers, LocalMembers, Memberships, Outbox, Pending, PublicRooms, Purges,
-    Redactions, RoomAliases, RoomStates, Rooms, Timeline,
+    Receipts, Redactions, RoomAliases, RoomStates, Rooms, Timeline,
 };
 use crate::{Batch, Prefix, Reader, RowOf, Store, StoreError, Table};
 
@@ -76,6 +75,7 @@ async fn purge_by(store: &Store, room: OwnedRoomId, page: usize) -> Result<Purge
     delete_rows::<Arrivals>(store, &room, page).await?;
     delete_rows::<InboundQueue>(store, &room, page).await?;
     delete_rows::<Deliveries>(store, &room, page).await?;
+    delete_rows::<Receipts>(store, &room, page).await?;
     for_each::<RoomAliases, _>(store, room.clone(), page, (), delete_alias).await?;
     for_each::<LocalMembers, _>(store, room.clone(), page, (), keep_or_delete_member).await?;
     // Before the events go, for they say which of those that wait are of the room.

@@ -340,3 +340,17 @@ pub struct AccountDataRecord {
     /// Stream position of the change.
     pub position: u64,
 }
+
+/// Up to where a user has read a room, or a thread of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReceiptRecord {
+    /// `m.read` or `m.read.private`.
+    pub kind: String,
+    /// `main`, or the thread's root; `None`: unthreaded.
+    pub thread_id: Option<String>,
+    pub event_id: OwnedEventId,
+    /// Milliseconds since the epoch.
+    pub ts: u64,
+    /// Stream position of the change.
+    pub position: u64,
+}

@@ -94,4 +94,6 @@ tables! {
     0x54 Filters: (OwnedUserId, u64) => exeunt_core::Object,
     /// Account data: (user, room id or empty, type).
     0x55 AccountData: (OwnedUserId, String, String) => AccountDataRecord,
+    /// What users have read: (room, user, type and thread).
+    0x56 Receipts: (OwnedRoomId, OwnedUserId, String) => ReceiptRecord,
 }

@@ -1,7 +1,10 @@
 //! The long poll: answers at once when there is news, else when there is or the time is up.
 
 use exeunt_http::MatrixError;
-use exeunt_room::views::{SyncRequest, SyncView};
+use exeunt_room::{
+    EphemeralView,
+    views::{SyncRequest, SyncView},
+};
 use exeunt_users::{AccountData, Session};
 use ruma::OwnedRoomId;
 use tokio::time::{Instant, timeout_at};
@@ -13,9 +16,16 @@ use crate::{ClientApi, room_error, users_error};
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub view: SyncView,
+    pub ephemeral: EphemeralView,
     pub account_data: Vec<AccountData>,
     /// Rooms that account data may be told of.
     pub joined: Vec<OwnedRoomId>,
+}
+
+impl Answer {
+    fn is_empty(&self) -> bool {
+        self.view.is_empty() && self.ephemeral.is_empty() && self.account_data.is_empty()
+    }
 }
 
 /// Reads what is new to the session, and waits for it if nothing is.
@@ -27,12 +37,14 @@ pub async fn poll(
     call: SyncCall,
 ) -> Result<Answer, MatrixError> {
     let deadline = Instant::now() + call.timeout;
+    let there = api.rooms.present_by_sync(&session.user_id, call.presence, call.timeout).await;
+    there.map_err(room_error)?;
     let mut news = api.rooms.subscribe(&session.user_id);
     let at_once = call.since.is_none() || call.full_state;
     loop {
         news.borrow_and_update();
         let answer = read(api, session, &call).await?;
-        if at_once || !answer.view.is_empty() || !answer.account_data.is_empty() {
+        if at_once || !answer.is_empty() {
             return Ok(answer);
         }
         match timeout_at(deadline, news.changed()).await {
@@ -53,6 +65,8 @@ async fn read(api: &ClientApi, session: &Session, call: &SyncCall) -> Result<Ans
         use_state_after: call.use_state_after,
     };
     let view = api.rooms.sync(request).await.map_err(room_error)?;
+    let ephemeral = api.rooms.ephemeral(user, call.since, &view, &call.filter).await;
+    let ephemeral = ephemeral.map_err(room_error)?;
     let since = call.since.unwrap_or(0);
     let account_data = api.users.account_data_since(user, since, view.next_batch);
     let account_data = account_data.await.map_err(users_error)?;
@@ -61,5 +75,5 @@ async fn read(api: &ClientApi, session: &Session, call: &SyncCall) -> Result<Ans
     } else {
         Vec::new()
     };
-    Ok(Answer { view, account_data, joined })
+    Ok(Answer { view, ephemeral, account_data, joined })
 }

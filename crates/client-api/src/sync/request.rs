@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use exeunt_http::{MatrixError, RequestHead};
-use exeunt_room::views::{Filter, Token};
+use exeunt_room::{
+    Presence,
+    views::{Filter, Token},
+};
 use exeunt_users::Session;
 use serde_json::Value;
 
@@ -12,7 +15,7 @@ use crate::{ClientApi, room_error, users_error};
 /// Longest time that a request waits for news.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
-/// What a client asks of `/sync`. `set_presence` is accepted and not used.
+/// What a client asks of `/sync`.
 #[derive(Debug, Clone, Default)]
 pub struct SyncCall {
     pub since: Option<u64>,
@@ -20,6 +23,8 @@ pub struct SyncCall {
     pub full_state: bool,
     pub use_state_after: bool,
     pub timeout: Duration,
+    /// What the sync says of its user; offline: nothing.
+    pub presence: Presence,
 }
 
 pub(super) async fn read(
@@ -35,6 +40,10 @@ pub(super) async fn read(
         Some(text) => text.parse().map_err(|_| bad("timeout"))?,
         None => 0,
     };
+    let presence = match head.query("set_presence") {
+        Some(text) => Presence::parse(&text).ok_or_else(|| bad("set_presence"))?,
+        None => Presence::Online,
+    };
     Ok(SyncCall {
         since,
         filter: filter(api, session, head.query("filter")).await?,
@@ -42,6 +51,7 @@ pub(super) async fn read(
         use_state_after: flag(head, "use_state_after")?
             || flag(head, "org.matrix.msc4222.use_state_after")?,
         timeout: Duration::from_millis(timeout).min(MAX_TIMEOUT),
+        presence,
     })
 }
 

@@ -26,6 +26,10 @@ pub(super) fn body(answer: &Answer, use_state_after: bool) -> Value {
         }
         join.insert(room_id.clone(), section);
     }
+    for (room_id, moment) in &answer.ephemeral.rooms {
+        let section = join.entry(room_id.clone()).or_insert_with(|| json!({}));
+        section["ephemeral"] = events(moment);
+    }
     for (room_id, data) in room_account_data(answer) {
         let section = join.entry(room_id).or_insert_with(|| json!({}));
         section["account_data"] = events(&data);
@@ -49,6 +53,9 @@ pub(super) fn body(answer: &Answer, use_state_after: bool) -> Value {
     let mut body = json!({ "next_batch": Token::Stream(view.next_batch).to_string() });
     if !rooms.is_empty() {
         body["rooms"] = rooms.into();
+    }
+    if !answer.ephemeral.presence.is_empty() {
+        body["presence"] = events(&answer.ephemeral.presence);
     }
     let global = answer.account_data.iter().filter(|data| data.room_id.is_none());
     let global: Vec<Value> = global.map(account_data).collect();

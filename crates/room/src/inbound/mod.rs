@@ -49,6 +49,7 @@ pub use queue::{
     MAX_QUEUED, MAX_QUEUED_PER_ORIGIN, MAX_QUEUED_PER_ROOM, MAX_QUEUED_PER_ROOM_AND_ORIGIN,
 };
 pub use rest::{FIRST_REST, MAX_TRIES};
+pub(crate) use transaction::is_ours;
 pub use transaction::{
     MAX_EDUS, MAX_PDUS, MAX_TRANSACTIONS_PER_ORIGIN, MAX_TXN_ID_BYTES, Transaction,
 };

@@ -68,12 +68,8 @@ impl Rooms {
         if let Some(record) = answered {
             return Ok(record.answer);
         }
-        // Those about a room are for servers that its ACL lets in, room by room (MSC4163): whoever
-        // takes them has to ask `admit`.
-        if !edus.is_empty() {
-            tracing::debug!(%origin, count = edus.len(), "EDUs, skipped");
-        }
         if pdus.is_empty() {
+            self.receive_edus(origin, edus).await?;
             self.stir_inbound(origin, &BTreeSet::new());
             return Ok(Object::new());
         }
@@ -101,6 +97,8 @@ impl Rooms {
             answer.extend(answers.into_iter().map(|(id, value)| (id.to_string(), value)));
             waiting.extend(later);
         }
+        // After the events, which they may refer to.
+        self.receive_edus(origin, edus).await?;
         let batch = self.keep_answer(key, answer.clone()).await?;
         self.enqueue(batch, waiting).await?;
         self.stir_inbound(origin, &rooms);
@@ -255,7 +253,7 @@ fn by_room(pdus: Vec<Value>) -> BTreeMap<OwnedRoomId, Vec<Object>> {
 /// Whether it is this server that failed, rather than the event, so that the event is to come
 /// again. A graph that cannot be resolved for want of events is not, nor is damage to a room: the
 /// same transaction would fail for ever, and with it other rooms' events.
-pub(super) fn is_ours(error: &RoomError) -> bool {
+pub(crate) fn is_ours(error: &RoomError) -> bool {
     matches!(error, RoomError::Store(_) | RoomError::Resolve(ResolveError::Lookup(_)))
         && !is_damage(error)
 }

@@ -1,7 +1,7 @@
 //! Filters of sync and pagination. Specification: client-server API, "Filtering".
 
 use exeunt_core::Pdu;
-use ruma::RoomId;
+use ruma::{RoomId, UserId};
 use serde::Deserialize;
 
 /// Events of a timeline where the filter names no limit.
@@ -9,11 +9,12 @@ pub const DEFAULT_LIMIT: usize = 10;
 /// Most events of a timeline.
 pub const MAX_LIMIT: usize = 100;
 
-/// A filter as `/sync` takes it. What it says of events that are not in rooms is not used.
+/// A filter as `/sync` takes it. What it says of account data is not used.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Filter {
     pub room: RoomFilter,
+    pub presence: EventFilter,
 }
 
 /// Which rooms, and what of them.
@@ -25,6 +26,7 @@ pub struct RoomFilter {
     pub include_leave: bool,
     pub timeline: EventFilter,
     pub state: EventFilter,
+    pub ephemeral: EventFilter,
 }
 
 /// Which events of a room.
@@ -59,12 +61,22 @@ impl EventFilter {
         allows(&self.rooms, &self.not_rooms, |known| known == room_id.as_str())
     }
 
+    /// Whether events of a type are wanted, as far as that says.
+    pub fn allows_kind(&self, kind: &str) -> bool {
+        self.limit != Some(0)
+            && allows(&self.types, &self.not_types, |pattern| matches(pattern, kind))
+    }
+
+    pub fn allows_sender(&self, sender: &UserId) -> bool {
+        allows(&self.senders, &self.not_senders, |known| known == sender.as_str())
+    }
+
     /// Whether an event of a room passes.
     pub fn allows(&self, event: &Pdu) -> bool {
         let has_url = || event.content_str("url").is_some();
         self.allows_room(event.room_id())
             && allows(&self.types, &self.not_types, |pattern| matches(pattern, event.kind()))
-            && allows(&self.senders, &self.not_senders, |known| known == event.sender().as_str())
+            && self.allows_sender(event.sender())
             && self.contains_url.is_none_or(|wanted| wanted == has_url())
     }
 }

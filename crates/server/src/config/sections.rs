@@ -88,6 +88,14 @@ section! {
 }
 
 section! {
+    /// Who is there.
+    Presence("presence") {
+        /// Whether users are told which of those with whom they share a room are online.
+        enabled: bool = Default("true"),
+    }
+}
+
+section! {
     /// What the log on standard error looks like.
     Log("log") {
         /// "text" or "json".

@@ -37,6 +37,9 @@ pub struct SyncView {
     pub invite: BTreeMap<OwnedRoomId, PendingRoom>,
     pub knock: BTreeMap<OwnedRoomId, PendingRoom>,
     pub leave: BTreeMap<OwnedRoomId, LeftRoom>,
+    /// All rooms that the user is in and the filter wants, with or without news, and since when:
+    /// the stream position of the member event.
+    pub joined: BTreeMap<OwnedRoomId, u64>,
 }
 
 impl SyncView {
@@ -95,6 +98,7 @@ pub(super) fn sync(reader: &Reader<'_>, request: &SyncRequest) -> Result<SyncVie
             "join" => {
                 let room = RoomView::open(reader, &request.viewer, &room_id)?
                     .ok_or_else(|| missing_in_store(&member.event_id))?;
+                view.joined.insert(room_id.clone(), member.position);
                 if let Some(room) = joined::joined(&room, request, now)? {
                     view.join.insert(room_id, room);
                 }

@@ -1,0 +1,182 @@
+//! What is of the moment: who types, who has read what, who is there.
+//!
+//! Specification: client-server API, "Typing notifications", "Receipts", "Presence"; server-server
+//! API, "EDUs". Who types and who is there is kept in memory, with the stream position of each
+//! change: it is noted while the position is given out, so that no `/sync` passes it by. Receipts
+//! are stored.
+
+mod inbound;
+pub mod presence;
+mod presence_flow;
+mod receipt_index;
+pub mod receipts;
+mod sweep;
+pub mod typing;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use exeunt_core::Object;
+use exeunt_store::{Batch, Reader, records::OutboxItem, tables};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId};
+use serde_json::{Value, json};
+
+pub use presence::Presence;
+pub use receipts::{Receipt, ReceiptKind};
+
+use crate::{
+    RoomError, Rooms,
+    graph::joined_servers,
+    locks::Locks,
+    views::{Filter, SyncView},
+};
+
+/// The state of the moment.
+pub(crate) struct Ephemeral {
+    typing: typing::Typing,
+    presence: presence::Table,
+    receipts: receipt_index::Index,
+    /// Held by the change of a room's typists or receipts.
+    rooms: Locks<OwnedRoomId>,
+    /// Held by the change of a user's presence.
+    users: Locks<OwnedUserId>,
+    sweeper: sweep::Sweeper,
+}
+
+impl Ephemeral {
+    /// `position`: of the store at the start. What was before it is nobody's news in memory.
+    pub fn new(position: u64) -> Self {
+        Self {
+            typing: typing::Typing::default(),
+            presence: presence::Table::default(),
+            receipts: receipt_index::Index::new(position),
+            rooms: Locks::default(),
+            users: Locks::default(),
+            sweeper: sweep::Sweeper::default(),
+        }
+    }
+}
+
+/// What a `/sync` tells of the moment.
+#[derive(Debug, Clone, Default)]
+pub struct EphemeralView {
+    /// Events by room.
+    pub rooms: BTreeMap<OwnedRoomId, Vec<Value>>,
+    pub presence: Vec<Value>,
+}
+
+impl EphemeralView {
+    pub fn is_empty(&self) -> bool {
+        self.rooms.is_empty() && self.presence.is_empty()
+    }
+}
+
+/// A stretch of the stream: after `since` (`None`: from its beginning) and up to `until`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct News {
+    pub since: Option<u64>,
+    pub until: u64,
+}
+
+impl News {
+    pub fn has(self, position: u64) -> bool {
+        self.since.is_none_or(|since| position > since) && position <= self.until
+    }
+
+    /// The same for what has been somewhere only since then: all of it is news if that is.
+    pub fn of(self, there_since: u64) -> Self {
+        let is_new = self.since.is_none_or(|since| there_since > since);
+        Self { since: self.since.filter(|_| !is_new), ..self }
+    }
+}
+
+impl Rooms {
+    /// What of the moment is new to a user, beside the news of rooms.
+    pub async fn ephemeral(
+        &self,
+        user: &UserId,
+        since: Option<u64>,
+        view: &SyncView,
+        filter: &Filter,
+    ) -> Result<EphemeralView, RoomError> {
+        let news = News { since, until: view.next_batch };
+        let mut found = EphemeralView::default();
+        let wanted = &filter.room.ephemeral;
+        let rooms = view.joined.iter().filter(|(room_id, _)| wanted.allows_room(room_id));
+        let rooms: Vec<_> = rooms.map(|(room_id, since)| (room_id, news.of(*since))).collect();
+        if wanted.allows_kind("m.typing") {
+            for (room_id, news) in self.inner.ephemeral.typing.rooms(&rooms) {
+                if let Some(event) = self.inner.ephemeral.typing.event(room_id, news) {
+                    found.rooms.entry(room_id.clone()).or_default().push(event);
+                }
+            }
+        }
+        if wanted.allows_kind("m.receipt") {
+            for (room_id, event) in self.receipt_events(user, &rooms).await? {
+                found.rooms.entry(room_id).or_default().push(event);
+            }
+        }
+        if self.options().presence && filter.presence.allows_kind("m.presence") {
+            found.presence = self.presence_events(user, news, view, &filter.presence).await?;
+        }
+        Ok(found)
+    }
+
+    /// The servers in a room beside this one.
+    async fn servers_to_tell(
+        &self,
+        room_id: &RoomId,
+    ) -> Result<BTreeSet<OwnedServerName>, RoomError> {
+        let room_id = room_id.to_owned();
+        let servers = self.store().read(move |reader| joined_servers(reader, &room_id)).await?;
+        Ok(servers.into_iter().filter(|server| server != self.server_name()).collect())
+    }
+
+    /// A batch with an EDU for servers, and those that get it.
+    async fn edu(&self, edu: Edu) -> Result<(Batch, Vec<OwnedServerName>), RoomError> {
+        self.store().read(move |reader| edu.write(reader)).await
+    }
+}
+
+/// An EDU on its way to the outbox.
+pub(super) struct Edu {
+    pub kind: &'static str,
+    pub content: Value,
+    pub servers: BTreeSet<OwnedServerName>,
+    /// The position of one that this one makes void: it goes if it waits still.
+    pub replaces: Option<u64>,
+    /// Not worth keeping for servers that cannot be reached.
+    pub momentary: bool,
+}
+
+impl Edu {
+    fn write(self, reader: &Reader<'_>) -> Result<(Batch, Vec<OwnedServerName>), RoomError> {
+        let mut batch = Batch::default();
+        let mut destinations = Vec::new();
+        for server in self.servers {
+            let record = reader.get::<tables::Destinations>(&server)?.unwrap_or_default();
+            let sent = record.in_flight.map(|sent| sent.positions).unwrap_or_default();
+            if let Some(position) = self.replaces.filter(|position| !sent.contains(position)) {
+                batch.delete::<tables::Outbox>(&(server.clone(), position));
+            }
+            if !self.momentary || record.failures == 0 {
+                destinations.push(server);
+            }
+        }
+        let mut edu = Object::new();
+        edu.insert("edu_type".into(), self.kind.into());
+        edu.insert("content".into(), self.content);
+        let to = destinations.clone();
+        batch.at_position(move |position, batch| {
+            let item = OutboxItem::Edu(edu);
+            for server in to {
+                batch.put::<tables::Outbox>(&(server, position), &item);
+            }
+        });
+        Ok((batch, destinations))
+    }
+}
+
+/// An event without a room id, as clients get it: the room is where it stands.
+fn event(kind: &str, content: Value) -> Value {
+    json!({ "type": kind, "content": content })
+}

@@ -1,0 +1,180 @@
+//! Who is there: the table. Specification: client-server API, "Presence".
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use exeunt_core::Object;
+use ruma::{OwnedUserId, ServerName, UserId};
+use serde_json::{Value, json};
+
+use super::News;
+
+/// Users whose presence is kept.
+pub const MAX_USERS: usize = 20_000;
+/// The same of one server; of ours too.
+pub const MAX_USERS_OF_SERVER: usize = 5_000;
+/// Longest status message.
+pub const MAX_STATUS_BYTES: usize = 1_024;
+
+/// Whether a user is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Presence {
+    Online,
+    Unavailable,
+    #[default]
+    Offline,
+}
+
+impl Presence {
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "online" => Some(Self::Online),
+            "unavailable" => Some(Self::Unavailable),
+            "offline" => Some(Self::Offline),
+            _ => None,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Unavailable => "unavailable",
+            Self::Offline => "offline",
+        }
+    }
+}
+
+/// What is said of a user.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Said {
+    pub presence: Presence,
+    /// `None`: it stays as it is.
+    pub status: Option<Option<String>>,
+    /// How long it holds for a user of ours: milliseconds since the epoch.
+    pub until: u64,
+}
+
+/// What is known of a user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub presence: Presence,
+    pub status: Option<String>,
+    /// Milliseconds since the epoch; `None` where another server does not say.
+    pub active_at: Option<u64>,
+    pub is_active: bool,
+    pub until: u64,
+    /// Stream position of the last change.
+    pub position: u64,
+    /// Whether other servers have been told of this at that position.
+    pub is_told: bool,
+}
+
+impl Entry {
+    /// The content for clients and for other servers.
+    pub fn content(&self, now: u64) -> Object {
+        let mut content = Object::new();
+        content.insert("presence".into(), self.presence.as_str().into());
+        if let Some(at) = self.active_at {
+            content.insert("last_active_ago".into(), now.saturating_sub(at).into());
+        }
+        if let Some(status) = &self.status {
+            content.insert("status_msg".into(), status.clone().into());
+        }
+        content.insert("currently_active".into(), self.is_active.into());
+        content
+    }
+
+    pub fn event(&self, user: &UserId, now: u64) -> Value {
+        json!({ "type": "m.presence", "sender": user, "content": self.content(now) })
+    }
+
+    /// What clients see is another.
+    pub fn differs(&self, other: &Self) -> bool {
+        self.presence != other.presence
+            || self.status != other.status
+            || self.is_active != other.is_active
+    }
+}
+
+/// The presence of all users.
+#[derive(Default, Clone)]
+pub(super) struct Table(Arc<Mutex<BTreeMap<OwnedUserId, Entry>>>);
+
+impl Table {
+    pub fn get(&self, user: &UserId) -> Option<Entry> {
+        self.lock().get(user).cloned()
+    }
+
+    /// A new entry may take the place of the one that has not changed for longest: of those of the
+    /// same server if they are too many, else of all.
+    pub fn put(&self, user: &UserId, entry: Entry) {
+        let mut users = self.lock();
+        if !users.contains_key(user) {
+            let server = user.server_name();
+            let of_server = users.keys().filter(|known| known.server_name() == server).count();
+            let evicts = |known: &OwnedUserId| {
+                of_server < MAX_USERS_OF_SERVER || known.server_name() == server
+            };
+            if of_server >= MAX_USERS_OF_SERVER || users.len() >= MAX_USERS {
+                let candidates = users.iter().filter(|(known, _)| evicts(known));
+                let oldest = candidates.min_by_key(|(_, entry)| entry.position);
+                if let Some(oldest) = oldest.map(|(known, _)| known.clone()) {
+                    users.remove(&oldest);
+                }
+            }
+        }
+        users.insert(user.to_owned(), entry);
+    }
+
+    /// The user is seen again: nothing else changes.
+    pub fn renew(&self, user: &UserId, active_at: u64, until: u64) {
+        if let Some(entry) = self.lock().get_mut(user) {
+            entry.active_at = Some(active_at);
+            entry.until = entry.until.max(until);
+        }
+    }
+
+    /// Those whose presence is news.
+    pub fn changed(&self, news: News) -> Vec<(OwnedUserId, Entry)> {
+        let users = self.lock();
+        let changed = users.iter().filter(|(_, entry)| news.has(entry.position));
+        changed.map(|(user, entry)| (user.clone(), entry.clone())).collect()
+    }
+
+    /// Users of ours who have not been seen for too long, and when the next one is.
+    pub fn absent(&self, ours: &ServerName, now: u64) -> (Vec<OwnedUserId>, Option<u64>) {
+        let users = self.lock();
+        let there = users.iter().filter(|(user, entry)| {
+            user.server_name() == ours && entry.presence != Presence::Offline
+        });
+        let (absent, there): (Vec<_>, Vec<_>) = there.partition(|(_, entry)| entry.until <= now);
+        let next = there.into_iter().map(|(_, entry)| entry.until).min();
+        (absent.into_iter().map(|(user, _)| user.clone()).collect(), next)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<OwnedUserId, Entry>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_floods_nobody_elses_place() {
+        let table = Table::default();
+        let user = |n: usize, server: &str| UserId::parse(format!("@u{n}:{server}")).unwrap();
+        table.put(&user(0, "good"), Entry { position: 1, ..Entry::default() });
+        for n in 0..MAX_USERS_OF_SERVER + 10 {
+            let position = 2 + n as u64;
+            table.put(&user(n, "evil"), Entry { position, ..Entry::default() });
+        }
+        assert!(table.get(&user(0, "good")).is_some());
+        assert!(table.get(&user(9, "evil")).is_none());
+        assert!(table.get(&user(10, "evil")).is_some());
+        assert_eq!(table.lock().len(), MAX_USERS_OF_SERVER + 1);
+    }
+}

@@ -1,0 +1,297 @@
+//! Who is there: changes, and whom they concern.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use exeunt_core::Object;
+use exeunt_store::{Batch, Reader, tables};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
+use serde_json::{Value, json};
+
+use super::{
+    Edu, News,
+    presence::{Entry, MAX_STATUS_BYTES, Presence, Said},
+};
+use crate::{
+    RoomError, Rooms,
+    graph::{Graph, is_joined, joined_servers},
+    views::{EventFilter, SyncView},
+};
+
+/// Servers that are told of a change.
+pub const MAX_SERVERS: usize = 1_000;
+/// How long a user is there who says so, without a sync.
+const SAID_LASTS: Duration = Duration::from_secs(300);
+/// How long a user is there after the end of a sync.
+const LINGERS: Duration = Duration::from_secs(30);
+
+impl Rooms {
+    /// A local user says whether they are there.
+    pub async fn set_presence(
+        &self,
+        user: &UserId,
+        presence: Presence,
+        status: Option<String>,
+    ) -> Result<(), RoomError> {
+        if status.as_ref().is_some_and(|status| status.len() > MAX_STATUS_BYTES) {
+            return Err(RoomError::InvalidParam("The status message is too long".into()));
+        }
+        if !self.options().presence {
+            return Ok(());
+        }
+        let until = self.in_future(SAID_LASTS);
+        self.change_presence(user, Said { presence, status: Some(status), until }).await
+    }
+
+    /// A local user syncs, for at most that long.
+    pub async fn present_by_sync(
+        &self,
+        user: &UserId,
+        presence: Presence,
+        timeout: Duration,
+    ) -> Result<(), RoomError> {
+        if !self.options().presence || presence == Presence::Offline {
+            return Ok(());
+        }
+        let until = self.in_future(timeout + LINGERS);
+        self.change_presence(user, Said { presence, status: None, until }).await
+    }
+
+    /// Whether somebody is there, as far as is known: for themselves and those who share a room.
+    pub async fn presence(&self, viewer: &UserId, user: &UserId) -> Result<Object, RoomError> {
+        let (who, whom) = (viewer.to_owned(), user.to_owned());
+        let ours = self.server_name().to_owned();
+        let is_shared = who == whom
+            || self
+                .store()
+                .read(move |reader| {
+                    let joined = joined(reader, &who)?;
+                    Sharing::new(reader, &ours, &joined).has(&whom)
+                })
+                .await?;
+        if !is_shared {
+            return Err(RoomError::Forbidden(format!("You share no room with {user}")));
+        }
+        let entry = self.inner.ephemeral.presence.get(user).unwrap_or_default();
+        Ok(entry.content(self.now()))
+    }
+
+    fn in_future(&self, time: Duration) -> u64 {
+        self.now().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Changes the presence of a local user, and tells whom it concerns if it is another now.
+    pub(super) async fn change_presence(&self, user: &UserId, said: Said) -> Result<(), RoomError> {
+        let ephemeral = &self.inner.ephemeral;
+        let _turn = ephemeral.users.lock(user.to_owned()).await;
+        let now = self.now();
+        let known = ephemeral.presence.get(user);
+        let is_new = known.is_none();
+        let known = known.unwrap_or_default();
+        let is_there = said.presence != Presence::Offline;
+        let entry = Entry {
+            presence: said.presence,
+            status: said.status.unwrap_or_else(|| known.status.clone()),
+            active_at: if is_there { Some(now) } else { known.active_at },
+            is_active: said.presence == Presence::Online,
+            until: if is_there { said.until.max(known.until) } else { 0 },
+            ..known.clone()
+        };
+        if !is_new && !entry.differs(&known) {
+            if is_there {
+                ephemeral.presence.renew(user, now, entry.until);
+            }
+            return Ok(());
+        }
+        let (whose, ours) = (user.to_owned(), self.server_name().to_owned());
+        let (rooms, servers) = self.store().read(move |r| concerned(r, &whose, &ours)).await?;
+        let (mut batch, destinations) = match servers.is_empty() {
+            true => (Batch::default(), Vec::new()),
+            false => {
+                let mut update = entry.content(now);
+                update.insert("user_id".into(), user.as_str().into());
+                let content = json!({ "push": [update] });
+                let replaces = known.is_told.then_some(known.position);
+                let kind = "m.presence";
+                self.edu(Edu { kind, content, servers, replaces, momentary: true }).await?
+            }
+        };
+        let is_told = !destinations.is_empty();
+        let (table, who) = (ephemeral.presence.clone(), user.to_owned());
+        batch.at_position(move |position, _| {
+            table.put(&who, Entry { position, is_told, ..entry });
+        });
+        let position = self.store().commit(batch).await?;
+        self.inner.wake.wake(&destinations);
+        self.inner.notifier.notify_rooms(&rooms, position);
+        self.stir_sweeper();
+        Ok(())
+    }
+
+    /// Takes what another server says of its users. Checked by the caller.
+    pub(super) async fn remote_presence(
+        &self,
+        origin: &OwnedServerName,
+        users: Vec<(OwnedUserId, Entry)>,
+    ) -> Result<(), RoomError> {
+        let table = self.inner.ephemeral.presence.clone();
+        let is_news = |(user, entry): &(OwnedUserId, Entry)| {
+            table.get(user).is_none_or(|known| known.differs(entry))
+        };
+        let (news, rest): (Vec<_>, Vec<_>) = users.into_iter().partition(is_news);
+        for (user, entry) in rest {
+            if let Some(at) = entry.active_at {
+                table.renew(&user, at, 0);
+            }
+        }
+        if news.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        batch.at_position(move |position, _| {
+            for (user, entry) in news {
+                table.put(&user, Entry { position, ..entry });
+            }
+        });
+        let position = self.store().commit(batch).await?;
+        // After the commit: who begins to wait now reads it.
+        let (waiting, origin) = (self.inner.notifier.waiting_rooms(), origin.clone());
+        let rooms = self.store().read(move |reader| {
+            let mut rooms = Vec::new();
+            for room_id in waiting {
+                if is_joined(reader, &room_id, &origin)? {
+                    rooms.push(room_id);
+                }
+            }
+            Ok::<_, RoomError>(rooms)
+        });
+        self.inner.notifier.notify_rooms(&rooms.await?, position);
+        Ok(())
+    }
+
+    /// The presence that is news to a user: of those who share a room with them. Of a room that
+    /// they have newly joined, and of users who have newly joined theirs, all is.
+    pub(super) async fn presence_events(
+        &self,
+        viewer: &UserId,
+        news: News,
+        view: &SyncView,
+        filter: &EventFilter,
+    ) -> Result<Vec<Value>, RoomError> {
+        let table = &self.inner.ephemeral.presence;
+        let is_new_room = |since: &u64| news.of(*since).since.is_none();
+        let mut candidates: BTreeMap<_, _> = match view.joined.values().any(is_new_room) {
+            true => {
+                let all = News { since: None, ..news };
+                let there = |(_, entry): &(_, Entry)| {
+                    entry.presence != Presence::Offline || news.has(entry.position)
+                };
+                table.changed(all).into_iter().filter(there).collect()
+            }
+            false => table.changed(news).into_iter().collect(),
+        };
+        for user in newly_joined(view) {
+            if let Some(entry) = table.get(&user) {
+                candidates.insert(user, entry);
+            }
+        }
+        candidates.retain(|user, _| user != viewer && filter.allows_sender(user));
+        if candidates.is_empty() {
+            return Ok(Vec::new());
+        }
+        let joined: BTreeSet<_> = view.joined.keys().cloned().collect();
+        let (ours, now) = (self.server_name().to_owned(), self.now());
+        self.store()
+            .read(move |reader| {
+                let mut sharing = Sharing::new(reader, &ours, &joined);
+                let mut events = Vec::new();
+                for (user, entry) in candidates {
+                    if sharing.has(&user)? {
+                        events.push(entry.event(&user, now));
+                    }
+                }
+                Ok(events)
+            })
+            .await
+    }
+}
+
+/// Users whose join the answer shows.
+fn newly_joined(view: &SyncView) -> BTreeSet<OwnedUserId> {
+    let events = view.join.values().flat_map(|room| room.state.iter().chain(&room.timeline.events));
+    events
+        .filter(|event| {
+            event["type"] == "m.room.member" && event["content"]["membership"] == "join"
+        })
+        .filter_map(|event| event["state_key"].as_str())
+        .filter_map(|user| UserId::parse(user).ok())
+        .collect()
+}
+
+/// The rooms that a local user is in.
+fn joined(reader: &Reader<'_>, user: &UserId) -> Result<BTreeSet<OwnedRoomId>, RoomError> {
+    let rows = reader.scan::<tables::Memberships>(user.to_owned()).collect()?;
+    let joined = rows.into_iter().filter(|(_, record)| record.membership == "join");
+    Ok(joined.map(|((_, room_id), _)| room_id).collect())
+}
+
+/// The rooms of a local user, and the other servers in them.
+fn concerned(
+    reader: &Reader<'_>,
+    user: &UserId,
+    ours: &OwnedServerName,
+) -> Result<(Vec<OwnedRoomId>, BTreeSet<OwnedServerName>), RoomError> {
+    let rooms: Vec<_> = joined(reader, user)?.into_iter().collect();
+    let mut servers = BTreeSet::new();
+    for room_id in &rooms {
+        for server in joined_servers(reader, room_id)? {
+            if server != *ours && servers.len() < MAX_SERVERS {
+                servers.insert(server);
+            }
+        }
+    }
+    Ok((rooms, servers))
+}
+
+/// Who shares one of these rooms.
+struct Sharing<'a> {
+    reader: &'a Reader<'a>,
+    ours: &'a OwnedServerName,
+    rooms: &'a BTreeSet<OwnedRoomId>,
+    /// Those of the rooms that a server is in.
+    by_server: BTreeMap<OwnedServerName, Vec<Graph<'a>>>,
+}
+
+impl<'a> Sharing<'a> {
+    fn new(
+        reader: &'a Reader<'a>,
+        ours: &'a OwnedServerName,
+        rooms: &'a BTreeSet<OwnedRoomId>,
+    ) -> Self {
+        Self { reader, ours, rooms, by_server: BTreeMap::new() }
+    }
+
+    fn has(&mut self, user: &UserId) -> Result<bool, RoomError> {
+        let server = user.server_name();
+        if server == self.ours {
+            return Ok(!joined(self.reader, user)?.is_disjoint(self.rooms));
+        }
+        if !self.by_server.contains_key(server) {
+            let mut graphs = Vec::new();
+            for room_id in self.rooms {
+                if is_joined(self.reader, room_id, server)? {
+                    graphs.push(Graph::of(self.reader, room_id)?);
+                }
+            }
+            self.by_server.insert(server.to_owned(), graphs);
+        }
+        for graph in self.by_server.get(server).into_iter().flatten() {
+            if graph.membership(user)?.as_deref() == Some("join") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
