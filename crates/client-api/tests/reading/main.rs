@@ -3,6 +3,7 @@
 #[allow(dead_code, reason = "shared with the other tests")]
 #[path = "../it/common.rs"]
 mod common;
+mod ephemeral;
 mod poll;
 mod rooms;
 mod sync;

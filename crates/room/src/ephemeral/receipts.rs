@@ -228,7 +228,11 @@ fn effect(reader: &Reader<'_>, key: &Key, event_id: &EventId) -> Result<Effect, 
 
 /// The user's receipts that are too many once there is one more.
 fn superfluous(reader: &Reader<'_>, new: &Key) -> Result<Vec<Key>, RoomError> {
-    let mut rows = reader.scan::<tables::Receipts>((new.0.clone(), new.1.clone())).collect()?;
+    let of_user = (new.0.clone(), new.1.clone());
+    if reader.scan::<tables::Receipts>(of_user.clone()).keys()?.len() < MAX_PER_USER {
+        return Ok(Vec::new());
+    }
+    let mut rows = reader.scan::<tables::Receipts>(of_user).collect()?;
     rows.retain(|(key, _)| key != new);
     rows.sort_by_key(|(_, record)| std::cmp::Reverse(record.position));
     Ok(rows.into_iter().skip(MAX_PER_USER - 1).map(|(key, _)| key).collect())

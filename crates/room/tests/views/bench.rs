@@ -41,10 +41,13 @@ pub struct Bench {
 
 pub fn bench() -> Bench {
     let time = Arc::new(AtomicU64::new(1_700_000_000_000));
-    let clock: Clock = Arc::new(move || time.fetch_add(1, Ordering::SeqCst));
+    bench_with(Arc::new(move || time.fetch_add(1, Ordering::SeqCst)), Options::default())
+}
+
+pub fn bench_with(clock: Clock, options: Options) -> Bench {
     let signer = Arc::new(signer());
     let store = Store::memory();
-    let (remote, wake, options) = (Arc::new(Nobody), Arc::new(NoWake), Options::default());
+    let (remote, wake) = (Arc::new(Nobody), Arc::new(NoWake));
     let rooms = Rooms::new(store.clone(), signer, remote, wake, clock, options);
     Bench { rooms, store }
 }

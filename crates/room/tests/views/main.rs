@@ -1,6 +1,7 @@
 //! What clients read: the views over a store in memory, with no other server in reach.
 
 mod bench;
+mod ephemeral;
 mod leaving;
 mod pages;
 mod reads;

@@ -4,7 +4,9 @@ use std::fmt::Write;
 
 use super::{
     option::{Section, Shape},
-    sections::{Federation, Listener, Log, Registration, Rooms, Server, Store, WellKnown},
+    sections::{
+        Federation, Listener, Log, Presence, Registration, Rooms, Server, Store, WellKnown,
+    },
 };
 
 const HEAD: &str = "\
@@ -24,6 +26,7 @@ pub fn example() -> String {
     section::<Federation>(&mut text, "[federation]");
     section::<Registration>(&mut text, "[registration]");
     section::<Rooms>(&mut text, "[rooms]");
+    section::<Presence>(&mut text, "[presence]");
     section::<Log>(&mut text, "[log]");
     section::<WellKnown>(&mut text, "[well_known]");
     text
