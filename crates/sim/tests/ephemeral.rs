@@ -314,7 +314,6 @@ async fn receipts_outlast_a_restart() {
     }
 }
 
-/// What comes while an answer is lost comes again with the same transaction, and does no harm.
 #[tokio::test]
 async fn presence_is_for_those_who_share_a_room() {
     let stage = Stage::new().await;
@@ -350,4 +349,14 @@ async fn presence_is_for_those_who_share_a_room() {
     stage.mesh.settle().await;
     let content = b.rooms.presence(&stage.bob, &stage.ann).await.unwrap();
     assert_eq!(content["presence"], "offline");
+    // So is who belongs to a server that says nothing any more.
+    a.rooms.set_presence(&stage.ann, Presence::Online, None).await.unwrap();
+    stage.mesh.settle().await;
+    stage.mesh.isolate("a.example");
+    for (passes, expected) in [(3_500_000, "online"), (200_000, "offline")] {
+        stage.mesh.clock.advance(passes);
+        b.rooms.sweep_ephemeral().await.unwrap();
+        let content = b.rooms.presence(&stage.bob, &stage.ann).await.unwrap();
+        assert_eq!(content["presence"], expected);
+    }
 }

@@ -19,6 +19,8 @@ use crate::{RoomError, Rooms, inbound::is_ours};
 pub const MAX_RECEIPTS: usize = 200;
 /// Users of one presence EDU that are taken.
 pub const MAX_PRESENCE: usize = 200;
+/// How long a user of another server is there without its saying so again.
+pub const REMOTE_PRESENCE_MS: u64 = 3_600_000;
 
 #[derive(Deserialize)]
 struct Typing {
@@ -156,6 +158,7 @@ fn presence(origin: &ServerName, update: Value, now: u64) -> Option<(OwnedUserId
         status: update.status_msg.filter(|status| status.len() <= MAX_STATUS_BYTES),
         active_at: update.last_active_ago.map(|ago| now.saturating_sub(ago)),
         is_active: update.currently_active,
+        until: now.saturating_add(REMOTE_PRESENCE_MS),
         ..Entry::default()
     };
     Some((user, entry))

@@ -6,7 +6,7 @@ use std::{
 };
 
 use exeunt_core::Object;
-use ruma::{OwnedUserId, ServerName, UserId};
+use ruma::{OwnedUserId, UserId};
 use serde_json::{Value, json};
 
 use super::News;
@@ -64,6 +64,7 @@ pub(super) struct Entry {
     /// Milliseconds since the epoch; `None` where another server does not say.
     pub active_at: Option<u64>,
     pub is_active: bool,
+    /// When the user counts as absent, unless heard of: milliseconds since the epoch.
     pub until: u64,
     /// Stream position of the last change.
     pub position: u64,
@@ -129,9 +130,9 @@ impl Table {
     }
 
     /// The user is seen again: nothing else changes.
-    pub fn renew(&self, user: &UserId, active_at: u64, until: u64) {
+    pub fn renew(&self, user: &UserId, active_at: Option<u64>, until: u64) {
         if let Some(entry) = self.lock().get_mut(user) {
-            entry.active_at = Some(active_at);
+            entry.active_at = active_at.or(entry.active_at);
             entry.until = entry.until.max(until);
         }
     }
@@ -143,15 +144,14 @@ impl Table {
         changed.map(|(user, entry)| (user.clone(), entry.clone())).collect()
     }
 
-    /// Users of ours who have not been seen for too long, and when the next one is.
-    pub fn absent(&self, ours: &ServerName, now: u64) -> (Vec<OwnedUserId>, Option<u64>) {
+    /// Users who have not been heard of for too long, and when the next one is.
+    pub fn absent(&self, now: u64) -> (Vec<(OwnedUserId, Entry)>, Option<u64>) {
         let users = self.lock();
-        let there = users.iter().filter(|(user, entry)| {
-            user.server_name() == ours && entry.presence != Presence::Offline
-        });
+        let there = users.iter().filter(|(_, entry)| entry.presence != Presence::Offline);
         let (absent, there): (Vec<_>, Vec<_>) = there.partition(|(_, entry)| entry.until <= now);
         let next = there.into_iter().map(|(_, entry)| entry.until).min();
-        (absent.into_iter().map(|(user, _)| user.clone()).collect(), next)
+        let absent = absent.into_iter().map(|(user, entry)| (user.clone(), entry.clone()));
+        (absent.collect(), next)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<OwnedUserId, Entry>> {

@@ -101,7 +101,7 @@ impl Rooms {
         };
         if !is_new && !entry.differs(&known) {
             if is_there {
-                ephemeral.presence.renew(user, now, entry.until);
+                ephemeral.presence.renew(user, Some(now), entry.until);
             }
             return Ok(());
         }
@@ -130,6 +130,21 @@ impl Rooms {
         Ok(())
     }
 
+    /// Nothing has been heard of a user for too long.
+    pub(super) async fn presume_absent(
+        &self,
+        user: &UserId,
+        known: Entry,
+    ) -> Result<(), RoomError> {
+        let presence = Presence::Offline;
+        if user.server_name() == self.server_name() {
+            return self.change_presence(user, Said { presence, status: None, until: 0 }).await;
+        }
+        let entry = Entry { presence, is_active: false, ..known };
+        let server = user.server_name().to_owned();
+        self.remote_presence(&server, vec![(user.to_owned(), entry)]).await
+    }
+
     /// Takes what another server says of its users. Checked by the caller.
     pub(super) async fn remote_presence(
         &self,
@@ -142,9 +157,7 @@ impl Rooms {
         };
         let (news, rest): (Vec<_>, Vec<_>) = users.into_iter().partition(is_news);
         for (user, entry) in rest {
-            if let Some(at) = entry.active_at {
-                table.renew(&user, at, 0);
-            }
+            table.renew(&user, entry.active_at, entry.until);
         }
         if news.is_empty() {
             return Ok(());
@@ -168,6 +181,7 @@ impl Rooms {
             Ok::<_, RoomError>(rooms)
         });
         self.inner.notifier.notify_rooms(&rooms.await?, position);
+        self.stir_sweeper();
         Ok(())
     }
 

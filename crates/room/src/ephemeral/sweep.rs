@@ -10,7 +10,6 @@ use std::{
 
 use tokio::{sync::Notify, time::timeout};
 
-use super::presence::{Presence, Said};
 use crate::{RoomError, Rooms};
 
 /// The longest and the shortest wait between two looks.
@@ -60,10 +59,9 @@ impl Rooms {
         for (room_id, user) in expired {
             self.change_typing(&user, &room_id, 0).await?;
         }
-        let (absent, next_absent) = self.inner.ephemeral.presence.absent(self.server_name(), now);
-        for user in absent {
-            let said = Said { presence: Presence::Offline, status: None, until: 0 };
-            self.change_presence(&user, said).await?;
+        let (absent, next_absent) = self.inner.ephemeral.presence.absent(now);
+        for (user, known) in absent {
+            self.presume_absent(&user, known).await?;
         }
         Ok([next_typist, next_absent].into_iter().flatten().min())
     }
