@@ -1,8 +1,8 @@
 //! What the simulation found (docs/simulation.md), without its seeds.
 
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
-use exeunt_room::{Intent, Preset};
-use exeunt_sim::{Mesh, Server, events::object, status};
+use exeunt_room::{Intent, Preset, inbound::Transaction};
+use exeunt_sim::{Fault, Mesh, Server, events::object, status};
 use exeunt_store::tables;
 use serde_json::json;
 
@@ -127,7 +127,7 @@ async fn an_event_waits_for_the_keys_of_its_server() {
     let cat = c.user("cat");
     c.join(&cat, &stage.room, a).await.unwrap();
     stage.mesh.net.cut(&b.name, &c.name);
-    let refused = exeunt_sim::Fault::refused(500, "M_UNKNOWN");
+    let refused = Fault::refused(500, "M_UNKNOWN");
     stage.mesh.net.fail_next(&a.name, "notary", refused);
     stage.mesh.settle().await;
     assert_eq!(b.in_state(&cat, &stage.room), None);
@@ -149,7 +149,7 @@ async fn an_event_waits_for_the_keys_of_its_server() {
 async fn what_is_signed_is_journaled_before_it_leaves() {
     let stage = stage("11").await;
     let (a, b) = (stage.a(), stage.b());
-    stage.mesh.net.fail_next(&a.name, "send_join", exeunt_sim::Fault::AnswerLost);
+    stage.mesh.net.fail_next(&a.name, "send_join", Fault::AnswerLost);
     b.join(&stage.bob, &stage.room, a).await.unwrap_err();
     let join = a.graph(&stage.room, |graph| {
         graph.current("m.room.member", stage.bob.as_str()).unwrap().unwrap()
@@ -186,7 +186,7 @@ async fn an_invite_that_nobody_else_knows_of_can_be_rejected() {
     let stage = stage("11").await;
     let (a, b) = (stage.a(), stage.b());
     let bea = b.user("bea");
-    stage.mesh.net.fail_next(&b.name, "invite", exeunt_sim::Fault::AnswerLost);
+    stage.mesh.net.fail_next(&b.name, "invite", Fault::AnswerLost);
     a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap_err();
     b.join(&bea, &stage.room, a).await.unwrap();
     stage.mesh.settle().await;
@@ -195,4 +195,35 @@ async fn an_invite_that_nobody_else_knows_of_can_be_rejected() {
 
     assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("leave"));
     assert!(!b.is_pending(&stage.bob, &stage.room));
+}
+
+/// Seeds 1000 and 1958: an invite was taken back while another user of its server was joining; the
+/// withdrawal waited for the join, in memory, and was lost with a crash.
+#[tokio::test]
+async fn a_withdrawal_does_not_wait_for_a_join() {
+    let stage = stage("11").await;
+    let (a, b) = (stage.a(), stage.b());
+    let bea = b.user("bea");
+    a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
+    let kick = a.rooms.kick(&stage.ann, &stage.bob, &stage.room, None).await.unwrap();
+    a.forget_outbox(b).await;
+    let pdus = vec![a.event(&kick).unwrap().pdu.object().clone().into()];
+    let (rooms, store, from) = (b.rooms.clone(), b.store.clone(), a.name.clone());
+    let key = (stage.bob.clone(), stage.room.clone());
+    let meanwhile = Fault::meanwhile(move || {
+        let (rooms, store, from, key) = (rooms.clone(), store.clone(), from.clone(), key.clone());
+        let transaction = Transaction { pdus: pdus.clone(), edus: Vec::new() };
+        Box::pin(async move {
+            rooms.receive_transaction(&from, "kick", transaction).await.unwrap();
+            let row = store.reader().get::<tables::Memberships>(&key).unwrap().unwrap();
+            assert_eq!(row.membership, "leave", "before the transaction is answered");
+        })
+    });
+    stage.mesh.net.fail_next(&a.name, "make_join", meanwhile);
+
+    b.join(&bea, &stage.room, a).await.unwrap();
+    stage.mesh.settle().await;
+
+    assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("leave"));
+    assert_eq!(b.membership(&bea, &stage.room).as_deref(), Some("join"));
 }

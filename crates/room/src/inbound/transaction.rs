@@ -15,7 +15,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::queue::Waiting;
+use super::{queue::Waiting, withdrawal::expels_user_of};
 use crate::{RoomError, Rooms};
 
 /// Most events of a transaction.
@@ -79,7 +79,7 @@ impl Rooms {
         let rooms: BTreeSet<_> = by_room.keys().cloned().collect();
         let work = by_room.into_iter().map(|(room_id, events)| {
             let (rooms, origin) = (self.clone(), origin.to_owned());
-            let events = self.inner.joins.hold(&origin, &room_id, events);
+            let events = self.hold_for_join(&origin, &room_id, events);
             async move { rooms.receive_events(&origin, &room_id, events, deadline).await }
         });
         let outcomes: Vec<_> =
@@ -103,6 +103,23 @@ impl Rooms {
         self.enqueue(batch, waiting).await?;
         self.stir_inbound(origin, &rooms);
         Ok(answer)
+    }
+
+    /// Keeps events of a room that is being joined, and gives those that are to be taken now. What
+    /// takes out a user of ours is both: what is kept is lost with a crash, and of an invite that is
+    /// taken back we hear once.
+    fn hold_for_join(
+        &self,
+        origin: &ServerName,
+        room_id: &RoomId,
+        events: Vec<Object>,
+    ) -> Vec<Object> {
+        let urgent = events.iter().filter(|event| expels_user_of(self.server_name(), event));
+        let mut now: Vec<_> = urgent.cloned().collect();
+        let rest = self.inner.joins.hold(origin, room_id, events);
+        now.retain(|event| !rest.contains(event));
+        now.extend(rest);
+        now
     }
 
     /// Takes events outside a transaction, as if they came in one now.

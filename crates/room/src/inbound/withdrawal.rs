@@ -4,7 +4,7 @@
 use exeunt_core::{CheckedPdu, Object, Pdu, PendingMembership, RoomVersion, hash};
 use exeunt_membership::{Rescission, check_rescission};
 use exeunt_store::{Batch, tables};
-use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, UserId};
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::Value;
 
 use crate::{
@@ -26,6 +26,17 @@ impl Concerned {
     pub fn event_id(&self, object: &Object) -> Option<OwnedEventId> {
         hash::event_id(self.version, object)
     }
+}
+
+/// Whether the event takes a user of the server out of a room, by the word of somebody else.
+pub(super) fn expels_user_of(server: &ServerName, object: &Object) -> bool {
+    let text = |field| object.get(field).and_then(Value::as_str);
+    let target = text("state_key").and_then(|key| <&UserId>::try_from(key).ok());
+    let membership = object.get("content").and_then(|content| content.get("membership"));
+    text("type") == Some("m.room.member")
+        && target.is_some_and(|user| user.server_name() == server)
+        && text("sender") != text("state_key")
+        && matches!(membership.and_then(Value::as_str), Some("leave" | "ban"))
 }
 
 impl Rooms {
