@@ -5,13 +5,15 @@
 use exeunt_core::{CheckedPdu, Object, Pdu};
 use exeunt_membership::SendApi;
 use exeunt_state_res::AuthError;
+use exeunt_store::{Batch, records::OutboxItem, tables};
 use ruma::{RoomId, UserId};
 use serde_json::Value;
 
 use crate::{
     Call, Intent, RemoteError, RoomError, Rooms,
-    graph::Graph,
-    place::{Source, check},
+    graph::{Graph, is_joined},
+    locks::RoomGuard,
+    place::{Placement, Source, check},
 };
 
 /// State that an invited user may see before joining (client-server API, "Stripped state").
@@ -50,7 +52,38 @@ impl Rooms {
         let signed = self.ask_to_sign(target, &event, &state).await?;
         let guard = self.inner.locks.lock(room_id).await;
         let source = Source::Local { transaction: None, signature: None };
-        self.place(&guard, signed, source, None).await?;
+        match self.place(&guard, signed, source, None).await {
+            Err(refused @ (RoomError::Auth(_) | RoomError::Forbidden(_))) => {
+                self.tell_what_holds(&guard, target).await?;
+                Err(refused)
+            }
+            placed => placed.map(drop),
+        }
+    }
+
+    /// The room has changed while the invited user's server signed, and does not take the invite:
+    /// that server is told who has expelled the user, and asks whether its invite stands (row RS3).
+    async fn tell_what_holds(&self, guard: &RoomGuard, target: &UserId) -> Result<(), RoomError> {
+        let (room_id, user) = (guard.room_id().to_owned(), target.to_owned());
+        let holds = self.store().read(move |reader| {
+            if is_joined(reader, &room_id, user.server_name())? {
+                return Ok(None);
+            }
+            Graph::of(reader, &room_id)?.current("m.room.member", user.as_str())
+        });
+        let expels = |event: &Pdu| {
+            matches!(event.membership(), Some("leave" | "ban")) && event.sender() != target
+        };
+        let Some(event) = holds.await?.filter(expels) else { return Ok(()) };
+        let server = target.server_name().to_owned();
+        let (to, id) = (server.clone(), event.event_id().to_owned());
+        let mut batch = Batch::default();
+        batch.at_position(move |position, batch| {
+            batch.put::<tables::Outbox>(&(to, position), &OutboxItem::Pdu(id));
+        });
+        let mut placement = Placement::only(batch);
+        placement.destinations.push(server);
+        self.commit(guard, placement).await?;
         Ok(())
     }
 
@@ -66,7 +99,7 @@ impl Rooms {
             .store
             .read(move |reader| {
                 let graph = Graph::of(reader, &room_id)?;
-                if !crate::graph::is_joined(reader, &room_id, &ours)? {
+                if !is_joined(reader, &room_id, &ours)? {
                     return Err(RoomError::Forbidden("You are not in the room".into()));
                 }
                 // The rules look at the sender only; the invited user could not even decline.

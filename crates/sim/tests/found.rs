@@ -227,3 +227,28 @@ async fn a_withdrawal_does_not_wait_for_a_join() {
     assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("leave"));
     assert_eq!(b.membership(&bea, &stage.room).as_deref(), Some("join"));
 }
+
+/// Seed 397: the invited user was banned while their server signed the invite. The room did not take
+/// it, and the server was not told.
+#[tokio::test(start_paused = true)]
+async fn an_invite_that_the_room_refuses_once_it_is_signed_goes_away() {
+    let stage = stage("11").await;
+    let (a, b) = (stage.a(), stage.b());
+    let (rooms, ann, bob) = (a.rooms.clone(), stage.ann.clone(), stage.bob.clone());
+    let room = stage.room.clone();
+    let meanwhile = Fault::meanwhile(move || {
+        let (rooms, ann, bob, room) = (rooms.clone(), ann.clone(), bob.clone(), room.clone());
+        Box::pin(async move {
+            rooms.ban(&ann, &bob, &room, None).await.unwrap();
+        })
+    });
+    stage.mesh.net.fail_next(&b.name, "invite", meanwhile);
+    a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap_err();
+    assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("invite"));
+
+    stage.mesh.settle().await;
+    b.rooms.probes_idle().await;
+
+    assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("ban"));
+    assert!(!b.is_pending(&stage.bob, &stage.room));
+}
