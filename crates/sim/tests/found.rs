@@ -2,7 +2,11 @@
 
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
 use exeunt_room::{Intent, Preset, inbound::Transaction};
-use exeunt_sim::{Fault, Mesh, Server, events::object, status};
+use exeunt_sim::{
+    Fault, Mesh, Server,
+    events::{member_draft, object},
+    status,
+};
 use exeunt_store::tables;
 use serde_json::json;
 
@@ -251,4 +255,56 @@ async fn an_invite_that_the_room_refuses_once_it_is_signed_goes_away() {
 
     assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("ban"));
     assert!(!b.is_pending(&stage.bob, &stage.room));
+}
+
+/// Seeds 949 and 1855: a server in the room signed the invite, to be shown once the room tells of it.
+/// By then the last of its users had left.
+#[tokio::test]
+async fn an_invite_that_comes_when_its_server_has_left_is_shown() {
+    for version in ["1", "11", "12"] {
+        let stage = stage(version).await;
+        let (a, b) = (stage.a(), stage.b());
+        let bea = b.user("bea");
+        // An earlier one, which was rejected from outside.
+        a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
+        b.leave(&stage.bob, &stage.room).await.unwrap();
+        b.join(&bea, &stage.room, a).await.unwrap();
+        stage.mesh.settle().await;
+        a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
+        assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("leave"));
+        b.leave(&bea, &stage.room).await.unwrap();
+
+        stage.mesh.settle().await;
+
+        assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("invite"));
+        b.leave(&stage.bob, &stage.room).await.unwrap();
+        stage.mesh.settle().await;
+        assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
+    }
+}
+
+/// The same event does not come back once it was rejected, and one that we did not sign does not
+/// come at all.
+#[tokio::test]
+async fn what_is_no_late_invite_is_not_shown() {
+    let stage = stage("11").await;
+    let (a, b) = (stage.a(), stage.b());
+    let bea = b.user("bea");
+    b.join(&bea, &stage.room, a).await.unwrap();
+    stage.mesh.settle().await;
+    a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
+    let invite = a.graph(&stage.room, |graph| {
+        graph.current("m.room.member", stage.bob.as_str()).unwrap().unwrap()
+    });
+    b.leave(&bea, &stage.room).await.unwrap();
+    stage.mesh.settle().await;
+    b.leave(&stage.bob, &stage.room).await.unwrap();
+    stage.mesh.settle().await;
+    let ben = b.user("ben");
+    let unsigned = a.sign(member_draft(a, &stage.room, &stage.ann, &ben, "invite"));
+
+    b.receive(a, "late", &[&invite, &unsigned]).await;
+
+    assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("leave"));
+    assert_eq!(b.membership(&ben, &stage.room), None);
 }

@@ -3,14 +3,15 @@
 use exeunt_core::{CheckedPdu, Object, Pdu, PendingMembership, RoomVersion};
 use exeunt_membership::check_invite;
 use exeunt_store::{Batch, tables};
-use ruma::{EventId, UserId};
+use ruma::{EventId, OwnedServerName, RoomId, UserId};
 use serde_json::Value;
 
 use super::Admitted;
 use crate::{
     RoomError, Rooms,
     change::{membership_record, put_log, put_membership},
-    graph::{Graph, is_joined},
+    graph::{Graph, is_joined, load_event},
+    invite::invite_state,
     leave::log_line,
     locks::RoomGuard,
     place::Placement,
@@ -85,7 +86,7 @@ impl Rooms {
             received_at: now,
         };
         let (guard, withdrawn) = self.lock_knowing_withdrawals(entry, &pending).await?;
-        let meets = self.meets(entry, &user, &signed).await?;
+        let meets = self.meets(&user, &signed).await?;
         if meets.resident.is_some_and(|known| !known.shares_events_with(version)) {
             return Err(RoomError::InvalidParam("The room has another version".into()));
         }
@@ -105,6 +106,96 @@ impl Rooms {
         }
         self.commit(&guard, placement).await?;
         Ok(signed)
+    }
+
+    /// The invite of a user of ours that an event of a room that we have left may be.
+    pub(super) async fn late_invite(&self, object: &Object) -> Result<Option<Pdu>, RoomError> {
+        let text = |field| object.get(field).and_then(Value::as_str);
+        let user = text("state_key").and_then(|key| <&UserId>::try_from(key).ok());
+        let membership = object.get("content").and_then(|content| content.get("membership"));
+        let room_id = text("room_id").and_then(|id| RoomId::parse(id).ok());
+        let fits = text("type") == Some("m.room.member")
+            && user.is_some_and(|user| user.server_name() == self.server_name())
+            && membership.and_then(Value::as_str) == Some("invite");
+        let Some(room_id) = room_id.filter(|_| fits) else { return Ok(None) };
+        let version = self
+            .store()
+            .read(move |reader| Ok(Graph::open(reader, &room_id)?.map(|graph| graph.version)));
+        let version: Result<_, RoomError> = version.await;
+        Ok(version?.and_then(|version| Pdu::from_object(version, object.clone()).ok()))
+    }
+
+    /// Shows an invite that we only signed, for we were in the room (row IN9), and that comes when
+    /// the last of us has left. `false` if we are in the room again.
+    pub(super) async fn receive_late_invite(
+        &self,
+        from: &OwnedServerName,
+        pdu: Pdu,
+    ) -> Result<bool, RoomError> {
+        pdu.check_reference_limits()?;
+        let event = self.checked(pdu).await?;
+        let not_ours = || RoomError::NotFound("This server is not in the room".into());
+        let user = event.target().map(ToOwned::to_owned).ok_or_else(not_ours)?;
+        if !self.keys().is_signed_by(&event, self.server_name()).await? {
+            return Err(not_ours());
+        }
+        let guard = self.inner.locks.lock(event.room_id()).await;
+        let meets = self.meets(&user, &event).await?;
+        if meets.resident.is_some() {
+            return Ok(false);
+        }
+        if meets.seen {
+            return Ok(true);
+        }
+        let Some(stripped_state) = self.state_of_old(&user, &event).await? else {
+            return Ok(true);
+        };
+        let now = self.now();
+        let pending = PendingMembership {
+            user_id: user.clone(),
+            room_id: event.room_id().to_owned(),
+            membership: "invite".into(),
+            room_version: event.version().as_str().into(),
+            event: event.object().clone(),
+            stripped_state,
+            sender: event.sender().to_owned(),
+            delivered_by: Some(from.clone()),
+            candidates: Vec::new(),
+            received_at: now,
+        };
+        let mut placement = Placement::only(Batch::default());
+        put_pending(&mut placement.batch, &event, pending, now);
+        placement.users.insert(user);
+        self.commit(&guard, placement).await?;
+        Ok(true)
+    }
+
+    /// What the room told those that it invited when we were last in it; `None` if the user has had
+    /// another membership after the invite.
+    async fn state_of_old(
+        &self,
+        user: &UserId,
+        invite: &CheckedPdu,
+    ) -> Result<Option<Vec<Object>>, RoomError> {
+        let key = (user.to_owned(), invite.room_id().to_owned());
+        let (depth, sender) = (invite.depth(), invite.sender().to_owned());
+        self.store()
+            .read(move |reader| {
+                if let Some(record) = reader.get::<tables::Memberships>(&key)? {
+                    let last = match &record.local_event {
+                        Some(leave) => leave.get("depth").and_then(Value::as_u64),
+                        None => load_event(reader, &record.event_id)?.map(|e| e.pdu.depth()),
+                    };
+                    if last.is_some_and(|last| last >= depth) {
+                        return Ok(None);
+                    }
+                }
+                let graph = Graph::of(reader, &key.1)?;
+                let state = invite_state(&graph, &sender)?;
+                let state = state.iter().map(exeunt_core::wire::federation).collect();
+                Ok(Some(clean_state(graph.version, &key.1, &Value::Array(state))))
+            })
+            .await
     }
 
     /// The inviter's server must have signed the event as it stands, whatever its content claims:
@@ -145,13 +236,8 @@ impl Rooms {
         }
     }
 
-    async fn meets(
-        &self,
-        entry: &Admitted,
-        user: &UserId,
-        event: &CheckedPdu,
-    ) -> Result<Meets, RoomError> {
-        let (room_id, user) = (entry.room_id().to_owned(), user.to_owned());
+    async fn meets(&self, user: &UserId, event: &CheckedPdu) -> Result<Meets, RoomError> {
+        let (room_id, user) = (event.room_id().to_owned(), user.to_owned());
         let (event_id, ours) = (event.event_id().to_owned(), self.server_name().to_owned());
         self.store()
             .read(move |reader| {

@@ -41,6 +41,9 @@ pub struct Transaction {
 /// Answers by event id.
 pub(crate) type Answers = BTreeMap<OwnedEventId, Value>;
 
+/// The id of an event, if it can be told, and whether it was taken or has to wait.
+type Taken = (Option<OwnedEventId>, Result<bool, RoomError>);
+
 impl Rooms {
     /// Takes a transaction: rooms side by side, the events of one room in order. Each event is
     /// placed, refused, or durably queued when this returns. The answer has an object for each
@@ -160,11 +163,8 @@ impl Rooms {
                     };
                     (event_id, outcome)
                 }
-                None => match self.concerned_by(origin, room_id, &object).await? {
-                    Some(concerned) => (
-                        concerned.event_id(&object),
-                        self.withdraw(origin, concerned, object.clone()).await.map(|()| true),
-                    ),
+                None => match self.take_from_outside(origin, room_id, &object).await? {
+                    Some(taken) => taken,
                     None => {
                         tracing::debug!(%origin, %room_id, "an event of an unknown room, dropped");
                         continue;
@@ -193,6 +193,25 @@ impl Rooms {
             answers.extend(event_id.map(|id| (id, answer)));
         }
         Ok((answers, waiting))
+    }
+
+    /// Takes an event of a room that we are not in: what ends an invite or knock of a user of ours,
+    /// or an invite that has missed us. `None` for any other.
+    async fn take_from_outside(
+        &self,
+        origin: &OwnedServerName,
+        room_id: &RoomId,
+        object: &Object,
+    ) -> Result<Option<Taken>, RoomError> {
+        if let Some(invite) = self.late_invite(object).await? {
+            let id = invite.event_id().to_owned();
+            return Ok(Some((Some(id), self.receive_late_invite(origin, invite).await)));
+        }
+        let concerned = self.concerned_by(origin, room_id, object).await?;
+        let Some(concerned) = concerned else { return Ok(None) };
+        let id = concerned.event_id(object);
+        let outcome = self.withdraw(origin, concerned, object.clone()).await;
+        Ok(Some((id, outcome.map(|()| true))))
     }
 
     /// Checks and places an event that lacks nothing. `false` where that takes longer than the
