@@ -6,7 +6,7 @@ use exeunt_core::{CheckedPdu, Object, Pdu};
 use exeunt_membership::SendApi;
 use exeunt_state_res::AuthError;
 use exeunt_store::{Batch, records::OutboxItem, tables};
-use ruma::{RoomId, UserId};
+use ruma::{EventId, RoomId, ServerName, UserId};
 use serde_json::Value;
 
 use crate::{
@@ -46,19 +46,33 @@ impl Rooms {
         }
         let guard = self.inner.locks.lock(room_id).await;
         let (event, signature) = self.build(&guard, intent).await?;
+        let was_there = self.is_there(target, room_id).await?;
         let state = self.check_and_describe(room_id, &event).await?;
         drop(guard);
         self.journal(signature).await?;
         let signed = self.ask_to_sign(target, &event, &state).await?;
         let guard = self.inner.locks.lock(room_id).await;
         let source = Source::Local { transaction: None, signature: None };
-        match self.place(&guard, signed, source, None).await {
+        match self.place(&guard, signed.clone(), source, None).await {
             Err(refused @ (RoomError::Auth(_) | RoomError::Forbidden(_))) => {
                 self.tell_what_holds(&guard, target).await?;
-                Err(refused)
+                return Err(refused);
             }
-            placed => placed.map(drop),
+            Err(error) => return Err(error),
+            Ok(_) => {}
         }
+        if was_there && !self.is_there(target, room_id).await? {
+            // It waits for the room to tell it (row IN9), and has left the room meanwhile.
+            self.send_outside(&guard, target.server_name(), signed.event_id()).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the user's server is in the room.
+    async fn is_there(&self, user: &UserId, room_id: &RoomId) -> Result<bool, RoomError> {
+        let (user, room_id) = (user.to_owned(), room_id.to_owned());
+        let read = self.store().read(move |reader| is_joined(reader, &room_id, user.server_name()));
+        read.await
     }
 
     /// The room has changed while the invited user's server signed, and does not take the invite:
@@ -75,14 +89,23 @@ impl Rooms {
             matches!(event.membership(), Some("leave" | "ban")) && event.sender() != target
         };
         let Some(event) = holds.await?.filter(expels) else { return Ok(()) };
-        let server = target.server_name().to_owned();
-        let (to, id) = (server.clone(), event.event_id().to_owned());
+        self.send_outside(guard, target.server_name(), event.event_id()).await
+    }
+
+    /// Queues an event of the room for a server that is not in it.
+    async fn send_outside(
+        &self,
+        guard: &RoomGuard,
+        server: &ServerName,
+        event: &EventId,
+    ) -> Result<(), RoomError> {
+        let (to, id) = (server.to_owned(), event.to_owned());
         let mut batch = Batch::default();
         batch.at_position(move |position, batch| {
             batch.put::<tables::Outbox>(&(to, position), &OutboxItem::Pdu(id));
         });
         let mut placement = Placement::only(batch);
-        placement.destinations.push(server);
+        placement.destinations.push(server.to_owned());
         self.commit(guard, placement).await?;
         Ok(())
     }

@@ -308,3 +308,36 @@ async fn what_is_no_late_invite_is_not_shown() {
     assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("leave"));
     assert_eq!(b.membership(&ben, &stage.room), None);
 }
+
+/// Seed 1137: the same where the inviter's server knew that the other one had left before it placed
+/// the invite, and so did not send it there.
+#[tokio::test]
+async fn an_invite_is_sent_to_a_server_that_leaves_as_it_signs() {
+    let stage = stage("11").await;
+    let (a, b) = (stage.a(), stage.b());
+    let bea = b.user("bea");
+    b.join(&bea, &stage.room, a).await.unwrap();
+    stage.mesh.settle().await;
+    let (theirs, ours, from) = (b.rooms.clone(), a.rooms.clone(), b.name.clone());
+    let (store, room) = (b.store.clone(), stage.room.clone());
+    let meanwhile = Fault::meanwhile(move || {
+        let (theirs, ours, from) = (theirs.clone(), ours.clone(), from.clone());
+        let (store, room, bea) = (store.clone(), room.clone(), bea.clone());
+        Box::pin(async move {
+            theirs.leave(&bea, &room, None).await.unwrap();
+            let key = (bea, room);
+            let row = store.reader().get::<tables::Memberships>(&key).unwrap().unwrap();
+            let leave = store.reader().get::<tables::Events>(&row.event_id).unwrap().unwrap();
+            let pdus = vec![serde_json::from_str(leave.json.get()).unwrap()];
+            let leave = Transaction { pdus, edus: Vec::new() };
+            ours.receive_transaction(&from, "leave", leave).await.unwrap();
+        })
+    });
+    stage.mesh.net.fail_next(&b.name, "invite", meanwhile);
+
+    a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
+    stage.mesh.settle().await;
+
+    assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("invite"));
+    assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some("invite"));
+}
