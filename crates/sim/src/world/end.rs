@@ -119,7 +119,8 @@ impl World {
 
     /// What was cut off halfway, and what the client was told has failed: it tries again. A server
     /// that joined a user and lost the answer does so; a user whose inviter crashed between the
-    /// signature of the other server and its own log has an invite of which nobody else knows.
+    /// signature of the other server and its own log has an invite of which nobody else knows, as
+    /// has one whose inviter, of the same server, the room had expelled without their knowing.
     async fn tie_loose_ends(&mut self) {
         for room in self.rooms.clone() {
             let Some(state) = self.members(&room) else { continue };
@@ -133,7 +134,9 @@ impl World {
                         Ask::Join { room: room.clone(), via }
                     }
                     ("invite", there)
-                        if there != "invite" && !self.was_acknowledged(&user, &room) =>
+                        if there != "invite"
+                            && (!self.was_acknowledged(&user, &room)
+                                || self.is_invited_from_outside(&user, &room)) =>
                     {
                         Ask::Leave { room: room.clone() }
                     }

@@ -184,6 +184,13 @@ impl World {
         }
     }
 
+    /// Whether the user is invited by somebody of their own server, which is not in the room.
+    pub(super) fn is_invited_from_outside(&self, user: &OwnedUserId, room: &OwnedRoomId) -> bool {
+        let server = self.host(&user.server_name().to_owned());
+        let row = server.row(user, room);
+        !resides(server, room) && row.is_some_and(|row| row.sender.server_name() == server.name)
+    }
+
     /// Whether an invite of the user to the room was answered with success.
     pub(super) fn was_acknowledged(&self, user: &OwnedUserId, room: &OwnedRoomId) -> bool {
         self.invites.contains(&(user.clone(), room.clone()))
