@@ -5,7 +5,10 @@
 //! "Backfilling and retrieving missing events". What comes back is checked like any event.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 use std::time::Duration;
 
 use exeunt_core::{CheckedPdu, Pdu, RoomVersion};
@@ -20,6 +23,7 @@ use tokio::{
 
 use crate::{
     Call, Entry, RemoteError, RoomError, Rooms,
+    fetch_limits::Sought,
     graph::Graph,
     outliers::{Pool, add_outliers},
     place::Placement,
@@ -58,6 +62,8 @@ pub(crate) struct Quest {
     origin_answered: AtomicBool,
     /// Whether something was not asked, or not waited for, because a budget was spent.
     cut_short: AtomicBool,
+    /// Servers that left a request without an answer.
+    silent: Mutex<BTreeSet<OwnedServerName>>,
 }
 
 impl Quest {
@@ -80,11 +86,18 @@ impl Quest {
             answered: AtomicBool::new(false),
             origin_answered: AtomicBool::new(false),
             cut_short: AtomicBool::new(false),
+            silent: Mutex::default(),
         }
     }
 
     pub fn servers(&self) -> &[OwnedServerName] {
         &self.servers
+    }
+
+    /// Whether the server has told us all that it was asked for so far.
+    fn has_told_all(&self, server: &ServerName) -> bool {
+        let silent = self.silent.lock().unwrap_or_else(|e| e.into_inner());
+        !self.cut_short.load(Ordering::Relaxed) && !silent.contains(server)
     }
 
     /// Whether it is known that what was not found is not there.
@@ -175,6 +188,9 @@ impl Rooms {
         if says_something(&answer) {
             quest.answered.store(true, Ordering::Relaxed);
             quest.origin_answered.fetch_or(*server == quest.origin, Ordering::Relaxed);
+        } else {
+            let mut silent = quest.silent.lock().unwrap_or_else(|e| e.into_inner());
+            silent.insert(server.to_owned());
         }
         match answer {
             Ok(answer) => Some(answer),
@@ -270,7 +286,9 @@ impl Rooms {
     }
 
     /// Asks for the state at an event, and for what it consists of; `with` the event itself, whose
-    /// state counts then.
+    /// state counts then. A state may have holes only where the server that told it was asked for
+    /// them and gave nothing that can be checked: with what was merely not had in time, the room
+    /// would have another state here than elsewhere, for good.
     async fn fetch_state_at(
         &self,
         quest: &Quest,
@@ -302,6 +320,11 @@ impl Rooms {
                 let alone = self.unknown(quest, vec![id.to_owned()]).await?;
                 let pool = self.fetch_events(quest, alone).await?;
                 self.keep_outliers(quest, pool).await?;
+            }
+            let holes = self.unknown(quest, state.clone()).await?.len();
+            if holes > 0 && !quest.has_told_all(server) {
+                tracing::info!(room_id = %room, event = %id, %server, holes, "a state with holes, not used");
+                continue;
             }
             return Ok(Some(state));
         }
@@ -374,7 +397,7 @@ impl Rooms {
         mut wanted: Vec<OwnedEventId>,
     ) -> Result<Pool, RoomError> {
         let mut pool = Pool::new();
-        wanted.retain(|id| !self.inner.fetch_limits.is_absent(id, self.now()));
+        wanted.retain(|id| !self.inner.fetch_limits.is_absent(id, Sought::Event, self.now()));
         for server in quest.servers() {
             if wanted.is_empty() {
                 break;
@@ -392,9 +415,9 @@ impl Rooms {
             wanted.retain(|id| !found.contains_key(id));
             pool.extend(found);
         }
-        if quest.is_conclusive() {
+        if quest.is_conclusive() && quest.has_told_all(&quest.origin) {
             for id in wanted {
-                self.inner.fetch_limits.note_absent(id, self.now());
+                self.inner.fetch_limits.note_absent(id, Sought::Event, self.now());
             }
         }
         Ok(pool)

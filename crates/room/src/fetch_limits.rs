@@ -22,13 +22,22 @@ pub const MAX_ABSENT: usize = 10_000;
 /// Most budgets that are remembered.
 const MAX_WINDOWS: usize = 10_000;
 
+/// As what an event is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Sought {
+    /// As a part of history: whoever knows it without its place does not give it.
+    History,
+    /// By itself.
+    Event,
+}
+
 /// Shared by all rooms. Times are milliseconds of the caller's clock.
 #[derive(Default)]
 pub(crate) struct FetchLimits(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    absent: BTreeMap<OwnedEventId, u64>,
+    absent: BTreeMap<(OwnedEventId, Sought), u64>,
     windows: BTreeMap<(OwnedRoomId, OwnedServerName), Window>,
 }
 
@@ -60,18 +69,19 @@ impl FetchLimits {
     }
 
     /// Whether nobody had the event a short while ago.
-    pub fn is_absent(&self, id: &EventId, now: u64) -> bool {
-        self.state().absent.get(id).is_some_and(|until| *until > now)
+    pub fn is_absent(&self, id: &EventId, sought: Sought, now: u64) -> bool {
+        let key = (id.to_owned(), sought);
+        self.state().absent.get(&key).is_some_and(|until| *until > now)
     }
 
     /// Notes that nobody has an event.
-    pub fn note_absent(&self, id: OwnedEventId, now: u64) {
+    pub fn note_absent(&self, id: OwnedEventId, sought: Sought, now: u64) {
         let mut state = self.state();
         if state.absent.len() >= MAX_ABSENT {
             state.absent.retain(|_, until| *until > now);
         }
         if state.absent.len() < MAX_ABSENT {
-            state.absent.insert(id, now + ABSENT_MS);
+            state.absent.insert((id, sought), now + ABSENT_MS);
         }
     }
 
@@ -103,20 +113,22 @@ mod tests {
     fn what_is_absent_is_asked_for_again_later() {
         let limits = FetchLimits::default();
         let id = owned_event_id!("$gone");
-        assert!(!limits.is_absent(&id, 5));
-        limits.note_absent(id.clone(), 5);
-        assert!(limits.is_absent(&id, 4 + ABSENT_MS));
-        assert!(!limits.is_absent(&id, 5 + ABSENT_MS));
+        assert!(!limits.is_absent(&id, Sought::Event, 5));
+        limits.note_absent(id.clone(), Sought::Event, 5);
+        assert!(limits.is_absent(&id, Sought::Event, 4 + ABSENT_MS));
+        assert!(!limits.is_absent(&id, Sought::History, 5));
+        assert!(!limits.is_absent(&id, Sought::Event, 5 + ABSENT_MS));
     }
 
     #[test]
     fn memory_is_bounded_and_recovers() {
         let limits = FetchLimits::default();
         for index in 0..MAX_ABSENT + 10 {
-            limits.note_absent(EventId::parse(format!("${index}")).unwrap(), 0);
+            let id = EventId::parse(format!("${index}")).unwrap();
+            limits.note_absent(id, Sought::Event, 0);
         }
         assert_eq!(limits.state().absent.len(), MAX_ABSENT);
-        limits.note_absent(owned_event_id!("$later"), ABSENT_MS);
+        limits.note_absent(owned_event_id!("$later"), Sought::Event, ABSENT_MS);
         assert_eq!(limits.state().absent.len(), 1);
         for index in 0..MAX_WINDOWS + 10 {
             limits.take(&RoomId::parse(format!("!{index}:x")).unwrap(), server_name!("x"), 0);

@@ -16,6 +16,7 @@ use ruma::{OwnedEventId, RoomId};
 use crate::{
     Call, RoomError, Rooms,
     fetch::{Quest, array},
+    fetch_limits::Sought,
     graph::{Graph, Known},
     ingest::connect,
     outliers::Pool,
@@ -42,7 +43,7 @@ impl Rooms {
         let wanted = room_id.to_owned();
         let mut from =
             self.store().read(move |reader| before_timeline(&Graph::of(reader, &wanted)?)).await?;
-        from.retain(|id| !self.inner.fetch_limits.is_absent(id, now));
+        from.retain(|id| !self.inner.fetch_limits.is_absent(id, Sought::History, now));
         from.truncate(MAX_FROM);
         let servers = self.other_servers(room_id).await?;
         let (false, Some(first)) = (from.is_empty(), servers.first().cloned()) else {
@@ -69,7 +70,7 @@ impl Rooms {
         }
         if quest.is_conclusive() {
             for id in from {
-                self.inner.fetch_limits.note_absent(id, now);
+                self.inner.fetch_limits.note_absent(id, Sought::History, now);
             }
         }
         Ok(false)

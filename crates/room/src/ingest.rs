@@ -13,6 +13,7 @@ use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName};
 use crate::{
     Call, RoomError, Rooms,
     fetch::{Quest, array},
+    fetch_limits::Sought,
     graph::{Graph, is_joined, load_event},
     outliers::{Pool, in_graph_order},
     place::{Source, newest_heads},
@@ -233,7 +234,7 @@ impl Rooms {
         for _ in 0..MAX_GAP_ROUNDS {
             let (earliest, mut gap) = self.gap(quest, &pool).await?;
             let now = self.now();
-            gap.missing.retain(|id| !self.inner.fetch_limits.is_absent(id, now));
+            gap.missing.retain(|id| !self.inner.fetch_limits.is_absent(id, Sought::History, now));
             if gap.missing.is_empty() || pool.len() >= MAX_GAP_EVENTS {
                 break;
             }
@@ -241,7 +242,7 @@ impl Rooms {
             if !shrunk.await? {
                 if quest.is_conclusive() && !quest.is_open() {
                     for id in gap.missing {
-                        self.inner.fetch_limits.note_absent(id, now);
+                        self.inner.fetch_limits.note_absent(id, Sought::History, now);
                     }
                 }
                 break;

@@ -340,4 +340,53 @@ async fn an_invite_is_sent_to_a_server_that_leaves_as_it_signs() {
 
     assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("invite"));
     assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some("invite"));
+/// Ann names the room while nothing passes between a and b; cat joins and says something. Bob's
+/// server hears of the name in the state that cat's server tells.
+async fn told_of_a_name_by_another() -> Stage {
+    let stage = stage("11").await;
+    let (a, b, c) = (stage.a(), stage.b(), stage.c());
+    b.join(&stage.bob, &stage.room, a).await.unwrap();
+    stage.mesh.settle().await;
+    stage.mesh.net.cut(&a.name, &b.name);
+    stage.mesh.net.cut(&b.name, &a.name);
+    a.set(&stage.ann, &stage.room, "m.room.name", json!({ "name": "told" })).await;
+    c.join(&c.user("cat"), &stage.room, a).await.unwrap();
+    stage
+}
+
+impl Stage {
+    /// The room's name as b has it, after a message of cat's.
+    async fn name_after(&self, text: &str) -> Option<String> {
+        let c = self.c();
+        c.say(&c.user("cat"), &self.room, text).await;
+        self.mesh.settle().await;
+        let name = |event: exeunt_core::Pdu| event.content_str("name").map(str::to_owned);
+        self.b().graph(&self.room, |graph| graph.current("m.room.name", "").unwrap().and_then(name))
+    }
+}
+
+/// Seeds 803, 827, 860, 1313 and 1325: what nobody gave as history counted as absent when it was
+/// asked for by itself, and the room's state lacked it for good.
+#[tokio::test]
+async fn what_is_no_history_of_a_server_is_had_from_it_for_a_state() {
+    let stage = told_of_a_name_by_another().await;
+
+    let name = stage.name_after("hello").await;
+
+    assert_eq!(stage.b().messages(&stage.room), ["hello"]);
+    assert_eq!(name.as_deref(), Some("told"));
+}
+
+/// The same where the event was not given in time: such a state is not used.
+#[tokio::test]
+async fn a_state_whose_events_were_not_given_is_not_used() {
+    let stage = told_of_a_name_by_another().await;
+    stage.mesh.net.fail_next(&stage.c().name, "event", exeunt_sim::Fault::AnswerLost);
+    stage.name_after("hello").await;
+    assert!(stage.b().messages(&stage.room).is_empty());
+
+    let name = stage.name_after("again").await;
+
+    assert_eq!(stage.b().messages(&stage.room), ["hello", "again"]);
+    assert_eq!(name.as_deref(), Some("told"));
 }
