@@ -340,6 +340,8 @@ async fn an_invite_is_sent_to_a_server_that_leaves_as_it_signs() {
 
     assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("invite"));
     assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some("invite"));
+}
+
 /// Ann names the room while nothing passes between a and b; cat joins and says something. Bob's
 /// server hears of the name in the state that cat's server tells.
 async fn told_of_a_name_by_another() -> Stage {
@@ -365,7 +367,7 @@ impl Stage {
     }
 }
 
-/// Seeds 803, 827, 860, 1313 and 1325: what nobody gave as history counted as absent when it was
+/// Seeds 803, 860, 1313 and 1325: what nobody gave as history counted as absent when it was
 /// asked for by itself, and the room's state lacked it for good.
 #[tokio::test]
 async fn what_is_no_history_of_a_server_is_had_from_it_for_a_state() {

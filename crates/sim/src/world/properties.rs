@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
+use exeunt_room::graph::Graph;
 use exeunt_store::{tables, verify};
 use serde_json::Value;
 
@@ -15,6 +16,9 @@ const MAX_DIFFERENCES: usize = 4;
 impl World {
     pub(super) fn check(&mut self) {
         let mut failures = Vec::new();
+        for room in &self.rooms {
+            self.states_agree(room, &mut failures);
+        }
         for room in self.rooms.iter().filter(|room| !self.is_split(room)) {
             self.converged(room, &mut failures);
             self.memberships_agree(room, &mut failures);
@@ -122,20 +126,40 @@ impl World {
         inviter.into_iter().chain(named).any(|server| residents.contains(&server))
     }
 
-    /// Whether a server is in the room by its own state and in none other's: a resolution elsewhere
-    /// took its users out, by events that nobody sends to a server that is not in the room. It
-    /// learns of that when a server writes to it again (docs/simulation.md, what is known to fail).
+    /// Whether what one of the servers in the room says does not come to all others, neither
+    /// straight nor by way of others: a resolution took users out, by events that nobody sends to
+    /// a server that is not in the room. They learn of that when one writes to the other again
+    /// (docs/simulation.md, what is known to fail).
     fn is_split(&self, room: &OwnedRoomId) -> bool {
         let residents = self.residents(room);
-        residents.len() > 1
-            && residents.iter().any(|server| {
-                residents.iter().filter(|other| *other != server).all(|other| {
-                    let told = self
-                        .host(other)
-                        .graph(room, |graph| graph.joined_servers().expect("the store reads"));
-                    !told.contains(server)
-                })
-            })
+        let told = |server: &OwnedServerName| {
+            let read = |graph: &Graph<'_>| graph.joined_servers().expect("the store reads");
+            (server.clone(), self.host(server).graph(room, read))
+        };
+        let told: BTreeMap<_, _> = residents.iter().map(told).collect();
+        let tells = |from: &OwnedServerName, to: &OwnedServerName| told[from].contains(to);
+        !reaches_all(&residents, tells) || !reaches_all(&residents, |from, to| tells(to, from))
+    }
+
+    /// The state before an event follows from the event: all servers that have it in their graphs
+    /// have the same there, and those of a room that is split too.
+    fn states_agree(&self, room: &OwnedRoomId, failures: &mut Vec<String>) {
+        let mut states = BTreeMap::new();
+        for server in self.mesh.servers.iter().filter(|server| resides(server, room)) {
+            let rows = server.store.reader().scan::<tables::Events>(()).collect();
+            for (id, row) in rows.expect("the store reads") {
+                let Some(own) = row.states.filter(|_| row.room_id == *room) else { continue };
+                let (first, state) =
+                    states.entry(id.clone()).or_insert_with(|| (server.name.clone(), own.before));
+                if *state != own.before {
+                    failures.push(format!(
+                        "{room}: the state before {id} is not the same on {first} and {}",
+                        server.name
+                    ));
+                    return;
+                }
+            }
+        }
     }
 
     fn nothing_acknowledged_is_lost(&self, failures: &mut Vec<String>) {
@@ -195,6 +219,19 @@ impl World {
     pub(super) fn was_acknowledged(&self, user: &OwnedUserId, room: &OwnedRoomId) -> bool {
         self.invites.contains(&(user.clone(), room.clone()))
     }
+}
+
+/// Whether the edges lead from the first to all others.
+fn reaches_all(
+    servers: &[OwnedServerName],
+    edge: impl Fn(&OwnedServerName, &OwnedServerName) -> bool,
+) -> bool {
+    let Some(first) = servers.first() else { return true };
+    let (mut seen, mut work) = (BTreeSet::from([first]), vec![first]);
+    while let Some(from) = work.pop() {
+        work.extend(servers.iter().filter(|to| edge(from, to) && seen.insert(to)));
+    }
+    seen.len() == servers.len()
 }
 
 /// What a server makes of an event.
