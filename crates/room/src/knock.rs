@@ -161,7 +161,8 @@ impl Rooms {
             let events = vec![event.object().clone()];
             return self.receive_again(&server, &room_id, events).await;
         }
-        if view.member != before {
+        if view.member != before && !view.member.is_some_and(|member| is_declined(&member, &event))
+        {
             drop(guard);
             return self.take_back(event, server).await;
         }
@@ -191,6 +192,11 @@ impl Rooms {
         self.inner.wake.departure_queued();
         Ok(())
     }
+}
+
+/// Whether somebody in the room has turned an earlier knock down, which the new one outlives.
+fn is_declined(member: &MembershipRecord, knock: &CheckedPdu) -> bool {
+    member.membership == "leave" && member.sender != knock.sender()
 }
 
 fn pending_knock(

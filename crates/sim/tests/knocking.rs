@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId, ServerName, UserId};
 use exeunt_core::{CheckedPdu, Object, PendingMembership};
+use exeunt_room::inbound::Transaction;
 use exeunt_room::views::SyncRequest;
 use exeunt_room::{Preset, RoomError};
 use exeunt_sim::{
@@ -460,4 +461,29 @@ async fn a_retraction_during_a_second_knock_holds() {
         assert_eq!(stage.bob_at(stage.a()).as_deref(), Some("leave"), "{endpoint}");
         assert_eq!(stage.departures(), 0, "{endpoint}");
     }
+}
+
+/// Who is turned down and knocks again at once: the refusal of the first knock comes before the
+/// answer to the second, which stands.
+#[tokio::test]
+async fn a_second_knock_outlives_the_refusal_of_the_first() {
+    let stage = stage().await;
+    stage.knock(stage.a()).await.unwrap();
+    stage.mesh.settle().await;
+    let kick = stage.a().rooms.kick(&stage.ann, &stage.bob, &stage.room, None).await.unwrap();
+    let kick = stage.a().event(&kick).unwrap().pdu.object().clone();
+    let (rooms, from) = (stage.b().rooms.clone(), stage.a().name.clone());
+    let refusal = Fault::meanwhile(move || {
+        let (rooms, from, pdus) = (rooms.clone(), from.clone(), vec![kick.clone().into()]);
+        Box::pin(async move {
+            let transaction = Transaction { pdus, edus: Vec::new() };
+            rooms.receive_transaction(&from, "refusal", transaction).await.unwrap();
+        })
+    });
+    stage.mesh.net.fail_next(&stage.a().name, "send_knock", refusal);
+    stage.knock(stage.a()).await.unwrap();
+    stage.mesh.settle().await;
+    assert_eq!((stage.bobs().as_deref(), stage.departures()), (Some("knock"), 0));
+    assert_eq!(stage.bob_at(stage.a()).as_deref(), Some("knock"));
+    assert_eq!(stage.bob_at(stage.c()).as_deref(), Some("knock"));
 }
