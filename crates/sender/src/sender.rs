@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use exeunt_core::ruma::{OwnedServerName, ServerName};
-use exeunt_store::tables::Outbox;
-use exeunt_store::{Store, StoreError};
+use exeunt_store::{Store, StoreError, waiting_servers};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::destination::Destination;
@@ -207,7 +206,7 @@ async fn sweep(shared: Arc<Shared>) {
 async fn sweep_once(shared: &Arc<Shared>) -> Result<(), StoreError> {
     let mut last = None;
     loop {
-        let page = destinations(&shared.store, last).await?;
+        let page = shared.store.read(|r| waiting_servers(r, last, SWEEP_PAGE)).await?;
         for server in &page {
             if !shared.tasks().contains_key(server) {
                 let delay = shared.options.start_spread.mul_f64((shared.jitter)().clamp(0.0, 1.0));
@@ -219,27 +218,4 @@ async fn sweep_once(shared: &Arc<Shared>) -> Result<(), StoreError> {
         }
         last = page.into_iter().next_back();
     }
-}
-
-/// The next servers with rows, one look at the index for each.
-async fn destinations(
-    store: &Store,
-    mut last: Option<OwnedServerName>,
-) -> Result<Vec<OwnedServerName>, StoreError> {
-    store
-        .read(move |r| {
-            let mut page = Vec::new();
-            while page.len() < SWEEP_PAGE {
-                let scan = r.scan::<Outbox>(()).limit(1);
-                let keys = match &last {
-                    Some(server) => scan.after(server.clone()).keys()?,
-                    None => scan.keys()?,
-                };
-                let Some((server, _)) = keys.into_iter().next() else { break };
-                page.push(server.clone());
-                last = Some(server);
-            }
-            Ok(page)
-        })
-        .await
 }

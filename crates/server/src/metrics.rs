@@ -4,10 +4,10 @@
 //! asked for. `docs/metrics.md` lists them.
 
 use exeunt_http::{Authenticator, MatrixError, Method, RawCall, Reply, RequestHead, Routes};
-use exeunt_room::reports;
 use exeunt_store::{
     Reader, Store, StoreError,
     tables::{Departures, Destinations, Pending, Rooms, SetAside},
+    waiting_servers,
 };
 use metrics::gauge;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -85,7 +85,7 @@ impl Gauges {
         for row in reader.scan::<Destinations>(()).iter() {
             gauges.failing += usize::from(row?.1.failing_since.is_some());
         }
-        gauges.destinations = reports::queues(reader)?.len();
+        gauges.destinations = waiting_servers(reader, None, usize::MAX)?.len();
         Ok(gauges)
     }
 

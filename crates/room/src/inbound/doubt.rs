@@ -24,7 +24,7 @@ use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::withdrawal::Concerned;
+use super::withdrawal::{Concerned, expelled_of};
 use crate::{Call, RoomError, Rooms};
 
 /// Most rows that are kept for a server; the oldest goes first.
@@ -83,19 +83,13 @@ impl Rooms {
         room_id: &RoomId,
         object: &Object,
     ) -> Result<bool, RoomError> {
-        let text = |field: &str| object.get(field).and_then(Value::as_str);
-        let user = |field| text(field).and_then(|text| <&UserId>::try_from(text).ok());
-        let membership = object.get("content").and_then(|content| content.get("membership"));
-        let (Some(sender), Some(target)) = (user("sender"), user("state_key")) else {
+        let sender = object.get("sender").and_then(Value::as_str);
+        let sender = sender.and_then(|sender| <&UserId>::try_from(sender).ok());
+        let Some(target) = expelled_of(self.server_name(), object)
+            .filter(|_| sender.is_some_and(|sender| sender.server_name() == from))
+        else {
             return Ok(false);
         };
-        let fits = text("type") == Some("m.room.member")
-            && matches!(membership.and_then(Value::as_str), Some("leave" | "ban"))
-            && target.server_name() == self.server_name()
-            && sender.server_name() == from;
-        if !fits {
-            return Ok(false);
-        }
         let key = (from.clone(), target.to_owned(), room_id.to_owned());
         self.hold(key, object.clone()).await
     }

@@ -6,7 +6,7 @@ use exeunt_store::{Batch, tables};
 use ruma::{EventId, OwnedServerName, RoomId, UserId};
 use serde_json::Value;
 
-use super::Admitted;
+use super::{Admitted, withdrawal::member_of};
 use crate::{
     RoomError, Rooms,
     change::{membership_record, put_log, put_membership},
@@ -110,14 +110,11 @@ impl Rooms {
 
     /// The invite of a user of ours that an event of a room that we have left may be.
     pub(super) async fn late_invite(&self, object: &Object) -> Result<Option<Pdu>, RoomError> {
-        let text = |field| object.get(field).and_then(Value::as_str);
-        let user = text("state_key").and_then(|key| <&UserId>::try_from(key).ok());
-        let membership = object.get("content").and_then(|content| content.get("membership"));
-        let room_id = text("room_id").and_then(|id| RoomId::parse(id).ok());
-        let fits = text("type") == Some("m.room.member")
-            && user.is_some_and(|user| user.server_name() == self.server_name())
-            && membership.and_then(Value::as_str) == Some("invite");
-        let Some(room_id) = room_id.filter(|_| fits) else { return Ok(None) };
+        let invited = member_of(self.server_name(), object)
+            .is_some_and(|(_, membership)| membership == Some("invite"));
+        let room_id = object.get("room_id").and_then(Value::as_str);
+        let room_id = room_id.and_then(|id| RoomId::parse(id).ok());
+        let Some(room_id) = room_id.filter(|_| invited) else { return Ok(None) };
         let version = self
             .store()
             .read(move |reader| Ok(Graph::open(reader, &room_id)?.map(|graph| graph.version)));

@@ -375,30 +375,31 @@ impl Rooms {
         let slot = queue.slots.acquire().await;
         let (prefix, rests, now) = (room_id.clone(), queue.rests.of_room(room_id), Instant::now());
         let last = last.filter(|last| queue.others_wait(room_id, last, &rests, now));
-        let resting = rests.clone();
-        let (row, present) = self
+        let (row, gone) = self
             .store()
             .read(move |reader| {
                 let mut first = None;
                 let keys = reader.scan::<tables::InboundQueue>(prefix).keys()?;
-                let present: BTreeSet<_> = keys.iter().cloned().collect();
+                // A purge of the room takes the rows of events that rest, too.
+                let gone = rests.iter().filter(|(key, _)| keys.binary_search(key).is_err());
+                let gone: Vec<_> =
+                    gone.map(|(key, rest)| (key.clone(), rest.origin.clone())).collect();
                 let (tried, new): (Vec<_>, Vec<_>) =
                     keys.into_iter().partition(|key| rests.contains_key(key));
                 let due = tried.into_iter().filter(|key| rests[key].until <= now);
                 for key in new.into_iter().chain(due) {
                     let Some(record) = reader.get::<tables::InboundQueue>(&key)? else { continue };
                     if last.as_ref() != Some(&record.origin) {
-                        return Ok((Some((key, record)), present));
+                        return Ok((Some((key, record)), gone));
                     }
                     first.get_or_insert((key, record));
                 }
-                Ok::<_, RoomError>((first, present))
+                Ok::<_, RoomError>((first, gone))
             })
             .await?;
-        // A purge of the room took rows of events that rested.
-        for (key, rest) in resting.into_iter().filter(|(key, _)| !present.contains(key)) {
+        for (key, origin) in gone {
             queue.rests.end(&key);
-            queue.release(&[(room_id.clone(), rest.origin)]);
+            queue.release(&[(room_id.clone(), origin)]);
         }
         let Some((key, record)) = row else { return Ok(None) };
         let origin = record.origin.clone();

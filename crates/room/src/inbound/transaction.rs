@@ -15,7 +15,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::{queue::Waiting, withdrawal::expels_user_of};
+use super::{queue::Waiting, withdrawal::expelled_of};
 use crate::{RoomError, Rooms};
 
 /// Most events of a transaction.
@@ -117,7 +117,7 @@ impl Rooms {
         room_id: &RoomId,
         events: Vec<Object>,
     ) -> Vec<Object> {
-        let urgent = events.iter().filter(|event| expels_user_of(self.server_name(), event));
+        let urgent = events.iter().filter(|event| expelled_of(self.server_name(), event).is_some());
         let mut now: Vec<_> = urgent.cloned().collect();
         let rest = self.inner.joins.hold(origin, room_id, events);
         now.retain(|event| !rest.contains(event));

@@ -28,15 +28,23 @@ impl Concerned {
     }
 }
 
-/// Whether the event takes a user of the server out of a room, by the word of somebody else.
-pub(super) fn expels_user_of(server: &ServerName, object: &Object) -> bool {
+/// The user of a server whom an unchecked event gives a membership, and which.
+pub(super) fn member_of<'e>(
+    server: &ServerName,
+    object: &'e Object,
+) -> Option<(&'e UserId, Option<&'e str>)> {
     let text = |field| object.get(field).and_then(Value::as_str);
-    let target = text("state_key").and_then(|key| <&UserId>::try_from(key).ok());
+    let user = <&UserId>::try_from(text("state_key")?).ok()?;
     let membership = object.get("content").and_then(|content| content.get("membership"));
-    text("type") == Some("m.room.member")
-        && target.is_some_and(|user| user.server_name() == server)
-        && text("sender") != text("state_key")
-        && matches!(membership.and_then(Value::as_str), Some("leave" | "ban"))
+    let fits = text("type") == Some("m.room.member") && user.server_name() == server;
+    fits.then(|| (user, membership.and_then(Value::as_str)))
+}
+
+/// The user of a server whom an unchecked event takes out of a room, by the word of somebody else.
+pub(super) fn expelled_of<'e>(server: &ServerName, object: &'e Object) -> Option<&'e UserId> {
+    let (user, membership) = member_of(server, object)?;
+    let by_other = object.get("sender").and_then(Value::as_str) != Some(user.as_str());
+    (by_other && matches!(membership, Some("leave" | "ban"))).then_some(user)
 }
 
 impl Rooms {
@@ -47,13 +55,7 @@ impl Rooms {
         room_id: &RoomId,
         object: &Object,
     ) -> Result<Option<Concerned>, RoomError> {
-        let text = |field| object.get(field).and_then(Value::as_str);
-        let user = text("state_key").and_then(|key| <&UserId>::try_from(key).ok());
-        let Some(user) = user.filter(|user| {
-            text("type") == Some("m.room.member") && user.server_name() == self.server_name()
-        }) else {
-            return Ok(None);
-        };
+        let Some((user, _)) = member_of(self.server_name(), object) else { return Ok(None) };
         let Some(pending) = self.pending(user, room_id).await? else { return Ok(None) };
         let Ok(version) = RoomVersion::parse(&pending.room_version) else { return Ok(None) };
         Ok(Some(Concerned { user: user.to_owned(), pending, version }))

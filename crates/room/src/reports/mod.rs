@@ -7,8 +7,7 @@ mod set_aside;
 mod signatures;
 mod timeline;
 
-use exeunt_store::{Reader, StoreError, tables};
-use ruma::OwnedServerName;
+use exeunt_store::{Reader, StoreError};
 
 pub use departures::{Departure, departures};
 pub use invites::{Invite, invites};
@@ -28,20 +27,6 @@ pub struct Page<T> {
     /// Give it as `from` for what follows; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
-}
-
-/// Servers that anything waits for, one look at the index for each.
-pub fn queues(reader: &Reader<'_>) -> Result<Vec<OwnedServerName>, StoreError> {
-    let mut servers: Vec<OwnedServerName> = Vec::new();
-    loop {
-        let scan = reader.scan::<tables::Outbox>(()).limit(1);
-        let keys = match servers.last() {
-            Some(server) => scan.after(server.clone()).keys()?,
-            None => scan.keys()?,
-        };
-        let Some((server, _)) = keys.into_iter().next() else { return Ok(servers) };
-        servers.push(server);
-    }
 }
 
 impl Rooms {

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use exeunt_store::{
     Reader, StoreError,
     records::{MembershipLogRecord, OutboxItem},
-    tables,
+    tables, waiting_servers,
 };
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{MAX_ROWS, Page, queues};
+use super::{MAX_ROWS, Page};
 
 /// One change of a membership.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -78,7 +78,7 @@ pub fn timeline(
             next = earliest.pop_last().map(|((position, _), _)| position);
         }
     }
-    let servers = queues(reader)?;
+    let servers = waiting_servers(reader, None, usize::MAX)?;
     let describe =
         |((position, user), record)| entry(reader, query, &servers, position, user, record);
     let rows = earliest.into_iter().map(describe).collect::<Result<_, _>>()?;
