@@ -19,6 +19,7 @@ test: check interop oracle crash
 # Formatting, lints, house rules, and every Rust test.
 check: tools
 	cargo fmt --all --check
+	cargo metadata --manifest-path fuzz/Cargo.toml --locked --format-version 1 >/dev/null
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) test --workspace --locked --quiet
 

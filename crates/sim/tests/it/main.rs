@@ -1,0 +1,37 @@
+//! Whole servers in one process: a module for each part of membership and of the room graph.
+
+mod acl;
+mod advisories;
+mod detached;
+mod ephemeral;
+mod explaining;
+mod failover;
+mod failures;
+mod filtering;
+mod forgetting;
+mod found;
+mod gaps;
+mod handed;
+mod heads;
+mod history;
+mod inviting;
+mod jobs;
+mod joining;
+mod keys;
+mod knocking;
+mod leaks;
+mod leaving;
+mod partitions;
+mod queue;
+mod reading;
+mod redacting;
+mod rejecting;
+mod restricted;
+mod rows;
+mod sticky;
+mod third_party;
+mod told;
+mod transactions;
+mod verdicts;
+mod waking;
+mod withdrawing;
