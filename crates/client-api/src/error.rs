@@ -98,9 +98,10 @@ pub fn users_error(error: UsersError) -> MatrixError {
         UsersError::Empty(_) => code(400, "M_INVALID_PARAM"),
         UsersError::TooMany { .. } => code(400, "M_RESOURCE_LIMIT_EXCEEDED"),
         UsersError::Busy => MatrixError::limit_exceeded(BUSY_RETRY_MS),
-        UsersError::Random | UsersError::Hash(_) | UsersError::Store(_) => {
-            MatrixError::internal(&error)
-        }
+        UsersError::Random
+        | UsersError::Hash(_)
+        | UsersError::PushRules(_)
+        | UsersError::Store(_) => MatrixError::internal(&error),
     }
 }
 

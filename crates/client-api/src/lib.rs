@@ -16,6 +16,7 @@ mod membership;
 mod planned;
 mod profile;
 mod public_rooms;
+mod push_rules;
 mod read;
 mod send;
 mod send_member;
@@ -37,6 +38,7 @@ pub fn routes(state: ClientApi) -> Routes<ClientApi> {
     let routes = profile::routes(routes);
     let routes = filter::routes(routes);
     let routes = account_data::routes(routes);
+    let routes = push_rules::routes(routes);
     let routes = create::routes(routes);
     let routes = upgrade::routes(routes);
     let routes = membership::routes(routes);

@@ -12,7 +12,7 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 /// Client-server API, in the order of its chapters.
 #[rustfmt::skip]
-const PLANNED: [(Method, &str); 102] = [
+const PLANNED: [(Method, &str); 93] = [
     (Method::GET, "/.well-known/matrix/support"),
     (Method::GET, "/.well-known/matrix/policy_server"),
     (Method::POST, "/_matrix/client/v1/login/get_token"),
@@ -75,15 +75,6 @@ const PLANNED: [(Method, &str); 102] = [
     (Method::DELETE, "/_matrix/client/v3/room_keys/keys"),
     (Method::GET, "/_matrix/client/v3/pushers"),
     (Method::POST, "/_matrix/client/v3/pushers/set"),
-    (Method::GET, "/_matrix/client/v3/pushrules/"),
-    (Method::GET, "/_matrix/client/v3/pushrules/global/"),
-    (Method::GET, "/_matrix/client/v3/pushrules/global/{kind}/{rule_id}"),
-    (Method::DELETE, "/_matrix/client/v3/pushrules/global/{kind}/{rule_id}"),
-    (Method::PUT, "/_matrix/client/v3/pushrules/global/{kind}/{rule_id}"),
-    (Method::GET, "/_matrix/client/v3/pushrules/global/{kind}/{rule_id}/enabled"),
-    (Method::PUT, "/_matrix/client/v3/pushrules/global/{kind}/{rule_id}/enabled"),
-    (Method::GET, "/_matrix/client/v3/pushrules/global/{kind}/{rule_id}/actions"),
-    (Method::PUT, "/_matrix/client/v3/pushrules/global/{kind}/{rule_id}/actions"),
     (Method::GET, "/_matrix/client/v3/notifications"),
     (Method::GET, "/_matrix/client/v1/media/download/{server_name}/{media_id}"),
     (Method::GET, "/_matrix/client/v1/media/download/{server_name}/{media_id}/{file_name}"),

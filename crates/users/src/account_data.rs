@@ -7,6 +7,7 @@ use exeunt_store::records::AccountDataRecord;
 use exeunt_store::tables::AccountData as Table;
 
 use crate::error::bounded;
+use crate::push_rules::PUSH_RULES;
 use crate::{Users, UsersError};
 
 /// Largest content, encoded.
@@ -44,7 +45,20 @@ impl Users {
         Ok(self.inner.store.commit(batch).await?)
     }
 
+    /// Content of this type. Everybody has push rules.
     pub async fn account_data(
+        &self,
+        user: &UserId,
+        room: Option<&RoomId>,
+        kind: &str,
+    ) -> Result<Option<Object>, UsersError> {
+        if room.is_none() && kind == PUSH_RULES {
+            return Ok(Some(self.push_rules_content(user).await?));
+        }
+        self.stored_account_data(user, room, kind).await
+    }
+
+    pub(crate) async fn stored_account_data(
         &self,
         user: &UserId,
         room: Option<&RoomId>,
@@ -55,24 +69,32 @@ impl Users {
         Ok(record.map(|record| record.content))
     }
 
-    /// What changed after stream position `since` and not after `until`, global data first.
+    /// What changed after stream position `since` and not after `until`, global data first. All of
+    /// it (`since` 0) has push rules, also of a user who has changed none.
     pub async fn account_data_since(
         &self,
         user: &UserId,
         since: u64,
         until: u64,
     ) -> Result<Vec<AccountData>, UsersError> {
-        let user = user.to_owned();
-        let rows = self.inner.store.read(move |r| r.scan::<Table>(user).collect()).await?;
+        let key = user.to_owned();
+        let rows = self.inner.store.read(move |r| r.scan::<Table>(key).collect()).await?;
         let changed = rows.into_iter().filter(|(_, r)| r.position > since && r.position <= until);
-        Ok(changed
+        let mut changed: Vec<_> = changed
             .map(|((_, room, kind), record)| AccountData {
                 room_id: RoomId::parse(room).ok(),
                 kind,
                 content: record.content,
                 position: record.position,
             })
-            .collect())
+            .collect();
+        let is_push_rules = |data: &AccountData| data.room_id.is_none() && data.kind == PUSH_RULES;
+        if since == 0 && !changed.iter().any(is_push_rules) {
+            let content = self.push_rules_content(user).await?;
+            let kind = PUSH_RULES.to_owned();
+            changed.insert(0, AccountData { room_id: None, kind, content, position: 0 });
+        }
+        Ok(changed)
     }
 }
 

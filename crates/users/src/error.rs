@@ -45,6 +45,8 @@ pub enum UsersError {
     Random,
     #[error("hashing a password failed: {0}")]
     Hash(String),
+    #[error("stored push rules cannot be read or written: {0}")]
+    PushRules(#[from] serde_json::Error),
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -12,6 +12,7 @@ mod name;
 mod password;
 mod policy;
 mod profile;
+mod push_rules;
 mod random;
 mod session;
 mod shared_secret;

@@ -13,6 +13,7 @@ mod knock;
 mod membership;
 mod profile;
 mod public_rooms;
+mod push_rules;
 mod remote;
 mod send;
 mod upgrade;
