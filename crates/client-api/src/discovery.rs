@@ -55,11 +55,11 @@ async fn capabilities(
     let mut profile_fields = ProfileFieldsCapability::new(true);
     profile_fields.allowed = Some(FIELDS.iter().map(|field| (*field).into()).collect());
     let mut answer = Capabilities::new();
-    answer.change_password = ChangePasswordCapability::new(false);
+    answer.change_password = ChangePasswordCapability::new(true);
     answer.room_versions =
         RoomVersionsCapability::new(api.default_version().id().clone(), available);
     answer.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
-    answer.get_login_token = GetLoginTokenCapability::new(false);
+    answer.get_login_token = GetLoginTokenCapability::new(true);
     answer.profile_fields = Some(profile_fields);
     Ok(capabilities::Response::new(answer))
 }

@@ -91,7 +91,12 @@ pub fn users_error(error: UsersError) -> MatrixError {
         UsersError::InvalidUsername(_) => code(400, "M_INVALID_USERNAME"),
         UsersError::UserInUse(_) => code(400, "M_USER_IN_USE"),
         UsersError::WeakPassword(_) => code(400, "M_WEAK_PASSWORD"),
-        UsersError::WrongPassword | UsersError::RegistrationClosed => code(403, "M_FORBIDDEN"),
+        UsersError::WrongPassword
+        | UsersError::WrongToken
+        | UsersError::AnotherUser
+        | UsersError::RegistrationClosed => code(403, "M_FORBIDDEN"),
+        UsersError::Expired => MatrixError::unknown_token(true),
+        UsersError::Locked => code(401, "M_USER_LOCKED").with("soft_logout", true),
         UsersError::Deactivated => code(403, "M_USER_DEACTIVATED"),
         UsersError::UnknownUser | UsersError::UnknownDevice => code(404, "M_NOT_FOUND"),
         UsersError::TooLarge { .. } => code(400, "M_TOO_LARGE"),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use exeunt_core::RoomVersion;
-use exeunt_http::{Authenticator, MatrixError, RequestHead, access_token};
+use exeunt_http::{Authenticator, MatrixError, RequestHead, access_token, header};
 use exeunt_room::Rooms;
 use exeunt_users::{Clock, RegistrationPolicy, Session, SharedSecret, Uia, Users};
 use ring::rand::SystemRandom;
@@ -75,6 +75,9 @@ impl Authenticator for ClientApi {
     async fn authenticate(&self, head: &RequestHead, _: &[u8]) -> Result<Session, MatrixError> {
         let token = access_token(head).ok_or_else(MatrixError::missing_token)?;
         let session = self.users.session(token).await.map_err(users_error)?;
-        session.ok_or_else(|| MatrixError::unknown_token(false))
+        let session = session.ok_or_else(|| MatrixError::unknown_token(false))?;
+        let user_agent = head.header(header::USER_AGENT.as_str());
+        self.users.seen(&session, head.client_ip(), user_agent).await.map_err(users_error)?;
+        Ok(session)
     }
 }

@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use exeunt_core::Object;
@@ -49,6 +49,19 @@ impl RequestHead {
         self.query_pairs().filter(|(key, _)| key == name).map(|(_, value)| value).collect()
     }
 
+    /// Whose address it is: the peer's, or what a reverse proxy on this machine or its network says
+    /// in `X-Forwarded-For`. Its last entry counts, which is the proxy's own.
+    pub fn client_ip(&self) -> Option<IpAddr> {
+        let peer = self.peer?.ip().to_canonical();
+        let is_near = match peer {
+            IpAddr::V4(ip) => ip.is_loopback() || ip.is_private(),
+            IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local(),
+        };
+        let told = self.header("x-forwarded-for").filter(|_| is_near);
+        let told = told.and_then(|list| list.rsplit(',').next()?.trim().parse().ok());
+        Some(told.unwrap_or(peer))
+    }
+
     fn query_pairs(&self) -> impl Iterator<Item = (String, String)> {
         form_urlencoded::parse(self.query_string().as_bytes()).into_owned()
     }
@@ -78,5 +91,33 @@ impl RawCall {
             Value::Object(object) => Ok(object),
             _ => Err(MatrixError::bad_json("The body is not a JSON object")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Method};
+
+    use super::*;
+
+    #[test]
+    fn a_proxy_nearby_is_believed_and_nobody_else() {
+        let check = |peer: &str, forwarded: &'static str, ip: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-forwarded-for", HeaderValue::from_static(forwarded));
+            let head = RequestHead {
+                method: Method::GET,
+                uri_path_and_query: "/x".to_owned(),
+                headers,
+                peer: Some(peer.parse().unwrap()),
+                template: "/x",
+            };
+            assert_eq!(head.client_ip(), Some(ip.parse().unwrap()), "{peer} {forwarded}");
+        };
+        check("127.0.0.1:1", "6.6.6.6, 203.0.113.7", "203.0.113.7");
+        check("[::1]:1", "2001:db8::1", "2001:db8::1");
+        check("[::ffff:172.17.0.1]:1", "203.0.113.7", "203.0.113.7");
+        check("198.51.100.1:1", "203.0.113.7", "198.51.100.1");
+        check("10.0.0.1:1", "unknown", "10.0.0.1");
     }
 }

@@ -312,6 +312,12 @@ pub struct AccountRecord {
     pub deactivated: bool,
     /// Milliseconds since the epoch.
     pub created_at: u64,
+    /// By an administrator: the sessions stay and serve for nothing.
+    #[serde(default)]
+    pub locked: bool,
+    /// By an administrator: the user may read and go, and no more.
+    #[serde(default)]
+    pub suspended: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -320,10 +326,46 @@ pub struct DeviceRecord {
     /// Hash of the device's access token.
     pub token: Option<[u8; 32]>,
     pub created_at: u64,
+    /// Hash of its refresh token, if it has one.
+    #[serde(default)]
+    pub refresh_token: Option<[u8; 32]>,
+    /// What the last refresh replaced: good until one of the new tokens is used.
+    #[serde(default)]
+    pub replaced: Option<ReplacedTokens>,
+    #[serde(default)]
+    pub seen: Option<SeenRecord>,
+}
+
+/// Hashes of tokens that have successors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReplacedTokens {
+    pub token: Option<[u8; 32]>,
+    pub refresh_token: [u8; 32],
+}
+
+/// When and from where a device was used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenRecord {
+    /// Milliseconds since the epoch.
+    pub at: u64,
+    pub ip: Option<String>,
+    pub user_agent: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TokenRecord {
+    pub user_id: OwnedUserId,
+    pub device_id: OwnedDeviceId,
+    /// Milliseconds since the epoch; `None`: never.
+    #[serde(default)]
+    pub expires_at: Option<u64>,
+    /// Whether it comes from a refresh and has yet to be used.
+    #[serde(default)]
+    pub unused: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RefreshTokenRecord {
     pub user_id: OwnedUserId,
     pub device_id: OwnedDeviceId,
 }

@@ -88,6 +88,8 @@ tables! {
     0x51 Devices: (OwnedUserId, OwnedDeviceId) => DeviceRecord,
     /// Access tokens by their SHA-256.
     0x52 Tokens: [u8; 32] => TokenRecord,
+    /// Refresh tokens by their SHA-256.
+    0x57 RefreshTokens: [u8; 32] => RefreshTokenRecord,
     /// Profiles of local users.
     0x53 Profiles: OwnedUserId => ProfileRecord,
     /// Stored filters: (user, filter id).

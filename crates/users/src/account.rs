@@ -7,7 +7,7 @@ use exeunt_store::tables::{Accounts, DepartureJobs, Profiles};
 
 use crate::error::bounded;
 use crate::profile::MAX_DISPLAYNAME;
-use crate::{Login, Users, UsersError, name, random};
+use crate::{Login, NewSession, Users, UsersError, name, random};
 
 const NAME_LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
@@ -62,6 +62,8 @@ impl Users {
             admin: new.admin,
             deactivated: false,
             created_at: self.now(),
+            locked: false,
+            suspended: false,
         };
         let profile = ProfileRecord {
             displayname: new.displayname.map(str::to_owned),
@@ -88,11 +90,10 @@ impl Users {
         &self,
         user: &str,
         password: &str,
-        device_id: Option<&DeviceId>,
-        display_name: Option<&str>,
+        new: NewSession<'_>,
     ) -> Result<Login, UsersError> {
         let user = self.verify_password(user, password).await?;
-        self.login(&user, device_id, display_name).await
+        self.login(&user, new).await
     }
 
     /// The user whose password this is. Costs the same whether or not the user exists.
@@ -136,6 +137,7 @@ impl Users {
         if let Some(keep) = logout_but {
             self.forget_sessions(user, |session| Some(&*session.device_id) != keep);
         }
+        self.forget_short_lived(user);
         Ok(())
     }
 
@@ -155,6 +157,7 @@ impl Users {
         self.drop_devices(user, None, &mut batch).await?;
         self.inner.store.commit(batch).await?;
         self.forget_sessions(user, |_| true);
+        self.forget_short_lived(user);
         Ok(())
     }
 

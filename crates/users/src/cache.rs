@@ -5,10 +5,17 @@ use std::collections::HashMap;
 use exeunt_core::ruma::UserId;
 
 use crate::Session;
-use crate::session::TokenHash;
+use crate::token::TokenHash;
 
 /// Sessions in each of the two generations.
 const MAX_GENERATION: usize = 4096;
+
+/// A session, and until when its token is good (ms).
+#[derive(Debug, Clone)]
+pub(crate) struct Cached {
+    pub session: Session,
+    pub expires_at: Option<u64>,
+}
 
 /// Two generations: a full young one becomes the old one, and the old one goes.
 ///
@@ -16,8 +23,8 @@ const MAX_GENERATION: usize = 4096;
 /// an invalidation never enters after it.
 #[derive(Default)]
 pub(crate) struct SessionCache {
-    young: HashMap<TokenHash, Session>,
-    old: HashMap<TokenHash, Session>,
+    young: HashMap<TokenHash, Cached>,
+    old: HashMap<TokenHash, Cached>,
     epoch: u64,
 }
 
@@ -26,7 +33,7 @@ impl SessionCache {
         self.epoch
     }
 
-    pub(crate) fn get(&mut self, token: &TokenHash) -> Option<Session> {
+    pub(crate) fn get(&mut self, token: &TokenHash) -> Option<Cached> {
         if let Some(session) = self.young.get(token) {
             return Some(session.clone());
         }
@@ -35,7 +42,7 @@ impl SessionCache {
         Some(session)
     }
 
-    pub(crate) fn insert(&mut self, epoch: u64, token: TokenHash, session: Session) {
+    pub(crate) fn insert(&mut self, epoch: u64, token: TokenHash, session: Cached) {
         if epoch == self.epoch {
             self.put(token, session);
         }
@@ -44,12 +51,14 @@ impl SessionCache {
     /// Forgets the sessions of a user that `gone` picks.
     pub(crate) fn forget(&mut self, user: &UserId, gone: impl Fn(&Session) -> bool) {
         self.epoch += 1;
-        let keep = |_: &TokenHash, s: &mut Session| s.user_id != user || !gone(s);
+        let keep = |_: &TokenHash, cached: &mut Cached| {
+            cached.session.user_id != user || !gone(&cached.session)
+        };
         self.young.retain(keep);
         self.old.retain(keep);
     }
 
-    fn put(&mut self, token: TokenHash, session: Session) {
+    fn put(&mut self, token: TokenHash, session: Cached) {
         if self.young.len() >= MAX_GENERATION {
             self.old = std::mem::take(&mut self.young);
         }
@@ -63,11 +72,14 @@ mod tests {
 
     use super::*;
 
-    fn session() -> Session {
-        Session {
+    fn session() -> Cached {
+        let session = Session {
             user_id: user_id!("@a:example.org").to_owned(),
             device_id: device_id!("D").to_owned(),
-        }
+            locked: false,
+            suspended: false,
+        };
+        Cached { session, expires_at: None }
     }
 
     fn token(i: usize) -> TokenHash {
@@ -91,7 +103,7 @@ mod tests {
     fn a_stale_read_does_not_enter() {
         let mut cache = SessionCache::default();
         let epoch = cache.epoch();
-        cache.forget(&session().user_id, |_| true);
+        cache.forget(&session().session.user_id, |_| true);
         cache.insert(epoch, token(1), session());
         assert!(cache.get(&token(1)).is_none());
     }

@@ -2,10 +2,11 @@
 
 use exeunt_core::ruma::{DeviceId, OwnedDeviceId, UserId};
 use exeunt_store::Batch;
-use exeunt_store::records::DeviceRecord;
-use exeunt_store::tables::{Devices, Tokens};
+use exeunt_store::records::{DeviceRecord, SeenRecord};
+use exeunt_store::tables::Devices;
 
 use crate::error::bounded;
+use crate::token::revoke;
 use crate::{Users, UsersError};
 
 /// Longest device id in bytes.
@@ -20,18 +21,22 @@ pub struct Device {
     pub display_name: Option<String>,
     /// Milliseconds since the epoch.
     pub created_at: u64,
+    /// When and from where it was used last, as far as is known.
+    pub seen: Option<SeenRecord>,
 }
 
-impl Device {
-    fn new(device_id: OwnedDeviceId, record: DeviceRecord) -> Self {
-        Self { device_id, display_name: record.display_name, created_at: record.created_at }
+impl Users {
+    fn describe(&self, user: &UserId, device_id: OwnedDeviceId, record: DeviceRecord) -> Device {
+        let seen = self.seen_lately(user, &device_id).or(record.seen);
+        let DeviceRecord { display_name, created_at, .. } = record;
+        Device { device_id, display_name, created_at, seen }
     }
 }
 
 impl Users {
     pub async fn devices(&self, user: &UserId) -> Result<Vec<Device>, UsersError> {
         let rows = self.device_rows(user).await?;
-        Ok(rows.into_iter().map(|(id, record)| Device::new(id, record)).collect())
+        Ok(rows.into_iter().map(|(id, record)| self.describe(user, id, record)).collect())
     }
 
     pub async fn device(
@@ -41,7 +46,7 @@ impl Users {
     ) -> Result<Option<Device>, UsersError> {
         let key = (user.to_owned(), device.to_owned());
         let record = self.inner.store.read(move |r| r.get::<Devices>(&key)).await?;
-        Ok(record.map(|record| Device::new(device.to_owned(), record)))
+        Ok(record.map(|record| self.describe(user, device.to_owned(), record)))
     }
 
     /// Renames a device; `None` takes the name away.
@@ -114,8 +119,6 @@ impl Users {
 }
 
 fn drop_device(user: &UserId, id: OwnedDeviceId, record: &DeviceRecord, batch: &mut Batch) {
-    if let Some(token) = &record.token {
-        batch.delete::<Tokens>(token);
-    }
+    revoke(record, batch);
     batch.delete::<Devices>(&(user.to_owned(), id));
 }

@@ -17,6 +17,18 @@ pub enum UsersError {
     /// `M_FORBIDDEN`: an unknown user and a wrong password look the same.
     #[error("wrong user name or password")]
     WrongPassword,
+    /// `M_FORBIDDEN`: a token to log in with that is unknown, used or too old.
+    #[error("the token is not valid")]
+    WrongToken,
+    /// `M_FORBIDDEN`: somebody proved to be somebody else.
+    #[error("the account is another user's")]
+    AnotherUser,
+    /// `M_UNKNOWN_TOKEN` with `soft_logout`: the access token has to be refreshed.
+    #[error("the access token has expired")]
+    Expired,
+    /// `M_USER_LOCKED`
+    #[error("the account has been locked")]
+    Locked,
     /// `M_USER_DEACTIVATED`
     #[error("the account has been deactivated")]
     Deactivated,

@@ -14,8 +14,11 @@ mod policy;
 mod profile;
 mod push_rules;
 mod random;
+mod seen;
 mod session;
 mod shared_secret;
+mod short_lived;
+mod token;
 mod uia;
 
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -35,10 +38,12 @@ pub use name::MAX_USER_ID;
 pub use password::{MAX_HASHES_AT_ONCE, MAX_HASHES_WAITING, MAX_PASSWORD};
 pub use policy::RegistrationPolicy;
 pub use profile::{MAX_AVATAR_URL, MAX_DISPLAYNAME, Profile};
-pub use session::{Login, Session};
+pub use session::Session;
 pub use shared_secret::{
     MAX_NONCES, NONCE_LIFE_MS, SharedSecret, SharedSecretError, SharedSecretRequest,
 };
+pub use short_lived::{LOGIN_TOKEN_LIFE_MS, OPENID_TOKEN_LIFE_MS};
+pub use token::{ACCESS_TOKEN_LIFE_MS, Login, NewSession};
 pub use uia::{
     Challenge, MAX_UIA_SESSIONS, Purpose, UIA_SESSION_LIFE_MS, Uia, UiaFailure, UiaOutcome,
 };
@@ -62,6 +67,9 @@ struct Inner {
     rng: SystemRandom,
     passwords: password::Hasher,
     sessions: Mutex<cache::SessionCache>,
+    seen: Mutex<seen::Seen>,
+    login_tokens: short_lived::ShortLived,
+    openid_tokens: short_lived::ShortLived,
     locks: Vec<tokio::sync::Mutex<()>>,
 }
 
@@ -79,6 +87,9 @@ impl Users {
             passwords: password::Hasher::new(rng.clone()),
             rng,
             sessions: Mutex::new(cache::SessionCache::default()),
+            seen: Mutex::default(),
+            login_tokens: short_lived::ShortLived::for_login(),
+            openid_tokens: short_lived::ShortLived::for_openid(),
             locks: (0..USER_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
         };
         Self { inner: Arc::new(inner) }

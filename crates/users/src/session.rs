@@ -1,100 +1,28 @@
-//! Access tokens: given out once, kept only as SHA-256.
+//! Who holds an access token, and logging out.
 
 use exeunt_core::ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use exeunt_store::Batch;
-use exeunt_store::records::{DeviceRecord, TokenRecord};
+use exeunt_store::records::TokenRecord;
 use exeunt_store::tables::{Accounts, Devices, Tokens};
-use ring::digest;
 
-use crate::device::{MAX_DEVICE_ID, MAX_DEVICE_NAME};
-use crate::error::bounded;
-use crate::{Users, UsersError, random};
-
-/// Tells our tokens from others, for secret scanners and for people.
-const TOKEN_PREFIX: &str = "exs_";
-/// Longest token that is worth a hash.
-const MAX_TOKEN: usize = 256;
-const DEVICE_LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-
-pub(crate) type TokenHash = [u8; 32];
+use crate::cache::Cached;
+use crate::token::{MAX_TOKEN, TokenHash, drop_replaced, token_hash};
+use crate::{Users, UsersError};
 
 /// Who holds a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     pub user_id: OwnedUserId,
     pub device_id: OwnedDeviceId,
-}
-
-/// A fresh session. The token is nowhere else.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Login {
-    pub user_id: OwnedUserId,
-    pub device_id: OwnedDeviceId,
-    pub access_token: String,
-}
-
-impl std::fmt::Debug for Login {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Login({} {})", self.user_id, self.device_id)
-    }
+    /// The account is locked: the session serves for nothing but logging out.
+    pub locked: bool,
+    /// The account is suspended: it may read and go, and no more.
+    pub suspended: bool,
 }
 
 impl Users {
-    /// Logs a user in whose identity is settled: right after registration, or by an admin.
-    ///
-    /// A known device id keeps its device and loses its old token.
-    pub async fn login(
-        &self,
-        user: &UserId,
-        device_id: Option<&DeviceId>,
-        display_name: Option<&str>,
-    ) -> Result<Login, UsersError> {
-        let device_id = self.device_id_for(device_id)?;
-        if let Some(name) = display_name {
-            bounded("device display name", name, MAX_DEVICE_NAME)?;
-        }
-        let access_token = format!("{TOKEN_PREFIX}{}", random::secret(&self.inner.rng)?);
-        let hash = token_hash(&access_token);
-
-        let _guard = self.lock(user).await;
-        let account_key = user.to_owned();
-        let device_key = (user.to_owned(), device_id.clone());
-        let read_key = device_key.clone();
-        let (account, device) = self
-            .inner
-            .store
-            .read(move |r| {
-                Ok::<_, UsersError>((
-                    r.get::<Accounts>(&account_key)?,
-                    r.get::<Devices>(&read_key)?,
-                ))
-            })
-            .await?;
-        if account.ok_or(UsersError::UnknownUser)?.deactivated {
-            return Err(UsersError::Deactivated);
-        }
-
-        let mut batch = Batch::default();
-        let known = device.is_some();
-        let mut device = device.unwrap_or(DeviceRecord {
-            display_name: display_name.map(str::to_owned),
-            token: None,
-            created_at: self.now(),
-        });
-        if let Some(old) = device.token.replace(hash) {
-            batch.delete::<Tokens>(&old);
-        }
-        batch.put::<Devices>(&device_key, &device);
-        let holder = TokenRecord { user_id: user.to_owned(), device_id: device_id.clone() };
-        batch.put::<Tokens>(&hash, &holder);
-        self.inner.store.commit(batch).await?;
-        if known {
-            self.forget_sessions(user, |session| session.device_id == device_id);
-        }
-        Ok(Login { user_id: user.to_owned(), device_id, access_token })
-    }
-
-    /// Who holds the token; `None` for a token that is not valid (any more).
+    /// Who holds the token; `None` for a token that is not valid (any more). One that has run out
+    /// and can be refreshed is [`UsersError::Expired`].
     pub async fn session(&self, token: &str) -> Result<Option<Session>, UsersError> {
         if token.len() > MAX_TOKEN {
             return Ok(None);
@@ -102,16 +30,57 @@ impl Users {
         let hash = token_hash(token);
         let epoch = {
             let mut cache = self.sessions();
-            if let Some(session) = cache.get(&hash) {
-                return Ok(Some(session));
+            if let Some(cached) = cache.get(&hash) {
+                return self.unless_expired(cached).map(Some);
             }
             cache.epoch()
         };
-        let row = self.inner.store.read(move |r| r.get::<Tokens>(&hash)).await?;
-        let Some(TokenRecord { user_id, device_id }) = row else { return Ok(None) };
-        let session = Session { user_id, device_id };
-        self.sessions().insert(epoch, hash, session.clone());
+        let row = self
+            .inner
+            .store
+            .read(move |r| {
+                let Some(token) = r.get::<Tokens>(&hash)? else { return Ok(None) };
+                let account = r.get::<Accounts>(&token.user_id)?;
+                Ok::<_, UsersError>(account.map(|account| (token, account)))
+            })
+            .await?;
+        let Some((token, account)) = row else { return Ok(None) };
+        let TokenRecord { user_id, device_id, expires_at, unused } = token;
+        let (locked, suspended) = (account.locked, account.suspended);
+        let session = Session { user_id, device_id, locked, suspended };
+        let session = self.unless_expired(Cached { session, expires_at })?;
+        if unused {
+            self.first_use(hash, &session).await?;
+        }
+        self.sessions().insert(epoch, hash, Cached { session: session.clone(), expires_at });
         Ok(Some(session))
+    }
+
+    fn unless_expired(&self, cached: Cached) -> Result<Session, UsersError> {
+        match cached.expires_at {
+            Some(at) if at <= self.now() => Err(UsersError::Expired),
+            _ => Ok(cached.session),
+        }
+    }
+
+    /// The client has the tokens of its last refresh: those before go (client-server API,
+    /// "Refreshing access tokens").
+    async fn first_use(&self, hash: TokenHash, session: &Session) -> Result<(), UsersError> {
+        let Session { user_id, device_id, .. } = session;
+        let _guard = self.lock(user_id).await;
+        let key = (user_id.clone(), device_id.clone());
+        let read_key = key.clone();
+        let read = self.inner.store.read(move |r| {
+            Ok::<_, UsersError>((r.get::<Devices>(&read_key)?, r.get::<Tokens>(&hash)?))
+        });
+        let (Some(mut device), Some(token)) = read.await? else { return Ok(()) };
+        let mut batch = Batch::default();
+        drop_replaced(&mut device, &mut batch);
+        batch.put::<Devices>(&key, &device);
+        batch.put::<Tokens>(&hash, &TokenRecord { unused: false, ..token });
+        self.inner.store.commit(batch).await?;
+        self.forget_sessions(user_id, |other| other.device_id == *device_id);
+        Ok(())
     }
 
     /// Ends a session and removes its device (`/logout`).
@@ -147,22 +116,4 @@ impl Users {
     fn sessions(&self) -> std::sync::MutexGuard<'_, crate::cache::SessionCache> {
         self.inner.sessions.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
-
-    fn device_id_for(&self, wanted: Option<&DeviceId>) -> Result<OwnedDeviceId, UsersError> {
-        let Some(wanted) = wanted else {
-            return Ok(random::letters::<10>(&self.inner.rng, DEVICE_LETTERS)?.into());
-        };
-        if wanted.as_str().is_empty() {
-            return Err(UsersError::Empty("device id"));
-        }
-        bounded("device id", wanted.as_str(), MAX_DEVICE_ID)?;
-        Ok(wanted.to_owned())
-    }
-}
-
-fn token_hash(token: &str) -> TokenHash {
-    let digest = digest::digest(&digest::SHA256, token.as_bytes());
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest.as_ref());
-    hash
 }

@@ -188,7 +188,8 @@ impl Uia {
                 let wrong = Ok(Some(UiaFailure::WrongPassword));
                 match users.verify_password(named_user(auth, owner), text("password")).await {
                     Ok(user) if user == *owner => Ok(None),
-                    Ok(_) | Err(UsersError::WrongPassword) => wrong,
+                    Ok(_) => Err(UsersError::AnotherUser),
+                    Err(UsersError::WrongPassword) => wrong,
                     Err(error) => Err(error),
                 }
             }

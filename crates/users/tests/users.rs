@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use exeunt_core::Object;
-use exeunt_core::ruma::{device_id, room_id, server_name, user_id};
+use exeunt_core::ruma::{DeviceId, device_id, room_id, server_name, user_id};
 use exeunt_store::{Fault, Store};
-use exeunt_users::{NewAccount, Session, Users, UsersError};
+use exeunt_users::{NewAccount, NewSession, Session, Users, UsersError};
 use ring::rand::SystemRandom;
 use serde_json::json;
 
@@ -20,6 +20,10 @@ fn users() -> Users {
 
 fn alice() -> NewAccount<'static> {
     NewAccount { localpart: Some("alice"), password: Some("swordfish"), ..NewAccount::default() }
+}
+
+fn of<'a>(device_id: Option<&'a DeviceId>, name: &'a str) -> NewSession<'a> {
+    NewSession { device_id, display_name: Some(name), refreshable: false }
 }
 
 fn object(value: serde_json::Value) -> Object {
@@ -37,14 +41,15 @@ async fn register_and_log_in() {
     assert!(!users.exists(user_id!("@bob:example.org")).await.unwrap());
 
     for name in ["alice", "Alice", "@alice:example.org"] {
-        let login = users.login_password(name, "swordfish", None, None).await.unwrap();
+        let login = users.login_password(name, "swordfish", NewSession::default()).await.unwrap();
         assert!(login.access_token.starts_with("exs_"));
         let session = users.session(&login.access_token).await.unwrap().unwrap();
-        assert_eq!(session, Session { user_id: id.clone(), device_id: login.device_id });
+        let (user_id, device_id) = (id.clone(), login.device_id);
+        assert_eq!(session, Session { user_id, device_id, locked: false, suspended: false });
     }
     for (name, password) in [("alice", "Swordfish"), ("bob", "swordfish"), ("@alice:else.org", "x")]
     {
-        let refused = users.login_password(name, password, None, None).await;
+        let refused = users.login_password(name, password, NewSession::default()).await;
         assert!(matches!(refused, Err(UsersError::WrongPassword)), "{name}");
     }
     assert_eq!(users.session("exs_nonsense").await.unwrap(), None);
@@ -71,9 +76,9 @@ async fn a_second_login_of_a_device_ends_the_first() {
     let users = users();
     let id = users.register(alice()).await.unwrap();
     let device = Some(device_id!("PHONE"));
-    let first = users.login(&id, device, Some("Phone")).await.unwrap();
+    let first = users.login(&id, of(device, "Phone")).await.unwrap();
     assert!(users.session(&first.access_token).await.unwrap().is_some());
-    let second = users.login(&id, device, Some("Other")).await.unwrap();
+    let second = users.login(&id, of(device, "Other")).await.unwrap();
     assert_eq!(users.session(&first.access_token).await.unwrap(), None);
     assert!(users.session(&second.access_token).await.unwrap().is_some());
     let devices = users.devices(&id).await.unwrap();
@@ -85,9 +90,9 @@ async fn a_second_login_of_a_device_ends_the_first() {
 async fn logout_ends_cached_sessions() {
     let users = users();
     let id = users.register(alice()).await.unwrap();
-    let one = users.login(&id, None, None).await.unwrap();
-    let two = users.login(&id, None, None).await.unwrap();
-    let three = users.login(&id, None, None).await.unwrap();
+    let one = users.login(&id, NewSession::default()).await.unwrap();
+    let two = users.login(&id, NewSession::default()).await.unwrap();
+    let three = users.login(&id, NewSession::default()).await.unwrap();
     for login in [&one, &two, &three] {
         assert!(users.session(&login.access_token).await.unwrap().is_some());
     }
@@ -109,7 +114,7 @@ async fn the_store_never_sees_a_token_or_a_password() {
     let store = Store::memory();
     let users = users_on(store.clone());
     let id = users.register(alice()).await.unwrap();
-    let login = users.login(&id, None, None).await.unwrap();
+    let login = users.login(&id, NewSession::default()).await.unwrap();
     // Another service on the same store knows the token only by its hash.
     let again = users_on(store.clone());
     assert!(again.session(&login.access_token).await.unwrap().is_some());
@@ -127,13 +132,13 @@ async fn the_store_never_sees_a_token_or_a_password() {
 async fn a_deactivated_account_is_closed_for_good() {
     let users = users();
     let id = users.register(alice()).await.unwrap();
-    let login = users.login(&id, None, None).await.unwrap();
+    let login = users.login(&id, NewSession::default()).await.unwrap();
     assert!(users.session(&login.access_token).await.unwrap().is_some());
     users.deactivate(&id).await.unwrap();
     assert_eq!(users.session(&login.access_token).await.unwrap(), None);
-    let refused = users.login_password("alice", "swordfish", None, None).await;
+    let refused = users.login_password("alice", "swordfish", NewSession::default()).await;
     assert!(matches!(refused, Err(UsersError::Deactivated)));
-    assert!(matches!(users.login(&id, None, None).await, Err(UsersError::Deactivated)));
+    assert!(matches!(users.login(&id, NewSession::default()).await, Err(UsersError::Deactivated)));
     assert!(matches!(users.register(alice()).await, Err(UsersError::UserInUse(_))));
     assert!(!users.exists(&id).await.unwrap());
     assert_eq!(users.profile(&id).await.unwrap(), None);
@@ -145,8 +150,8 @@ async fn a_deactivated_account_is_closed_for_good() {
 async fn changing_the_password() {
     let users = users();
     let id = users.register(alice()).await.unwrap();
-    let keep = users.login(&id, None, None).await.unwrap();
-    let other = users.login(&id, None, None).await.unwrap();
+    let keep = users.login(&id, NewSession::default()).await.unwrap();
+    let other = users.login(&id, NewSession::default()).await.unwrap();
     users.change_password(&id, "new one", Some(Some(&keep.device_id))).await.unwrap();
     assert!(users.session(&keep.access_token).await.unwrap().is_some());
     assert_eq!(users.session(&other.access_token).await.unwrap(), None);
@@ -172,7 +177,7 @@ async fn profiles_and_devices() {
     let refused = users.set_displayname(&id, Some(&long)).await;
     assert!(matches!(refused, Err(UsersError::TooLarge { .. })));
 
-    let login = users.login(&id, None, None).await.unwrap();
+    let login = users.login(&id, NewSession::default()).await.unwrap();
     users.rename_device(&id, &login.device_id, Some("Desk")).await.unwrap();
     let device = users.device(&id, &login.device_id).await.unwrap().unwrap();
     assert_eq!(device.display_name.as_deref(), Some("Desk"));

@@ -97,5 +97,11 @@ fn described(device: &Device) -> Value {
     if let Some(name) = &device.display_name {
         out["display_name"] = name.as_str().into();
     }
+    if let Some(seen) = &device.seen {
+        out["last_seen_ts"] = seen.at.into();
+        if let Some(ip) = &seen.ip {
+            out["last_seen_ip"] = ip.as_str().into();
+        }
+    }
     out
 }

@@ -3,6 +3,8 @@
 mod deactivate;
 mod devices;
 mod login;
+mod password;
+mod refresh;
 mod register;
 mod session;
 mod shared_secret;
@@ -18,6 +20,8 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     let routes = register::routes(routes);
     let routes = shared_secret::routes(routes);
     let routes = login::routes(routes);
+    let routes = refresh::routes(routes);
+    let routes = password::routes(routes);
     let routes = session::routes(routes);
     let routes = devices::routes(routes);
     deactivate::routes(routes)
@@ -25,13 +29,18 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 /// The answer to a registration or login.
 fn login_reply(login: &Login, api: &ClientApi) -> Reply {
-    Reply::json(json!({
+    let mut answer = json!({
         "user_id": login.user_id,
         "access_token": login.access_token,
         "device_id": login.device_id,
         // Deprecated, and still read by some clients.
         "home_server": api.server_name(),
-    }))
+    });
+    if let Some(refresh_token) = &login.refresh_token {
+        answer["refresh_token"] = refresh_token.as_str().into();
+        answer["expires_in_ms"] = login.expires_in_ms.into();
+    }
+    Reply::json(answer)
 }
 
 /// Takes user-interactive authentication a step further; anything but its end is an answer.

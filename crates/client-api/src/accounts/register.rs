@@ -2,7 +2,7 @@
 
 use exeunt_core::Object;
 use exeunt_http::{MatrixError, Method, RawCall, Reply, Routes};
-use exeunt_users::{NewAccount, Purpose};
+use exeunt_users::{NewAccount, NewSession, Purpose};
 use ruma::{OwnedDeviceId, api::client::account::get_username_availability::v3 as availability};
 use serde::Deserialize;
 use serde_json::json;
@@ -25,6 +25,8 @@ struct Body {
     initial_device_display_name: Option<String>,
     #[serde(default)]
     inhibit_login: bool,
+    #[serde(default)]
+    refresh_token: bool,
 }
 
 /// `POST /_matrix/client/v3/register`. A name that cannot be had is refused before the stages of
@@ -55,8 +57,12 @@ async fn register(api: ClientApi, call: RawCall) -> Result<Reply, MatrixError> {
     if body.inhibit_login {
         return Ok(Reply::json(json!({ "user_id": user_id, "home_server": api.server_name() })));
     }
-    let device_name = body.initial_device_display_name.as_deref();
-    let login = api.users.login(&user_id, body.device_id.as_deref(), device_name).await;
+    let new = NewSession {
+        device_id: body.device_id.as_deref(),
+        display_name: body.initial_device_display_name.as_deref(),
+        refreshable: body.refresh_token,
+    };
+    let login = api.users.login(&user_id, new).await;
     Ok(super::login_reply(&login.map_err(users_error)?, &api))
 }
 

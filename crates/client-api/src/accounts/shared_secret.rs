@@ -2,7 +2,7 @@
 //! deployment tools of other servers speak.
 
 use exeunt_http::{MatrixError, Method, RawCall, Reply, Routes};
-use exeunt_users::{NewAccount, SharedSecret, SharedSecretError, SharedSecretRequest};
+use exeunt_users::{NewAccount, NewSession, SharedSecret, SharedSecretError, SharedSecretRequest};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -58,7 +58,7 @@ async fn register(api: ClientApi, call: RawCall) -> Result<Reply, MatrixError> {
     if body.inhibit_login {
         return Ok(Reply::json(json!({ "user_id": user_id, "home_server": api.server_name() })));
     }
-    let login = api.users.login(&user_id, None, None).await.map_err(users_error)?;
+    let login = api.users.login(&user_id, NewSession::default()).await.map_err(users_error)?;
     Ok(super::login_reply(&login, &api))
 }
 

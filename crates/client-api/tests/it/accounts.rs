@@ -136,7 +136,8 @@ async fn login_by_password() {
     let server = Server::new();
     let client = server.anyone();
     let flows = client.get("/login").await.ok();
-    assert_eq!(flows, json!({ "flows": [{ "type": "m.login.password" }] }));
+    let token = json!({ "type": "m.login.token", "get_login_token": true });
+    assert_eq!(flows, json!({ "flows": [{ "type": "m.login.password" }, token] }));
     client.post("/register", registration("ann")).await.ok();
     let legacy = json!({ "type": "m.login.password", "user": "ann", "password": "sUp3rs3kr1t" });
     let mut device = by_password("ann", "sUp3rs3kr1t");

@@ -1,6 +1,9 @@
 //! A server to send requests to.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
 
 use actix_web::{App, http::Method, test};
 use async_trait::async_trait;
@@ -9,7 +12,7 @@ use exeunt_core::Signer;
 use exeunt_http::Service;
 use exeunt_room::{Call, NoWake, Remote, RemoteError, Rooms, ServerKeys};
 use exeunt_store::Store;
-use exeunt_users::{NewAccount, RegistrationPolicy, Users};
+use exeunt_users::{NewAccount, NewSession, RegistrationPolicy, Users};
 use ring::rand::SystemRandom;
 use ruma::{ServerName, UserId, server_name};
 use serde_json::{Value, json};
@@ -19,6 +22,7 @@ pub struct Server {
     pub api: ClientApi,
     service: Service,
     failure: Arc<Mutex<RemoteError>>,
+    now: Arc<AtomicU64>,
 }
 
 struct Failing(Arc<Mutex<RemoteError>>);
@@ -45,7 +49,9 @@ impl Server {
         let failure = Arc::new(Mutex::new(RemoteError::Unreachable("no network".into())));
         let (store, name) = (Store::memory(), server_name!("example.org"));
         let signer = Signer::new(name.to_owned(), "ed25519:a", &[7; 32]).unwrap();
-        let clock: exeunt_room::Clock = Arc::new(|| 1_700_000_000_000);
+        let now = Arc::new(AtomicU64::new(1_700_000_000_000));
+        let time = now.clone();
+        let clock: exeunt_room::Clock = Arc::new(move || time.load(Ordering::SeqCst));
         let rng = SystemRandom::new();
         let rooms = Rooms::new(
             store.clone(),
@@ -58,7 +64,12 @@ impl Server {
         let users = Users::new(store, name.to_owned(), clock.clone(), rng.clone());
         let api = ClientApi::new(rooms, users, options, clock, rng);
         let service = Service::new().mount(routes(api.clone()));
-        Self { api, service, failure }
+        Self { api, service, failure, now }
+    }
+
+    /// Moves the clock on.
+    pub fn later(&self, ms: u64) {
+        self.now.fetch_add(ms, Ordering::SeqCst);
     }
 
     /// How other servers fail from now on.
@@ -80,7 +91,7 @@ impl Server {
 
     /// One more device of a user.
     pub async fn login(&self, user: &UserId) -> Client<'_> {
-        let login = self.api.users.login(user, None, None).await.unwrap();
+        let login = self.api.users.login(user, NewSession::default()).await.unwrap();
         let token = Some(login.access_token);
         Client { server: self, user: user.to_string(), token }
     }

@@ -30,7 +30,9 @@ async fn capabilities() {
     assert_eq!(all["m.room_versions"]["available"]["1"], "stable");
     assert_eq!(all["m.room_versions"]["available"]["12"], "stable");
     assert_eq!(all["m.room_versions"]["available"]["13"], json!(null));
-    assert_eq!(all["m.change_password"]["enabled"], false);
+    // What is not mentioned is enabled.
+    assert_eq!(all["m.change_password"], json!(null));
+    assert_eq!(all["m.get_login_token"]["enabled"], true);
     assert_eq!(all["m.3pid_changes"]["enabled"], false);
     // FG6: to leave is not to forget.
     assert_eq!(all["m.forget_forced_upon_leave"], json!(null));

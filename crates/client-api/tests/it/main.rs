@@ -16,4 +16,5 @@ mod public_rooms;
 mod push_rules;
 mod remote;
 mod send;
+mod sessions;
 mod upgrade;
