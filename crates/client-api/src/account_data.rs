@@ -1,5 +1,7 @@
-//! Account data, global and by room. Specification: client-server API, "Client Config".
+//! Account data, global and by room. Specification: client-server API, "Client Config"; deletion as
+//! MSC3391 has it.
 
+use exeunt_core::Object;
 use exeunt_http::{MatrixError, Method, RawCall, Reply, Routes};
 use exeunt_users::Session;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId};
@@ -19,6 +21,14 @@ pub(crate) fn routes(mut routes: Routes<ClientApi>) -> Routes<ClientApi> {
         "/_matrix/client/v3/user/{user_id}/rooms/{room_id}/account_data/{type}",
         "/_matrix/client/r0/user/{user_id}/rooms/{room_id}/account_data/{type}",
     ];
+    const DELETE: &str =
+        "/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/account_data/{type}";
+    const DELETE_OF_ROOM: &str = "/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/rooms/{room_id}/account_data/{type}";
+    routes = routes.authed_raw(Method::DELETE, DELETE, delete).authed_raw(
+        Method::DELETE,
+        DELETE_OF_ROOM,
+        delete_of_room,
+    );
     for path in GLOBAL {
         routes = routes.authed_raw(Method::GET, path, get).authed_raw(Method::PUT, path, put);
     }
@@ -64,7 +74,7 @@ async fn find(
 /// `PUT /_matrix/client/v3/user/{userId}/account_data/{type}`
 async fn put(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, MatrixError> {
     check_owner(&session, &call)?;
-    store(&api, &session, None, body::arg(&call, 1), &call).await
+    store(&api, &session, None, body::arg(&call, 1), call.object()?).await
 }
 
 /// `PUT /_matrix/client/v3/user/{userId}/rooms/{roomId}/account_data/{type}`
@@ -75,7 +85,24 @@ async fn put_of_room(
 ) -> Result<Reply, MatrixError> {
     check_owner(&session, &call)?;
     let room_id: OwnedRoomId = body::id(&call, 1)?;
-    store(&api, &session, Some(&room_id), body::arg(&call, 2), &call).await
+    store(&api, &session, Some(&room_id), body::arg(&call, 2), call.object()?).await
+}
+
+/// `DELETE /_matrix/client/unstable/org.matrix.msc3391/user/{userId}/account_data/{type}`
+async fn delete(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, MatrixError> {
+    check_owner(&session, &call)?;
+    store(&api, &session, None, body::arg(&call, 1), Object::new()).await
+}
+
+/// `DELETE /_matrix/client/unstable/org.matrix.msc3391/user/{userId}/rooms/{roomId}/account_data/{type}`
+async fn delete_of_room(
+    api: ClientApi,
+    session: Session,
+    call: RawCall,
+) -> Result<Reply, MatrixError> {
+    check_owner(&session, &call)?;
+    let room_id: OwnedRoomId = body::id(&call, 1)?;
+    store(&api, &session, Some(&room_id), body::arg(&call, 2), Object::new()).await
 }
 
 async fn store(
@@ -83,19 +110,19 @@ async fn store(
     session: &Session,
     room_id: Option<&RoomId>,
     kind: &str,
-    call: &RawCall,
+    content: Object,
 ) -> Result<Reply, MatrixError> {
     if SERVERS_OWN.contains(&kind) {
         let text = format!("{kind} cannot be set here");
         return Err(MatrixError::new(405, "M_BAD_JSON", text));
     }
-    let (user, content) = (&session.user_id, call.object()?);
+    let user = &session.user_id;
     let position = api.users.put_account_data(user, room_id, kind, content).await;
     api.rooms.wake_user(user, position.map_err(users_error)?);
     Ok(Reply::json(json!({})))
 }
 
-fn check_owner(session: &Session, call: &RawCall) -> Result<(), MatrixError> {
+pub(crate) fn check_owner(session: &Session, call: &RawCall) -> Result<(), MatrixError> {
     let user: OwnedUserId = body::id(call, 0)?;
     if user == session.user_id {
         Ok(())

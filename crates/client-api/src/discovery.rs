@@ -15,7 +15,7 @@ use ruma::api::client::discovery::{
 };
 use serde_json::json;
 
-use crate::{ClientApi, profile::FIELDS};
+use crate::ClientApi;
 
 /// Versions of the client-server API. Clients ask for one that they know, so the list begins with
 /// the oldest that is still in use; what is missing of one answers `M_UNRECOGNIZED`.
@@ -33,7 +33,9 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 /// `GET /_matrix/client/versions`
 async fn versions(_: ClientApi, _: versions::Request) -> Result<versions::Response, MatrixError> {
-    Ok(versions::Response::new(VERSIONS.map(str::to_owned).to_vec()))
+    let mut answer = versions::Response::new(VERSIONS.map(str::to_owned).to_vec());
+    answer.unstable_features.insert("org.matrix.msc3391".to_owned(), true);
+    Ok(answer)
 }
 
 /// `GET /.well-known/matrix/client`
@@ -52,14 +54,12 @@ async fn capabilities(
     let available: BTreeMap<_, _> = RoomVersion::all()
         .map(|version| (version.id().clone(), RoomVersionStability::Stable))
         .collect();
-    let mut profile_fields = ProfileFieldsCapability::new(true);
-    profile_fields.allowed = Some(FIELDS.iter().map(|field| (*field).into()).collect());
     let mut answer = Capabilities::new();
     answer.change_password = ChangePasswordCapability::new(true);
     answer.room_versions =
         RoomVersionsCapability::new(api.default_version().id().clone(), available);
     answer.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
     answer.get_login_token = GetLoginTokenCapability::new(true);
-    answer.profile_fields = Some(profile_fields);
+    answer.profile_fields = Some(ProfileFieldsCapability::new(true));
     Ok(capabilities::Response::new(answer))
 }

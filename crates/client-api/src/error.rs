@@ -100,7 +100,12 @@ pub fn users_error(error: UsersError) -> MatrixError {
         UsersError::Deactivated => code(403, "M_USER_DEACTIVATED"),
         UsersError::UnknownUser | UsersError::UnknownDevice => code(404, "M_NOT_FOUND"),
         UsersError::TooLarge { .. } => code(400, "M_TOO_LARGE"),
-        UsersError::Empty(_) => code(400, "M_INVALID_PARAM"),
+        UsersError::Empty(_)
+        | UsersError::InvalidToken
+        | UsersError::TokenInUse
+        | UsersError::InvalidKey => code(400, "M_INVALID_PARAM"),
+        UsersError::ProfileTooLarge { .. } => code(400, "M_PROFILE_TOO_LARGE"),
+        UsersError::KeyTooLarge { .. } => code(400, "M_KEY_TOO_LARGE"),
         UsersError::TooMany { .. } => code(400, "M_RESOURCE_LIMIT_EXCEEDED"),
         UsersError::Busy => MatrixError::limit_exceeded(BUSY_RETRY_MS),
         UsersError::Random

@@ -13,6 +13,7 @@ mod error;
 mod filter;
 mod knock;
 mod membership;
+mod openid;
 mod planned;
 mod profile;
 mod public_rooms;
@@ -22,7 +23,9 @@ mod send;
 mod send_member;
 mod state;
 mod sync;
+mod tags;
 mod upgrade;
+mod user_directory;
 
 use exeunt_http::Routes;
 
@@ -36,8 +39,11 @@ pub fn routes(state: ClientApi) -> Routes<ClientApi> {
     let routes = discovery::routes(routes);
     let routes = accounts::routes(routes);
     let routes = profile::routes(routes);
+    let routes = user_directory::routes(routes);
+    let routes = openid::routes(routes);
     let routes = filter::routes(routes);
     let routes = account_data::routes(routes);
+    let routes = tags::routes(routes);
     let routes = push_rules::routes(routes);
     let routes = create::routes(routes);
     let routes = upgrade::routes(routes);

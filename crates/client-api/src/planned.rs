@@ -12,7 +12,7 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 /// Client-server API, in the order of its chapters.
 #[rustfmt::skip]
-const PLANNED: [(Method, &str); 90] = [
+const PLANNED: [(Method, &str); 83] = [
     (Method::GET, "/.well-known/matrix/support"),
     (Method::GET, "/.well-known/matrix/policy_server"),
     (Method::GET, "/_matrix/client/v1/auth_metadata"),
@@ -20,7 +20,6 @@ const PLANNED: [(Method, &str); 90] = [
     (Method::GET, "/_matrix/client/v3/login/sso/redirect/{idp_id}"),
     (Method::POST, "/_matrix/client/v3/register/email/requestToken"),
     (Method::POST, "/_matrix/client/v3/register/msisdn/requestToken"),
-    (Method::GET, "/_matrix/client/v1/register/m.login.registration_token/validity"),
     (Method::POST, "/_matrix/client/v3/account/password/email/requestToken"),
     (Method::POST, "/_matrix/client/v3/account/password/msisdn/requestToken"),
     (Method::GET, "/_matrix/client/v3/account/3pid"),
@@ -40,11 +39,6 @@ const PLANNED: [(Method, &str); 90] = [
     (Method::GET, "/_matrix/client/v1/rooms/{room_id}/relations/{event_id}/{rel_type}"),
     (Method::GET, "/_matrix/client/v1/rooms/{room_id}/relations/{event_id}/{rel_type}/{event_type}"),
     (Method::GET, "/_matrix/client/v1/rooms/{room_id}/threads"),
-    (Method::GET, "/_matrix/client/v3/user/{user_id}/rooms/{room_id}/tags"),
-    (Method::PUT, "/_matrix/client/v3/user/{user_id}/rooms/{room_id}/tags/{tag}"),
-    (Method::DELETE, "/_matrix/client/v3/user/{user_id}/rooms/{room_id}/tags/{tag}"),
-    (Method::POST, "/_matrix/client/v3/user_directory/search"),
-    (Method::GET, "/_matrix/client/v1/mutual_rooms"),
     (Method::PUT, "/_matrix/client/v3/directory/list/appservice/{network_id}/{room_id}"),
     (Method::GET, "/_matrix/client/v1/rooms/{room_id}/hierarchy"),
     (Method::GET, "/_matrix/client/v1/room_summary/{room_id_or_alias}"),
@@ -90,7 +84,6 @@ const PLANNED: [(Method, &str); 90] = [
     (Method::POST, "/_matrix/client/v3/rooms/{room_id}/report/{event_id}"),
     (Method::POST, "/_matrix/client/v3/users/{user_id}/report"),
     (Method::GET, "/_matrix/client/v3/voip/turnServer"),
-    (Method::POST, "/_matrix/client/v3/user/{user_id}/openid/request_token"),
     (Method::GET, "/_matrix/client/v3/admin/whois/{user_id}"),
     (Method::GET, "/_matrix/client/v1/admin/suspend/{user_id}"),
     (Method::PUT, "/_matrix/client/v1/admin/suspend/{user_id}"),

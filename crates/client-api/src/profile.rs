@@ -2,13 +2,13 @@
 
 use exeunt_core::Object;
 use exeunt_http::{MatrixError, Method, RawCall, Reply, Routes};
-use exeunt_users::{Profile, Session};
+use exeunt_users::{Session, all_fields, member_fields};
 use ruma::{OwnedUserId, UserId};
 use serde_json::Value;
 
 use crate::{ClientApi, body, room_error, users_error};
 
-/// The fields that a profile has here.
+/// The fields of a profile that member events carry.
 pub(crate) const FIELDS: [&str; 2] = ["displayname", "avatar_url"];
 
 pub(crate) fn routes(mut routes: Routes<ClientApi>) -> Routes<ClientApi> {
@@ -52,13 +52,9 @@ async fn get_field(api: ClientApi, call: RawCall) -> Result<Reply, MatrixError> 
 /// `PUT /_matrix/client/v3/profile/{userId}/{keyName}`
 async fn set_field(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, MatrixError> {
     let field = body::arg(&call, 1);
-    let value = match call.object()?.remove(field) {
-        Some(Value::String(text)) => Some(text).filter(|text| !text.is_empty()),
-        Some(Value::Null) => None,
-        Some(_) => return Err(MatrixError::bad_json(format!("{field} is not a string"))),
-        None => return Err(MatrixError::missing_param(format!("{field} is missing"))),
-    };
-    change(&api, &session, &call, value.as_deref()).await
+    let value = call.object()?.remove(field);
+    let value = value.ok_or_else(|| MatrixError::missing_param(format!("{field} is missing")))?;
+    change(&api, &session, &call, Some(value)).await
 }
 
 /// `DELETE /_matrix/client/v3/profile/{userId}/{keyName}`
@@ -70,30 +66,49 @@ async fn delete_field(
     change(&api, &session, &call, None).await
 }
 
+/// Sets a field, or removes it. Rooms are told of those that member events carry.
 async fn change(
     api: &ClientApi,
     session: &Session,
     call: &RawCall,
-    value: Option<&str>,
+    value: Option<Value>,
 ) -> Result<Reply, MatrixError> {
     let user: OwnedUserId = body::id(call, 0)?;
     if user != session.user_id {
         return Err(MatrixError::forbidden("The profile is another user's"));
     }
-    let changed = match body::arg(call, 1) {
-        "displayname" => api.users.set_displayname(&user, value).await,
-        "avatar_url" => api.users.set_avatar_url(&user, value).await,
-        _ => return Err(MatrixError::forbidden("Only displayname and avatar_url can be set")),
+    let profile = match body::arg(call, 1) {
+        "displayname" => {
+            let name = text("displayname", value)?;
+            api.users.set_displayname(&user, name.as_deref()).await.map_err(users_error)?
+        }
+        "avatar_url" => {
+            let url = text("avatar_url", value)?;
+            api.users.set_avatar_url(&user, url.as_deref()).await.map_err(users_error)?
+        }
+        field => {
+            api.users.set_profile_field(&user, field, value).await.map_err(users_error)?;
+            return Ok(Reply::json(Object::new().into()));
+        }
     };
-    let profile = changed.map_err(users_error)?;
-    api.rooms.update_profile(&user, content(profile)).await.map_err(room_error)?;
+    api.rooms.update_profile(&user, member_fields(&profile)).await.map_err(room_error)?;
     Ok(Reply::json(Object::new().into()))
+}
+
+/// A field that is text. Clients remove it with an empty one, or with null.
+fn text(field: &str, value: Option<Value>) -> Result<Option<String>, MatrixError> {
+    match value {
+        Some(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
+        Some(Value::Null) | None => Ok(None),
+        Some(_) => Err(MatrixError::bad_json(format!("{field} is not a string"))),
+    }
 }
 
 async fn find(api: &ClientApi, user: &UserId, field: Option<&str>) -> Result<Object, MatrixError> {
     if api.users.is_local(user) {
         let profile = api.users.profile(user).await.map_err(users_error)?;
-        return profile.map(content).ok_or_else(|| MatrixError::not_found("No such user"));
+        let fields = profile.as_ref().map(all_fields);
+        return fields.ok_or_else(|| MatrixError::not_found("No such user"));
     }
     api.rooms.remote_profile(user, field).await.map_err(room_error)
 }
@@ -104,10 +119,5 @@ pub(crate) async fn member_profile(api: &ClientApi, user: &UserId) -> Result<Obj
         return Ok(Object::new());
     }
     let profile = api.users.profile(user).await.map_err(users_error)?;
-    Ok(profile.map(content).unwrap_or_default())
-}
-
-fn content(profile: Profile) -> Object {
-    let fields = [("displayname", profile.displayname), ("avatar_url", profile.avatar_url)];
-    fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.into()))).collect()
+    Ok(profile.as_ref().map(member_fields).unwrap_or_default())
 }

@@ -12,6 +12,7 @@ mod join;
 mod keys;
 mod knock;
 mod leave;
+mod openid;
 mod query;
 mod route;
 mod send;
@@ -78,6 +79,7 @@ pub fn routes(state: FedApi) -> Routes<FedApi> {
         state::routes,
         history::routes,
         query::routes,
+        openid::routes,
     ];
     families.into_iter().fold(FedRoutes::new(state), |routes, family| family(routes)).finish()
 }

@@ -2,6 +2,7 @@
 
 use exeunt_core::ruma::{OwnedRoomAliasId, OwnedServerName, OwnedUserId};
 use exeunt_http::{MatrixError, Method, RawCall};
+use exeunt_users::all_fields;
 use serde_json::{Value, json};
 
 use crate::{
@@ -31,15 +32,9 @@ async fn profile(api: FedApi, _: OwnedServerName, call: RawCall) -> Result<Value
     }
     let profile = api.users.profile(&user).await;
     let profile = profile.map_err(|error| MatrixError::internal(&error))?.ok_or_else(unknown)?;
-    let field = call.head.query("field");
-    let mut answer = json!({});
-    for (name, value) in [("displayname", profile.displayname), ("avatar_url", profile.avatar_url)]
-    {
-        if let Some(value) = value
-            && field.as_ref().is_none_or(|field| field == name)
-        {
-            answer[name] = value.into();
-        }
+    let mut fields = all_fields(&profile);
+    if let Some(field) = call.head.query("field") {
+        fields.retain(|name, _| *name == field);
     }
-    Ok(answer)
+    Ok(fields.into())
 }

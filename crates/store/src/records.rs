@@ -370,10 +370,24 @@ pub struct RefreshTokenRecord {
     pub device_id: OwnedDeviceId,
 }
 
+/// By whom an account may be made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RegistrationTokenRecord {
+    /// Accounts that may be made with it; `None`: any number.
+    pub uses_allowed: Option<u64>,
+    /// Those that were.
+    pub completed: u64,
+    /// Milliseconds since the epoch; `None`: never.
+    pub expires_at: Option<u64>,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProfileRecord {
     pub displayname: Option<String>,
     pub avatar_url: Option<String>,
+    /// Everything else that the user says there.
+    #[serde(default)]
+    pub fields: Object,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

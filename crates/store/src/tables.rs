@@ -90,6 +90,8 @@ tables! {
     0x52 Tokens: [u8; 32] => TokenRecord,
     /// Refresh tokens by their SHA-256.
     0x57 RefreshTokens: [u8; 32] => RefreshTokenRecord,
+    /// Registration tokens that administrators gave out.
+    0x58 RegistrationTokens: String => RegistrationTokenRecord,
     /// Profiles of local users.
     0x53 Profiles: OwnedUserId => ProfileRecord,
     /// Stored filters: (user, filter id).

@@ -20,6 +20,8 @@ pub struct NewAccount<'a> {
     pub password: Option<&'a str>,
     pub admin: bool,
     pub displayname: Option<&'a str>,
+    /// The token that lets the account in, if one has to; it is used up with it.
+    pub registration_token: Option<&'a str>,
 }
 
 /// What there is to know of an account.
@@ -53,6 +55,15 @@ impl Users {
             None => None,
         };
 
+        let mut batch = Batch::default();
+        let _registering = match new.registration_token {
+            Some(token) => {
+                let guard = self.inner.registering.lock().await;
+                self.use_registration_token(token, &mut batch).await?;
+                Some(guard)
+            }
+            None => None,
+        };
         let _guard = self.lock(&user).await;
         if self.account_record(&user).await?.is_some() {
             return Err(UsersError::UserInUse(user));
@@ -69,7 +80,6 @@ impl Users {
             displayname: new.displayname.map(str::to_owned),
             ..ProfileRecord::default()
         };
-        let mut batch = Batch::default();
         batch.put::<Accounts>(&user, &account);
         batch.put::<Profiles>(&user, &profile);
         self.inner.store.commit(batch).await?;

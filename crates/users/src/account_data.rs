@@ -14,6 +14,8 @@ use crate::{Users, UsersError};
 pub const MAX_ACCOUNT_DATA: usize = 256 * 1024;
 /// Longest type in bytes.
 const MAX_TYPE: usize = 255;
+/// Pieces that one user may have, deleted ones counted.
+const MAX_ITEMS: usize = 20_000;
 
 /// One piece of account data.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,8 +29,45 @@ pub struct AccountData {
 }
 
 impl Users {
-    /// Stores account data and returns the stream position of the change.
+    /// Stores account data and returns the stream position of the change. An empty object deletes
+    /// (MSC3391): clients that sync are told of it once, and nobody after that.
     pub async fn put_account_data(
+        &self,
+        user: &UserId,
+        room: Option<&RoomId>,
+        kind: &str,
+        content: Object,
+    ) -> Result<u64, UsersError> {
+        self.change_account_data(user, room, kind, |old| *old = content).await
+    }
+
+    /// Changes account data, which begins as an empty object.
+    pub async fn change_account_data(
+        &self,
+        user: &UserId,
+        room: Option<&RoomId>,
+        kind: &str,
+        change: impl FnOnce(&mut Object),
+    ) -> Result<u64, UsersError> {
+        let _guard = self.lock(user).await;
+        let mut content = match self.stored_account_data(user, room, kind).await? {
+            Some(content) => content,
+            None => {
+                let user = user.to_owned();
+                let items = self.inner.store.read(move |r| r.scan::<Table>(user).keys()).await?;
+                if items.len() >= MAX_ITEMS {
+                    let what = "pieces of account data";
+                    return Err(UsersError::TooMany { what, max: MAX_ITEMS });
+                }
+                Object::new()
+            }
+        };
+        change(&mut content);
+        self.write_account_data(user, room, kind, content).await
+    }
+
+    /// Writes account data. The caller holds the user's lock.
+    pub(crate) async fn write_account_data(
         &self,
         user: &UserId,
         room: Option<&RoomId>,
@@ -55,9 +94,11 @@ impl Users {
         if room.is_none() && kind == PUSH_RULES {
             return Ok(Some(self.push_rules_content(user).await?));
         }
-        self.stored_account_data(user, room, kind).await
+        let content = self.stored_account_data(user, room, kind).await?;
+        Ok(content.filter(|content| !content.is_empty()))
     }
 
+    /// The same as it is stored: an empty object was deleted.
     pub(crate) async fn stored_account_data(
         &self,
         user: &UserId,
@@ -69,8 +110,9 @@ impl Users {
         Ok(record.map(|record| record.content))
     }
 
-    /// What changed after stream position `since` and not after `until`, global data first. All of
-    /// it (`since` 0) has push rules, also of a user who has changed none.
+    /// What changed after stream position `since` and not after `until`, global data first; what was
+    /// deleted is an empty object. All of it (`since` 0) is without that, and has push rules, also of
+    /// a user who has changed none.
     pub async fn account_data_since(
         &self,
         user: &UserId,
@@ -79,7 +121,10 @@ impl Users {
     ) -> Result<Vec<AccountData>, UsersError> {
         let key = user.to_owned();
         let rows = self.inner.store.read(move |r| r.scan::<Table>(key).collect()).await?;
-        let changed = rows.into_iter().filter(|(_, r)| r.position > since && r.position <= until);
+        let is_told = |r: &AccountDataRecord| since > 0 || !r.content.is_empty();
+        let changed = rows
+            .into_iter()
+            .filter(|(_, r)| r.position > since && r.position <= until && is_told(r));
         let mut changed: Vec<_> = changed
             .map(|((_, room, kind), record)| AccountData {
                 room_id: RoomId::parse(room).ok(),

@@ -17,7 +17,22 @@ pub enum UsersError {
     /// `M_FORBIDDEN`: an unknown user and a wrong password look the same.
     #[error("wrong user name or password")]
     WrongPassword,
-    /// `M_FORBIDDEN`: a token to log in with that is unknown, used or too old.
+    /// `M_INVALID_PARAM`
+    #[error("a registration token has 1 to 64 of A-Z, a-z, 0-9 and . _ ~ -")]
+    InvalidToken,
+    /// `M_INVALID_PARAM`
+    #[error("there is such a registration token already")]
+    TokenInUse,
+    /// `M_PROFILE_TOO_LARGE`
+    #[error("a profile has no more than {max} bytes")]
+    ProfileTooLarge { max: usize },
+    /// `M_KEY_TOO_LARGE`
+    #[error("the name of a profile field has no more than {max} bytes")]
+    KeyTooLarge { max: usize },
+    /// `M_INVALID_PARAM`
+    #[error("the name of a profile field begins with a-z; a-z, 0-9 and . _ - follow")]
+    InvalidKey,
+    /// `M_FORBIDDEN`: a token to register or log in with that is unknown, used or too old.
     #[error("the token is not valid")]
     WrongToken,
     /// `M_FORBIDDEN`: somebody proved to be somebody else.

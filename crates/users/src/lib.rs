@@ -14,6 +14,7 @@ mod policy;
 mod profile;
 mod push_rules;
 mod random;
+mod registration_token;
 mod seen;
 mod session;
 mod shared_secret;
@@ -37,7 +38,11 @@ pub use filter::{MAX_FILTER, MAX_FILTERS};
 pub use name::MAX_USER_ID;
 pub use password::{MAX_HASHES_AT_ONCE, MAX_HASHES_WAITING, MAX_PASSWORD};
 pub use policy::RegistrationPolicy;
-pub use profile::{MAX_AVATAR_URL, MAX_DISPLAYNAME, Profile};
+pub use profile::{
+    MAX_AVATAR_URL, MAX_DISPLAYNAME, MAX_PROFILE, MAX_PROFILE_KEY, Profile, all_fields,
+    member_fields,
+};
+pub use registration_token::{RegistrationToken, TokenTerms};
 pub use session::Session;
 pub use shared_secret::{
     MAX_NONCES, NONCE_LIFE_MS, SharedSecret, SharedSecretError, SharedSecretRequest,
@@ -70,6 +75,8 @@ struct Inner {
     seen: Mutex<seen::Seen>,
     login_tokens: short_lived::ShortLived,
     openid_tokens: short_lived::ShortLived,
+    /// Held while a registration token changes.
+    registering: tokio::sync::Mutex<()>,
     locks: Vec<tokio::sync::Mutex<()>>,
 }
 
@@ -90,6 +97,7 @@ impl Users {
             seen: Mutex::default(),
             login_tokens: short_lived::ShortLived::for_login(),
             openid_tokens: short_lived::ShortLived::for_openid(),
+            registering: tokio::sync::Mutex::default(),
             locks: (0..USER_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
         };
         Self { inner: Arc::new(inner) }

@@ -1,9 +1,11 @@
 //! Profiles of local users.
 
 use exeunt_core::ruma::UserId;
+use exeunt_core::{Object, canonical};
 use exeunt_store::Batch;
 use exeunt_store::records::ProfileRecord;
 use exeunt_store::tables::{Accounts, Profiles};
+use serde_json::Value;
 
 use crate::error::bounded;
 use crate::{Users, UsersError};
@@ -12,9 +14,27 @@ use crate::{Users, UsersError};
 pub const MAX_DISPLAYNAME: usize = 256;
 /// Longest avatar URL in bytes.
 pub const MAX_AVATAR_URL: usize = 1000;
+/// Longest name of a field in bytes.
+pub const MAX_PROFILE_KEY: usize = 255;
+/// Largest profile, encoded.
+pub const MAX_PROFILE: usize = 64 * 1024;
 
 /// A profile as it is shown.
 pub type Profile = ProfileRecord;
+
+/// The fields that member events carry.
+pub fn member_fields(profile: &Profile) -> Object {
+    let fields = [("displayname", &profile.displayname), ("avatar_url", &profile.avatar_url)];
+    let set = fields.into_iter().filter_map(|(key, value)| Some((key, value.clone()?)));
+    set.map(|(key, value)| (key.to_owned(), value.into())).collect()
+}
+
+/// Every field.
+pub fn all_fields(profile: &Profile) -> Object {
+    let mut fields = profile.fields.clone();
+    fields.extend(member_fields(profile));
+    fields
+}
 
 impl Users {
     /// The profile of an active local user; `None` when there is no such user.
@@ -57,6 +77,26 @@ impl Users {
         self.change_profile(user, |p| p.avatar_url = avatar_url.map(str::to_owned)).await
     }
 
+    /// Sets a field of another name; `None` removes it. Returns the profile as it is now.
+    pub async fn set_profile_field(
+        &self,
+        user: &UserId,
+        key: &str,
+        value: Option<Value>,
+    ) -> Result<Profile, UsersError> {
+        if key.len() > MAX_PROFILE_KEY {
+            return Err(UsersError::KeyTooLarge { max: MAX_PROFILE_KEY });
+        }
+        if !is_namespaced(key) {
+            return Err(UsersError::InvalidKey);
+        }
+        self.change_profile(user, |p| match value {
+            Some(value) => drop(p.fields.insert(key.to_owned(), value)),
+            None => drop(p.fields.remove(key)),
+        })
+        .await
+    }
+
     async fn change_profile(
         &self,
         user: &UserId,
@@ -69,9 +109,19 @@ impl Users {
         let profile = self.inner.store.read(move |r| r.get::<Profiles>(&read_key)).await?;
         let mut profile = profile.unwrap_or_default();
         change(&mut profile);
+        if canonical::encode(&all_fields(&profile)).len() > MAX_PROFILE {
+            return Err(UsersError::ProfileTooLarge { max: MAX_PROFILE });
+        }
         let mut batch = Batch::default();
         batch.put::<Profiles>(&key, &profile);
         self.inner.store.commit(batch).await?;
         Ok(profile)
     }
+}
+
+/// Appendices, "Common Namespaced Identifier Grammar".
+fn is_namespaced(key: &str) -> bool {
+    let is_letter =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    key.starts_with(|first: char| first.is_ascii_lowercase()) && key.bytes().all(is_letter)
 }

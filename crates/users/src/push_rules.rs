@@ -37,7 +37,7 @@ impl Users {
             return Ok(Err(refusal));
         }
         let content = content(rules)?;
-        Ok(Ok(self.put_account_data(user, None, PUSH_RULES, content).await?))
+        Ok(Ok(self.write_account_data(user, None, PUSH_RULES, content).await?))
     }
 
     /// Content of the account data, of a user who has changed nothing too.

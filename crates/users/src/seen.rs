@@ -56,8 +56,8 @@ impl Users {
         let read_key = key.clone();
         let device = self.inner.store.read(move |r| r.get::<Devices>(&read_key)).await?;
         let Some(mut device) = device else { return Ok(()) };
-        let stored = device.seen.as_ref().map_or(0, |seen| seen.at);
-        if now.saturating_sub(stored) < WRITTEN_EVERY_MS {
+        let is_new = |seen: &SeenRecord| now.saturating_sub(seen.at) < WRITTEN_EVERY_MS;
+        if device.seen.as_ref().is_some_and(is_new) {
             return Ok(());
         }
         device.seen = Some(last);

@@ -45,7 +45,10 @@ impl Stage {
 #[derive(Debug, PartialEq, Eq)]
 pub enum UiaOutcome {
     /// Every stage is done and the session is over: go on.
-    Done,
+    Done {
+        /// The token of an administrator that was shown, to be used up with what follows.
+        registration_token: Option<String>,
+    },
     /// To be answered with 401.
     More(Challenge),
 }
@@ -106,6 +109,7 @@ struct Progress {
     purpose: Purpose,
     started: u64,
     completed: BTreeSet<Stage>,
+    registration_token: Option<String>,
 }
 
 /// The sessions under way.
@@ -134,7 +138,7 @@ impl Uia {
         purpose: &Purpose,
         auth: Option<&Object>,
     ) -> Result<UiaOutcome, UsersError> {
-        let flow = self.flow(purpose)?;
+        let flow = self.flow(users, purpose).await?;
         let Some(auth) = auth else {
             return Ok(UiaOutcome::More(self.start(purpose, flow, None)?));
         };
@@ -153,7 +157,7 @@ impl Uia {
                 Some(stage) => {
                     let failure = self.try_stage(users, purpose, *stage, auth).await?;
                     if failure.is_none() {
-                        self.complete(&session, *stage);
+                        self.complete(&session, *stage, auth);
                     }
                     failure
                 }
@@ -162,13 +166,30 @@ impl Uia {
         Ok(self.outcome(session, flow, failure))
     }
 
-    /// The stages to complete, in any order.
-    fn flow(&self, purpose: &Purpose) -> Result<&'static [Stage], UsersError> {
+    /// Whether anybody may register, be it with a token.
+    pub async fn check_registration(&self, users: &Users) -> Result<(), UsersError> {
+        self.flow(users, &Purpose::Register).await.map(drop)
+    }
+
+    /// Whether the token lets its holder register.
+    pub async fn token_is_valid(&self, users: &Users, token: &str) -> Result<bool, UsersError> {
+        Ok(self.policy.token_is_valid(token) || users.registration_token_is_usable(token).await?)
+    }
+
+    /// The stages to complete, in any order. Who has a token of an administrator registers where
+    /// registration is closed.
+    async fn flow(&self, users: &Users, purpose: &Purpose) -> Result<&'static [Stage], UsersError> {
         match purpose {
             Purpose::Account(_) => Ok(&[Stage::Password]),
             Purpose::Register if self.policy.token.is_some() => Ok(&[Stage::RegistrationToken]),
             Purpose::Register if self.policy.open => Ok(&[Stage::Dummy]),
-            Purpose::Register => Err(UsersError::RegistrationClosed),
+            Purpose::Register => {
+                let tokens = users.registration_tokens().await?;
+                match tokens.iter().any(|token| token.usable) {
+                    true => Ok(&[Stage::RegistrationToken]),
+                    false => Err(UsersError::RegistrationClosed),
+                }
+            }
         }
     }
 
@@ -182,8 +203,11 @@ impl Uia {
         let text = |key: &str| auth.get(key).and_then(Value::as_str).unwrap_or_default();
         match (stage, purpose) {
             (Stage::Dummy, _) => Ok(None),
-            (Stage::RegistrationToken, _) if self.policy.token_is_valid(text("token")) => Ok(None),
-            (Stage::RegistrationToken, _) => Ok(Some(UiaFailure::WrongToken)),
+            (Stage::RegistrationToken, _) => match self.token_is_valid(users, text("token")).await?
+            {
+                true => Ok(None),
+                false => Ok(Some(UiaFailure::WrongToken)),
+            },
             (Stage::Password, Purpose::Account(owner)) => {
                 let wrong = Ok(Some(UiaFailure::WrongPassword));
                 match users.verify_password(named_user(auth, owner), text("password")).await {
@@ -213,8 +237,12 @@ impl Uia {
                 sessions.remove(&oldest);
             }
         }
-        let progress =
-            Progress { purpose: purpose.clone(), started: now, completed: BTreeSet::new() };
+        let progress = Progress {
+            purpose: purpose.clone(),
+            started: now,
+            completed: BTreeSet::new(),
+            registration_token: None,
+        };
         sessions.insert(session.clone(), progress);
         Ok(Challenge { session, flows: vec![names(flow)], completed: Vec::new(), failure })
     }
@@ -225,9 +253,14 @@ impl Uia {
         sessions.get(session).is_some_and(|p| is_fresh(p, now) && p.purpose == *purpose)
     }
 
-    fn complete(&self, session: &str, stage: Stage) {
+    fn complete(&self, session: &str, stage: Stage, auth: &Object) {
         if let Some(progress) = self.sessions().get_mut(session) {
             progress.completed.insert(stage);
+            if stage == Stage::RegistrationToken {
+                let token = auth.get("token").and_then(Value::as_str);
+                let counted = token.filter(|token| !self.policy.token_is_valid(token));
+                progress.registration_token = counted.map(str::to_owned);
+            }
         }
     }
 
@@ -236,8 +269,9 @@ impl Uia {
         let completed =
             sessions.get(&session).map(|progress| progress.completed.clone()).unwrap_or_default();
         if flow.iter().all(|stage| completed.contains(stage)) {
-            sessions.remove(&session);
-            return UiaOutcome::Done;
+            let done = sessions.remove(&session);
+            let registration_token = done.and_then(|progress| progress.registration_token);
+            return UiaOutcome::Done { registration_token };
         }
         let completed = completed.into_iter().map(Stage::name).collect();
         UiaOutcome::More(Challenge { session, flows: vec![names(flow)], completed, failure })

@@ -7,11 +7,13 @@ use exeunt_core::Object;
 use exeunt_core::ruma::server_name;
 use exeunt_store::Store;
 use exeunt_users::{
-    Challenge, Clock, NewAccount, Purpose, RegistrationPolicy, UIA_SESSION_LIFE_MS, Uia,
-    UiaFailure, UiaOutcome, Users, UsersError,
+    Challenge, Clock, NewAccount, Purpose, RegistrationPolicy, TokenTerms, UIA_SESSION_LIFE_MS,
+    Uia, UiaFailure, UiaOutcome, Users, UsersError,
 };
 use ring::rand::SystemRandom;
 use serde_json::{Value, json};
+
+const DONE: UiaOutcome = UiaOutcome::Done { registration_token: None };
 
 struct Bench {
     users: Users,
@@ -44,7 +46,7 @@ impl Bench {
 fn more(outcome: UiaOutcome) -> Challenge {
     match outcome {
         UiaOutcome::More(challenge) => challenge,
-        UiaOutcome::Done => panic!("done too early"),
+        UiaOutcome::Done { .. } => panic!("done too early"),
     }
 }
 
@@ -57,11 +59,11 @@ async fn open_registration_by_dummy() {
     assert_eq!(body["flows"], json!([{ "stages": ["m.login.dummy"] }]));
     assert_eq!(body.get("errcode"), None);
     let auth = json!({ "type": "m.login.dummy", "session": challenge.session });
-    assert_eq!(bench.register(Some(auth.clone())).await, UiaOutcome::Done);
+    assert_eq!(bench.register(Some(auth.clone())).await, DONE);
     let again = more(bench.register(Some(auth)).await);
     assert_eq!(again.failure, Some(UiaFailure::UnknownSession), "a session serves once");
     let at_once = Some(json!({ "type": "m.login.dummy" }));
-    assert_eq!(bench.register(at_once).await, UiaOutcome::Done);
+    assert_eq!(bench.register(at_once).await, DONE);
 }
 
 #[tokio::test]
@@ -86,7 +88,7 @@ async fn a_token_is_asked_for_even_when_open() {
         assert_eq!(wrong.failure, Some(UiaFailure::WrongToken));
         assert_eq!(wrong.body()["errcode"], "M_FORBIDDEN");
         assert_eq!(wrong.session, session);
-        assert_eq!(bench.register(auth(kind, "let me in")).await, UiaOutcome::Done);
+        assert_eq!(bench.register(auth(kind, "let me in")).await, DONE);
     }
 }
 
@@ -125,11 +127,31 @@ async fn a_password_proves_its_owner_only() {
             "password": password,
         }))
     };
-    for (user, password) in [("alice", "bob"), ("bob", "bob"), ("nobody", "x")] {
+    let object = auth("bob", "bob").and_then(|auth| auth.as_object().cloned());
+    let another = bench.uia.advance(&bench.users, &purpose, object.as_ref()).await;
+    assert!(matches!(another, Err(UsersError::AnotherUser)));
+    for (user, password) in [("alice", "bob"), ("nobody", "x")] {
         let refused = more(bench.advance(&purpose, auth(user, password)).await);
         assert_eq!(refused.failure, Some(UiaFailure::WrongPassword), "{user}");
     }
     let stolen = more(bench.advance(&Purpose::Account(bob), auth("bob", "bob")).await);
     assert_eq!(stolen.failure, Some(UiaFailure::UnknownSession), "a session is for one purpose");
-    assert_eq!(bench.advance(&purpose, auth("alice", "alice")).await, UiaOutcome::Done);
+    assert_eq!(bench.advance(&purpose, auth("alice", "alice")).await, DONE);
+}
+
+#[tokio::test]
+async fn who_has_a_token_of_an_administrator_registers_where_it_is_closed() {
+    let bench = bench(false, None);
+    let terms = TokenTerms { uses_allowed: Some(1), expires_at: None };
+    bench.users.create_registration_token(Some("one"), terms).await.unwrap();
+    let challenge = more(bench.register(None).await);
+    assert_eq!(challenge.flows, [["m.login.registration_token"]]);
+    let auth = |token: &str| Some(json!({ "type": "m.login.registration_token", "token": token }));
+    let wrong = more(bench.register(auth("two")).await);
+    assert_eq!(wrong.failure, Some(UiaFailure::WrongToken));
+    let registration_token = Some("one".to_owned());
+    assert_eq!(bench.register(auth("one")).await, UiaOutcome::Done { registration_token });
+    bench.users.delete_registration_token("one").await.unwrap();
+    let refused = bench.uia.advance(&bench.users, &Purpose::Register, None).await;
+    assert!(matches!(refused, Err(UsersError::RegistrationClosed)));
 }

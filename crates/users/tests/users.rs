@@ -5,7 +5,7 @@ use std::sync::Arc;
 use exeunt_core::Object;
 use exeunt_core::ruma::{DeviceId, device_id, room_id, server_name, user_id};
 use exeunt_store::{Fault, Store};
-use exeunt_users::{NewAccount, NewSession, Session, Users, UsersError};
+use exeunt_users::{NewAccount, NewSession, Session, TokenTerms, Users, UsersError};
 use ring::rand::SystemRandom;
 use serde_json::json;
 
@@ -213,10 +213,117 @@ async fn account_data_by_position() {
     assert_eq!(users.account_data(user, Some(room), "m.tag").await.unwrap(), Some(content(2)));
     assert_eq!(users.account_data(user, None, "m.tag").await.unwrap(), None);
     let all = users.account_data_since(user, 0, three).await.unwrap();
-    let seen: Vec<_> = all.iter().map(|d| (d.room_id.as_deref(), d.position)).collect();
-    assert_eq!(seen, [(None, three), (Some(room), two)]);
+    let seen: Vec<_> = all.iter().map(|d| (d.room_id.as_deref(), &*d.kind, d.position)).collect();
+    let rules = (None, "m.push_rules", 0);
+    assert_eq!(seen, [rules, (None, "m.direct", three), (Some(room), "m.tag", two)]);
     assert_eq!(users.account_data_since(user, two, three).await.unwrap().len(), 1);
     assert!(users.account_data_since(user, three, three + 9).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn deleted_account_data_is_told_once() {
+    let users = users();
+    let (user, room) = (user_id!("@a:example.org"), room_id!("!r:example.org"));
+    for room in [None, Some(room)] {
+        let put = users.put_account_data(user, room, "x", object(json!({ "a": 1 }))).await.unwrap();
+        let deleted = users.put_account_data(user, room, "x", Object::new()).await.unwrap();
+        assert_eq!(users.account_data(user, room, "x").await.unwrap(), None);
+        let told = users.account_data_since(user, put, deleted).await.unwrap();
+        assert_eq!(told.len(), 1);
+        assert!(told[0].content.is_empty());
+        let all = users.account_data_since(user, 0, deleted).await.unwrap();
+        assert!(all.iter().all(|data| data.kind != "x"));
+        assert!(users.account_data_since(user, deleted, deleted + 1).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn account_data_is_changed_by_one_at_a_time() {
+    let users = users();
+    let (user, room) = (user_id!("@a:example.org"), room_id!("!r:example.org"));
+    let add = |tag: &'static str| {
+        users.change_account_data(user, Some(room), "m.tag", move |content| {
+            content.insert(tag.to_owned(), true.into());
+        })
+    };
+    let (a, b, c) = tokio::join!(add("a"), add("b"), add("c"));
+    assert!(a.is_ok() && b.is_ok() && c.is_ok());
+    let content = users.account_data(user, Some(room), "m.tag").await.unwrap();
+    assert_eq!(content, Some(object(json!({ "a": true, "b": true, "c": true }))));
+}
+
+#[tokio::test]
+async fn profiles_have_fields_of_any_name_up_to_a_size() {
+    let users = users();
+    let id = users.register(alice()).await.unwrap();
+    users.set_displayname(&id, Some("Alice")).await.unwrap();
+    users.set_profile_field(&id, "m.tz", Some("Europe/Paris".into())).await.unwrap();
+    let mood = Some(json!({ "is": ["fine", null] }));
+    let profile = users.set_profile_field(&id, "org.example.mood-2", mood).await.unwrap();
+    let all = json!({
+        "displayname": "Alice",
+        "m.tz": "Europe/Paris",
+        "org.example.mood-2": { "is": ["fine", null] },
+    });
+    assert_eq!(exeunt_users::all_fields(&profile), object(all));
+    let carried = object(json!({ "displayname": "Alice" }));
+    assert_eq!(exeunt_users::member_fields(&profile), carried);
+    for bad in ["", "Mood", "1a", ".a", "a b", "é", "m/tz"] {
+        let refused = users.set_profile_field(&id, bad, Some(1.into())).await;
+        assert!(matches!(refused, Err(UsersError::InvalidKey)), "{bad:?}");
+    }
+    let long = "x".repeat(exeunt_users::MAX_PROFILE_KEY + 1);
+    let refused = users.set_profile_field(&id, &long, Some(1.into())).await;
+    assert!(matches!(refused, Err(UsersError::KeyTooLarge { .. })));
+    let half = "x".repeat(exeunt_users::MAX_PROFILE / 2);
+    users.set_profile_field(&id, "a", Some(half.clone().into())).await.unwrap();
+    let refused = users.set_profile_field(&id, "b", Some(half.into())).await;
+    assert!(matches!(refused, Err(UsersError::ProfileTooLarge { .. })));
+    let profile = users.set_profile_field(&id, "a", None).await.unwrap();
+    assert_eq!(profile, users.profile(&id).await.unwrap().unwrap());
+    assert_eq!(profile.fields.len(), 2);
+}
+
+#[tokio::test]
+async fn registration_tokens_are_used_up() {
+    let users = users();
+    let terms = TokenTerms { uses_allowed: Some(2), expires_at: None };
+    let token = users.create_registration_token(Some("let.me~in"), terms).await.unwrap();
+    assert_eq!((token.completed, token.usable), (0, true));
+    let new = |name: &'static str| NewAccount {
+        localpart: Some(name),
+        registration_token: Some("let.me~in"),
+        ..NewAccount::default()
+    };
+    // A name that is taken uses nothing up.
+    users.register(new("ann")).await.unwrap();
+    assert!(matches!(users.register(new("ann")).await, Err(UsersError::UserInUse(_))));
+    let (b, c) = tokio::join!(users.register(new("bob")), users.register(new("cat")));
+    assert!(b.is_ok() != c.is_ok(), "one use was left");
+    assert!(matches!(b.and(c), Err(UsersError::WrongToken)));
+    let token = users.registration_token("let.me~in").await.unwrap().unwrap();
+    assert_eq!((token.completed, token.usable), (2, false));
+    let more = |terms: &mut TokenTerms| terms.uses_allowed = None;
+    users.change_registration_token("let.me~in", more).await.unwrap().unwrap();
+    assert!(users.registration_token_is_usable("let.me~in").await.unwrap());
+    // The clock of this test stands at 1,000.
+    let past = |terms: &mut TokenTerms| terms.expires_at = Some(1_000);
+    assert!(!users.change_registration_token("let.me~in", past).await.unwrap().unwrap().usable);
+    assert!(matches!(users.register(new("dan")).await, Err(UsersError::WrongToken)));
+    assert!(users.delete_registration_token("let.me~in").await.unwrap());
+    assert!(!users.delete_registration_token("let.me~in").await.unwrap());
+    assert!(users.change_registration_token("let.me~in", more).await.unwrap().is_none());
+    assert!(matches!(users.register(new("dan")).await, Err(UsersError::WrongToken)));
+
+    let made = users.create_registration_token(None, TokenTerms::default()).await.unwrap();
+    assert_eq!(made.token.len(), 16);
+    let again = users.create_registration_token(Some(&made.token), terms).await;
+    assert!(matches!(again, Err(UsersError::TokenInUse)));
+    for bad in ["", "a b", "é", "a/b", &"x".repeat(65)] {
+        let refused = users.create_registration_token(Some(bad), terms).await;
+        assert!(matches!(refused, Err(UsersError::InvalidToken)), "{bad:?}");
+    }
+    assert_eq!(users.registration_tokens().await.unwrap(), [made]);
 }
 
 #[tokio::test]

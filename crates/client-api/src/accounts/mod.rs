@@ -6,6 +6,7 @@ mod login;
 mod password;
 mod refresh;
 mod register;
+mod registration_token;
 mod session;
 mod shared_secret;
 
@@ -18,6 +19,7 @@ use crate::{ClientApi, users_error};
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     let routes = register::routes(routes);
+    let routes = registration_token::routes(routes);
     let routes = shared_secret::routes(routes);
     let routes = login::routes(routes);
     let routes = refresh::routes(routes);
@@ -43,14 +45,15 @@ fn login_reply(login: &Login, api: &ClientApi) -> Reply {
     Reply::json(answer)
 }
 
-/// Takes user-interactive authentication a step further; anything but its end is an answer.
+/// Takes user-interactive authentication a step further; anything but its end is an answer. Returns
+/// the registration token that is to be used up, if one was shown.
 async fn authorise(
     api: &ClientApi,
     purpose: &Purpose,
     auth: Option<&Object>,
-) -> Result<(), MatrixError> {
+) -> Result<Option<String>, MatrixError> {
     match api.uia().advance(&api.users, purpose, auth).await.map_err(users_error)? {
-        UiaOutcome::Done => Ok(()),
+        UiaOutcome::Done { registration_token } => Ok(registration_token),
         UiaOutcome::More(challenge) => Err(unauthorised(&challenge)),
     }
 }

@@ -19,6 +19,8 @@ pub(super) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 #[derive(Deserialize)]
 struct Body {
     auth: Option<Object>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
     username: Option<String>,
     password: Option<String>,
     device_id: Option<OwnedDeviceId>,
@@ -41,15 +43,19 @@ async fn register(api: ClientApi, call: RawCall) -> Result<Reply, MatrixError> {
         }
         Some(_) => return Err(MatrixError::invalid_param("kind is neither user nor guest")),
     }
+    if body.kind.as_deref() == Some("m.login.application_service") {
+        return Err(MatrixError::forbidden("There are no application services here"));
+    }
     if let Some(username) = &body.username {
         api.users.check_available(username).await.map_err(users_error)?;
     }
-    super::authorise(&api, &Purpose::Register, body.auth.as_ref()).await?;
+    let token = super::authorise(&api, &Purpose::Register, body.auth.as_ref()).await?;
     let password = body.password.as_deref();
     let password = password.ok_or_else(|| MatrixError::missing_param("A password is needed"))?;
     let account = NewAccount {
         localpart: body.username.as_deref(),
         password: Some(password),
+        registration_token: token.as_deref(),
         ..NewAccount::default()
     };
     let user_id = api.users.register(account).await.map_err(users_error)?;
@@ -71,6 +77,7 @@ async fn available(
     api: ClientApi,
     request: availability::Request,
 ) -> Result<availability::Response, MatrixError> {
+    api.uia().check_registration(&api.users).await.map_err(users_error)?;
     api.users.check_available(&request.username).await.map_err(users_error)?;
     Ok(availability::Response::new(true))
 }

@@ -52,6 +52,7 @@ async fn register(api: ClientApi, call: RawCall) -> Result<Reply, MatrixError> {
         password: Some(&body.password),
         admin: body.admin,
         displayname: body.displayname.as_deref(),
+        registration_token: None,
     };
     let user_id = api.users.register(account).await.map_err(users_error)?;
     tracing::info!(%user_id, admin = body.admin, "a user was registered by shared secret");

@@ -17,10 +17,10 @@ pub(super) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 }
 
 /// Declares endpoints. Each lets administrators in and nobody else.
-struct AdminRoutes(Routes<ClientApi>);
+pub(crate) struct AdminRoutes(pub Routes<ClientApi>);
 
 impl AdminRoutes {
-    fn on<F, Fut>(self, method: Method, path: &'static str, handler: F) -> Self
+    pub fn on<F, Fut>(self, method: Method, path: &'static str, handler: F) -> Self
     where
         F: Fn(ClientApi, RawCall) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Value, MatrixError>> + 'static,

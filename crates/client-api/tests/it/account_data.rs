@@ -38,12 +38,14 @@ async fn account_data_is_stored_and_synced() {
     }
     for sync in ["/sync".to_owned(), format!("/sync?since={since}")] {
         let sync = ann.get(&sync).await.ok();
-        let global = json!([{ "type": "org.example.x", "content": { "a": 1 } }]);
-        assert_eq!(sync["account_data"]["events"], global);
+        let global = sync["account_data"]["events"].as_array().unwrap().iter();
+        let own: Vec<_> = global.filter(|event| event["type"] != "m.push_rules").collect();
+        assert_eq!(own, [&json!({ "type": "org.example.x", "content": { "a": 1 } })]);
         let of_room = json!([{ "type": "org.example.x", "content": { "b": [2] } }]);
         assert_eq!(sync["rooms"]["join"][&room]["account_data"]["events"], of_room);
     }
-    assert_eq!(bob.get("/sync").await.ok()["account_data"], Value::Null);
+    let bobs = bob.get("/sync").await.ok()["account_data"]["events"].to_string();
+    assert!(!bobs.contains("org.example.x"), "{bobs}");
     let no_room = format!("/user/{}/rooms/tea/account_data/x", ann.user);
     ann.put(&no_room, json!({})).await.fails(400, "M_INVALID_PARAM");
     for kind in ["m.fully_read", "m.push_rules"] {
@@ -52,6 +54,71 @@ async fn account_data_is_stored_and_synced() {
     ann.put(&path(&ann, "large"), json!({ "x": "x".repeat(300_000) }))
         .await
         .fails(400, "M_TOO_LARGE");
+}
+
+/// MSC3391.
+#[actix_web::test]
+async fn account_data_is_deleted() {
+    use actix_web::http::Method;
+    let server = Server::new();
+    let (ann, bob) = (server.user("ann").await, server.user("bob").await);
+    let room = ann.public_room().await;
+    let unstable = "/_matrix/client/unstable/org.matrix.msc3391";
+    let of_room = format!("/user/{}/rooms/{}/account_data/org.example.x", ann.user, escape(&room));
+    for path in [path(&ann, "org.example.x"), of_room] {
+        for method in [Method::PUT, Method::DELETE] {
+            ann.put(&path, json!({ "a": 1 })).await.ok();
+            let since = ann.get("/sync").await.ok()["next_batch"].as_str().unwrap().to_owned();
+            if method == Method::PUT {
+                ann.put(&path, json!({})).await.ok();
+            } else {
+                bob.delete(&format!("{unstable}{path}")).await.fails(403, "M_FORBIDDEN");
+                assert_eq!(ann.delete(&format!("{unstable}{path}")).await.ok(), json!({}));
+            }
+            ann.get(&path).await.fails(404, "M_NOT_FOUND");
+            let sync = ann.get(&format!("/sync?since={since}")).await.ok().to_string();
+            assert!(sync.contains(r#"{"content":{},"type":"org.example.x"}"#), "{sync}");
+            let initial = ann.get("/sync").await.ok().to_string();
+            assert!(!initial.contains("org.example.x"), "{initial}");
+        }
+    }
+    let own = format!("{unstable}{}", path(&ann, "m.push_rules"));
+    ann.delete(&own).await.fails(405, "M_BAD_JSON");
+}
+
+#[actix_web::test]
+async fn tags() {
+    let server = Server::new();
+    let (ann, bob) = (server.user("ann").await, server.user("bob").await);
+    let room = ann.public_room().await;
+    let all = format!("/user/{}/rooms/{}/tags", ann.user, escape(&room));
+    let one = |tag: &str| format!("{all}/{}", escape(tag));
+    assert_eq!(ann.get(&all).await.ok(), json!({ "tags": {} }));
+    let since = ann.get("/sync").await.ok()["next_batch"].as_str().unwrap().to_owned();
+    ann.put(&one("m.favourite"), json!({ "order": 0.25 })).await.ok();
+    ann.put(&one("u.Work/Home"), json!({ "order": 1, "org.example.colour": "red" })).await.ok();
+    ann.put(&one("u.gone"), json!({})).await.ok();
+    assert_eq!(ann.delete(&one("u.gone")).await.ok(), json!({}));
+    ann.delete(&one("u.gone")).await.ok();
+    let tags = json!({ "tags": {
+        "m.favourite": { "order": 0.25 },
+        "u.Work/Home": { "order": 1, "org.example.colour": "red" },
+    }});
+    assert_eq!(ann.get(&all).await.ok(), tags);
+    let sync = ann.get(&format!("/sync?since={since}")).await.ok();
+    let told = json!([{ "type": "m.tag", "content": tags }]);
+    assert_eq!(sync["rooms"]["join"][&room]["account_data"]["events"], told);
+
+    for order in [json!(-0.1), json!(1.5)] {
+        let body = json!({ "order": order });
+        ann.put(&one("u.x"), body).await.fails(400, "M_INVALID_PARAM");
+    }
+    ann.put(&one("u.x"), json!({ "order": "0.5" })).await.fails(400, "M_BAD_JSON");
+    ann.put(&one(&"x".repeat(256)), json!({})).await.fails(400, "M_INVALID_PARAM");
+    bob.get(&all).await.fails(403, "M_FORBIDDEN");
+    bob.put(&one("u.x"), json!({})).await.fails(403, "M_FORBIDDEN");
+    bob.delete(&one("m.favourite")).await.fails(403, "M_FORBIDDEN");
+    assert_eq!(ann.get(&all).await.ok(), tags);
 }
 
 /// IN5: refused to everyone who invites, by every endpoint; a new room comes without the invite.

@@ -35,7 +35,41 @@ async fn profile_changes_that_are_refused() {
     let long = "x".repeat(2000);
     ann.put(&path, json!({ "displayname": long })).await.fails(400, "M_TOO_LARGE");
     let mood = format!("/profile/{}/org.example.mood", ann.user);
-    ann.put(&mood, json!({ "org.example.mood": "fine" })).await.fails(403, "M_FORBIDDEN");
+    bob.put(&mood, json!({ "org.example.mood": "bad" })).await.fails(403, "M_FORBIDDEN");
+    bob.delete(&mood).await.fails(403, "M_FORBIDDEN");
+    ann.put(&mood, json!({ "org.example.mode": 1 })).await.fails(400, "M_MISSING_PARAM");
+    let large = json!({ "org.example.mood": "x".repeat(65_536) });
+    ann.put(&mood, large).await.fails(400, "M_PROFILE_TOO_LARGE");
+    let key = "x".repeat(256);
+    let path = format!("/profile/{}/{key}", ann.user);
+    ann.put(&path, json!({ key: 1 })).await.fails(400, "M_KEY_TOO_LARGE");
+    let path = format!("/profile/{}/Mood", ann.user);
+    ann.put(&path, json!({ "Mood": 1 })).await.fails(400, "M_INVALID_PARAM");
+    ann.delete(&path).await.fails(400, "M_INVALID_PARAM");
+}
+
+#[actix_web::test]
+async fn fields_of_any_name() {
+    let server = Server::new();
+    let ann = server.user("ann").await;
+    let room = ann.public_room().await;
+    let whole = format!("/profile/{}", ann.user);
+    let mood = format!("{whole}/org.example.mood");
+    for value in [json!("fine"), json!({ "a": [1, null] }), json!(null)] {
+        let body = json!({ "org.example.mood": value });
+        ann.put(&mood, body.clone()).await.ok();
+        assert_eq!(server.anyone().get(&mood).await.ok(), body);
+        assert_eq!(server.anyone().get(&whole).await.ok(), body);
+    }
+    // Rooms are not told.
+    let member = ann.state(&room, "m.room.member", &ann.user).await.unwrap();
+    assert_eq!(member, json!({ "membership": "join" }));
+    ann.delete(&mood).await.ok();
+    ann.delete(&mood).await.ok();
+    ann.get(&mood).await.fails(404, "M_NOT_FOUND");
+    let capabilities = ann.get("/capabilities").await.ok();
+    let fields = &capabilities["capabilities"]["m.profile_fields"];
+    assert_eq!(*fields, json!({ "enabled": true }));
 }
 
 #[actix_web::test]

@@ -4,7 +4,7 @@ use exeunt_core::{Object, RoomVersion};
 use exeunt_room::{NewRoom, Preset};
 use serde_json::json;
 
-use crate::common::site;
+use crate::common::{plain, site};
 
 #[actix_web::test]
 async fn profiles_of_local_users() {
@@ -17,6 +17,12 @@ async fn profiles_of_local_users() {
     assert_eq!(site.get(site.b(), path).await.ok(), whole);
     let field = format!("{path}&field=displayname");
     assert_eq!(site.get(site.b(), &field).await.ok(), json!({ "displayname": "Ann" }));
+    users.set_profile_field(&site.ann, "m.tz", Some("Europe/Paris".into())).await.unwrap();
+    let field = format!("{path}&field=m.tz");
+    assert_eq!(site.get(site.b(), &field).await.ok(), json!({ "m.tz": "Europe/Paris" }));
+    assert_eq!(site.get(site.b(), path).await.ok()["m.tz"], "Europe/Paris");
+    let unset = format!("{path}&field=org.example.mood");
+    assert_eq!(site.get(site.b(), &unset).await.ok(), json!({}));
     for user in ["%40nobody%3Aa.example", "%40cat%3Ac.example"] {
         let path = format!("/_matrix/federation/v1/query/profile?user_id={user}");
         site.get(site.b(), &path).await.expect(404, "M_NOT_FOUND");
@@ -85,4 +91,19 @@ async fn parameters_of_reads() {
     let body =
         json!({ "earliest_events": [], "latest_events": [said], "limit": 1, "min_depth": -1 });
     assert_eq!(site.post(b, &path, body).await.ok()["events"].as_array().unwrap().len(), 1);
+}
+
+/// Who asks has no key to sign with.
+#[actix_web::test]
+async fn whose_openid_token_it_is() {
+    let site = site().await;
+    let token = site.a().users.openid_token(&site.ann).unwrap();
+    let ask = async |query: &str| {
+        let path = format!("/_matrix/federation/v1/openid/userinfo{query}");
+        site.send(plain("GET", &path, None)).await
+    };
+    let answer = ask(&format!("?access_token={token}")).await.ok();
+    assert_eq!(answer, json!({ "sub": site.ann }));
+    ask("?access_token=exo_nonsense").await.expect(401, "M_UNKNOWN_TOKEN");
+    ask("").await.expect(401, "M_MISSING_TOKEN");
 }

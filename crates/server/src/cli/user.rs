@@ -61,6 +61,7 @@ pub fn create(
         password: Some(&password.text),
         admin,
         displayname: None,
+        registration_token: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
