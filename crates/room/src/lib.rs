@@ -52,6 +52,7 @@ mod sticky;
 mod stripped;
 pub mod triage;
 mod upgrade;
+mod user_directory;
 
 use std::{sync::Arc, time::Duration};
 
@@ -73,6 +74,7 @@ pub use public_rooms::{PublicRoom, PublicRoomsPage, PublicRoomsRequest};
 pub use remote::{Call, Entry, Listing, Remote, RemoteError, ServerKeys, WantedKeys};
 pub use stripped::{MAX_INVITE_STATE_BYTES, MAX_INVITE_STATE_EVENTS};
 pub use upgrade::Upgrade;
+pub use user_directory::{FoundUser, FoundUsers};
 
 /// Milliseconds since the epoch.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -166,6 +168,7 @@ struct Inner {
     /// Held from the check that an alias is free to its commit.
     alias_lock: tokio::sync::Mutex<()>,
     ephemeral: ephemeral::Ephemeral,
+    users: user_directory::Index,
 }
 
 impl Rooms {
@@ -211,6 +214,7 @@ impl Rooms {
                 purges: tokio::sync::Mutex::default(),
                 alias_lock: tokio::sync::Mutex::default(),
                 ephemeral: ephemeral::Ephemeral::new(position),
+                users: user_directory::Index::default(),
             }),
         }
     }
