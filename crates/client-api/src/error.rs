@@ -17,7 +17,9 @@ pub fn room_error(error: RoomError) -> MatrixError {
         RoomError::NotFound(_) => MatrixError::not_found(text),
         RoomError::Auth(auth) if auth.is_lookup() => MatrixError::internal(&auth),
         RoomError::Auth(auth) if auth.is_malformed() => MatrixError::bad_json(text),
-        RoomError::Auth(_) | RoomError::Forbidden(_) => MatrixError::forbidden(text),
+        RoomError::Auth(_) | RoomError::Hearsay(_) | RoomError::Forbidden(_) => {
+            MatrixError::forbidden(text)
+        }
         RoomError::SelfLockout => MatrixError::bad_json(text),
         RoomError::UnableToAuthorise => MatrixError::new(400, UNABLE[0], text),
         RoomError::UnableToGrant => MatrixError::new(400, UNABLE[1], text),

@@ -12,6 +12,7 @@ pub fn matrix_error(error: RoomError) -> MatrixError {
     match error {
         RoomError::NotFound(_) => MatrixError::not_found(message),
         RoomError::Auth(_)
+        | RoomError::Hearsay(_)
         | RoomError::Forbidden(_)
         | RoomError::Signature(_)
         | RoomError::NoKeys(_) => MatrixError::forbidden(message),

@@ -53,6 +53,9 @@ pub enum RoomError {
     /// The event needs events that we do not have.
     #[error("{} events are missing, {} among them", .0.len(), .0[0])]
     Missing(Vec<OwnedEventId>),
+    /// The state before the event refuses it, and is what another server told: no verdict.
+    #[error("{0}, by the state that another server told")]
+    Hearsay(AuthError),
     /// Another server did not do its part.
     #[error("{server}: {error}")]
     Remote { server: OwnedServerName, error: RemoteError },
@@ -74,6 +77,13 @@ pub enum RoomError {
     Resolve(#[from] ResolveError),
     #[error("{0}")]
     Store(#[from] StoreError),
+}
+
+impl RoomError {
+    /// Whether an event could not be judged, for want of others or of a state to go by.
+    pub(crate) fn is_no_verdict(&self) -> bool {
+        matches!(self, RoomError::Missing(_) | RoomError::Hearsay(_))
+    }
 }
 
 impl From<LookupError> for RoomError {

@@ -41,6 +41,8 @@ pub struct Explanation {
     pub generation: u64,
     /// Whether the place of the event in the graph is known; an outlier has no state before it.
     pub is_placed: bool,
+    /// Whether the state before it rests on what another server told.
+    pub is_told: bool,
     /// Check 4 on receipt.
     pub by_auth_events: Refusal,
     /// Check 5.
@@ -95,6 +97,7 @@ pub fn explain(
         depth: event.depth(),
         generation: record.generation,
         is_placed: before.is_some(),
+        is_told: record.states.is_some_and(|states| states.told),
         by_auth_events,
         by_state_before,
         by_current_state: by_state(graph.room.state)?,

@@ -258,16 +258,16 @@ impl Rooms {
         Ok(())
     }
 
-    /// Asks for the state before an event beyond a gap: for the state at each of the prev events
-    /// that we lack, resolved with the states after those that we have. `None` where no server
-    /// tells it.
+    /// Asks for the state before an event, beyond a gap or upon what another server told: for the
+    /// state at each of the prev events that we lack, resolved with the states after those that we
+    /// have. `None` where no server tells it.
     pub(crate) async fn fetch_state_before(
         &self,
         quest: &Quest,
         event: &CheckedPdu,
     ) -> Result<Option<Root>, RoomError> {
         let missing = self.unplaced(event.room_id(), event.prev_events()).await?;
-        if missing.len() <= MAX_MISSING_PREVS {
+        if (1..=MAX_MISSING_PREVS).contains(&missing.len()) {
             let mut states = Vec::new();
             for id in &missing {
                 // All of them or none: what is told of the others would not be used.
@@ -275,12 +275,14 @@ impl Rooms {
                 states.push(state);
             }
             if states.len() == missing.len() {
-                return self.state_from(event, states).await.map(Some);
+                return self.state_from(event, states, true).await.map(Some);
             }
         }
-        // A server that has the event may know no more of what is before it than its state.
+        // A server that has the event may know no more of what is before it than its state. That
+        // is the state after all that the event follows: what was told of these before is of no
+        // more worth.
         match self.fetch_state_at(quest, event.event_id(), false).await? {
-            Some(state) => self.state_from(event, vec![state]).await.map(Some),
+            Some(state) => self.state_from(event, vec![state], false).await.map(Some),
             None => Ok(None),
         }
     }
@@ -332,11 +334,12 @@ impl Rooms {
     }
 
     /// The state before an event: those that servers told, resolved with the states after those
-    /// prev events that we have.
+    /// prev events that we have; `with_told` also with those that were told themselves.
     async fn state_from(
         &self,
         event: &CheckedPdu,
         states: Vec<Vec<OwnedEventId>>,
+        with_told: bool,
     ) -> Result<Root, RoomError> {
         let guard = self.inner.locks.lock(event.room_id()).await;
         let event = event.clone();
@@ -358,7 +361,8 @@ impl Rooms {
                     roots.push(graph.root_of(&map));
                 }
                 for id in event.prev_events() {
-                    roots.extend(graph.state_after(id)?);
+                    let known = graph.states(id)?.filter(|states| with_told || !states.told);
+                    roots.extend(known.map(|states| states.after));
                 }
                 let root = graph.resolve(roots)?;
                 Ok::<_, RoomError>((graph.into_batch(), root))

@@ -9,7 +9,7 @@ use exeunt_core::{Pdu, RoomVersion, StateKey, StateMap};
 use exeunt_state_res::{LookupError, PowerLevels, StateLookup};
 use exeunt_store::{
     Batch, Reader, StoreError,
-    records::{EventRecord, RoomRecord, Root},
+    records::{EventRecord, RoomRecord, Root, States},
     snapshot::{self, StateChange},
     tables,
 };
@@ -154,9 +154,14 @@ impl<'a> Graph<'a> {
         self.event(id)?.ok_or_else(|| missing_in_store(id))
     }
 
+    /// The states around an event, `None` for one that has no place in the graph here.
+    pub fn states(&self, id: &EventId) -> Result<Option<States>, RoomError> {
+        Ok(self.event(id)?.and_then(|known| known.record.states))
+    }
+
     /// The state after an event, `None` for one that has no place in the graph here.
     pub fn state_after(&self, id: &EventId) -> Result<Option<Root>, RoomError> {
-        Ok(self.event(id)?.and_then(|known| known.record.states).map(|states| states.after))
+        Ok(self.states(id)?.map(|states| states.after))
     }
 
     /// The create event.

@@ -77,8 +77,8 @@ impl Rooms {
             other => other?,
         };
         match self.try_place(origin, &event).await {
-            Err(RoomError::Missing(missing)) => {
-                tracing::debug!(%room_id, event = %event.event_id(), lacks = missing.len(), "a gap");
+            Err(error) if error.is_no_verdict() => {
+                tracing::debug!(%room_id, event = %event.event_id(), %error, "a gap");
                 self.complete(origin, &event, time).await
             }
             other => other.map(|()| Ingested::Placed),
@@ -148,7 +148,8 @@ impl Rooms {
 
     /// Places an event that lacks something: the events of the gap first, old to new, and it at
     /// last. Those of the gap may stand on state that another server tells. The event itself may
-    /// not: a server that has it has what is before it.
+    /// not: a server that has it has what is before it. But where that is what another server told
+    /// it is one's word against the other's (decision 0015).
     pub(crate) async fn complete(
         &self,
         origin: &OwnedServerName,
@@ -163,12 +164,10 @@ impl Rooms {
         let mut states = MAX_STATES;
         for id in in_graph_order(&pool) {
             let pushed = id == event.event_id();
-            let mut none = 0;
-            let allowed = if pushed { &mut none } else { &mut states };
-            match self.place_with_help(origin, &quest, &pool[&id], allowed).await {
+            match self.place_with_help(origin, &quest, &pool[&id], pushed, &mut states).await {
                 Ok(()) => {}
                 Err(RoomError::Store(error)) => return Err(error.into()),
-                Err(RoomError::Missing(_)) if pushed && quest.is_open() => {
+                Err(error) if error.is_no_verdict() && pushed && quest.is_open() => {
                     return Ok(Ingested::Unanswered);
                 }
                 Err(error) if pushed => return Err(error),
@@ -180,27 +179,25 @@ impl Rooms {
         Ok(Ingested::Placed)
     }
 
-    /// Places an event, fetching auth events and, across a gap and as long as `states` lasts, the
-    /// state before it.
+    /// Places an event, fetching auth events and, as long as `states` lasts, the state before it:
+    /// across a gap unless it was `pushed`, and where what was told before refuses it.
     async fn place_with_help(
         &self,
         origin: &OwnedServerName,
         quest: &Quest,
         event: &CheckedPdu,
+        pushed: bool,
         states: &mut usize,
     ) -> Result<(), RoomError> {
         let source = Source::Federation { from: origin.clone() };
-        let mut before = None;
+        let mut told = None;
         let mut auth_asked = false;
         for _ in 0..MAX_TRIES {
             let guard = self.inner.locks.lock(&quest.room_id).await;
             if self.is_placed(event).await? {
                 return Ok(());
             }
-            let placed = match before {
-                None => self.place(&guard, event.clone(), source.clone(), None).await,
-                Some(state) => self.place_upon(&guard, event.clone(), source.clone(), state).await,
-            };
+            let placed = self.place(&guard, event.clone(), source.clone(), told).await;
             if let Ok(verdict) = &placed {
                 report(event, verdict);
                 return self.collapse_heads(&guard).await;
@@ -214,11 +211,11 @@ impl Rooms {
                     }
                     self.fetch_auth(quest, event).await?;
                 }
-                Err(RoomError::Missing(missing)) if before.is_none() && *states > 0 => {
+                Err(error) if told.is_none() && *states > 0 && may_be_told(&error, pushed) => {
                     *states -= 1;
-                    before = self.fetch_state_before(quest, event).await?;
-                    if before.is_none() {
-                        return Err(RoomError::Missing(missing));
+                    told = self.fetch_state_before(quest, event).await?;
+                    if told.is_none() {
+                        return Err(error);
                     }
                 }
                 Err(error) => return Err(error),
@@ -368,6 +365,15 @@ pub(crate) fn connect(pool: &mut Pool, missing: &[OwnedEventId], mut events: Poo
 /// Whether nothing but auth events is missing.
 fn is_about_auth(event: &Pdu, missing: &[OwnedEventId]) -> bool {
     missing.iter().all(|id| event.auth_events().contains(id) && !event.prev_events().contains(id))
+}
+
+/// Whether an event that failed so may stand on the state that a server tells.
+fn may_be_told(error: &RoomError, pushed: bool) -> bool {
+    match error {
+        RoomError::Hearsay(_) => true,
+        RoomError::Missing(_) => !pushed,
+        _ => false,
+    }
 }
 
 fn report(event: &CheckedPdu, verdict: &Verdict) {

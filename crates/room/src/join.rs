@@ -241,7 +241,7 @@ impl Rooms {
     async fn take_join(&self, join: Pdu, from: &OwnedServerName) -> Result<(), RoomError> {
         let event = self.checked(join).await?;
         match self.try_place(from, &event).await {
-            Err(RoomError::Missing(_)) => {
+            Err(error) if error.is_no_verdict() => {
                 self.complete(from, &event, MAX_TIME_PER_EVENT).await?;
             }
             other => other?,

@@ -55,6 +55,14 @@ impl Source {
     }
 }
 
+/// The state before an event.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Before {
+    pub root: Root,
+    /// See [`States::told`].
+    pub told: bool,
+}
+
 /// The outcome of a decision: what is written, and who must hear of it.
 pub struct Placement {
     pub batch: Batch,
@@ -81,15 +89,15 @@ impl Placement {
 }
 
 impl Rooms {
-    /// Decides on `event` and commits the outcome. `state_before` stands in for prev events whose
-    /// state is not known. Under [`Source::Local`] and [`Source::Handshake`] an event that is not
-    /// accepted is an error, and nothing is written.
+    /// Decides on `event` and commits the outcome. `told` is the state before it by the word of
+    /// another server, where that is to count and not what we have. Under [`Source::Local`] and
+    /// [`Source::Handshake`] an event that is not accepted is an error, and nothing is written.
     pub(crate) async fn place(
         &self,
         guard: &RoomGuard,
         event: CheckedPdu,
         source: Source,
-        state_before: Option<Root>,
+        told: Option<Root>,
     ) -> Result<Verdict, RoomError> {
         let room_id = guard.room_id().to_owned();
         let ours = self.server_name().to_owned();
@@ -99,36 +107,10 @@ impl Rooms {
             .store
             .read(move |reader| {
                 let graph = Graph::of(reader, &room_id)?;
-                decide(graph, &ours, &event, &source, state_before, now)
+                let before = told.map(|root| Before { root, told: true });
+                decide(graph, &ours, &event, &source, before, now)
             })
             .await?;
-        self.commit(guard, placement).await
-    }
-
-    /// Places an event upon the state that another server told. Of such a state only a yes means
-    /// anything: it may have holes, or be made up to have us refuse a third server's event. A no
-    /// is not stored, and the event may come again.
-    pub(crate) async fn place_upon(
-        &self,
-        guard: &RoomGuard,
-        event: CheckedPdu,
-        source: Source,
-        state: Root,
-    ) -> Result<Verdict, RoomError> {
-        let room_id = guard.room_id().to_owned();
-        let (ours, now) = (self.server_name().to_owned(), self.now());
-        let id = event.event_id().to_owned();
-        let placement = self
-            .inner
-            .store
-            .read(move |reader| {
-                let graph = Graph::of(reader, &room_id)?;
-                decide(graph, &ours, &event, &source, Some(state), now)
-            })
-            .await?;
-        if placement.verdict.is_rejected() {
-            return Err(RoomError::Missing(vec![id]));
-        }
         self.commit(guard, placement).await
     }
 
@@ -162,19 +144,24 @@ pub(crate) fn decide(
     ours: &ServerName,
     event: &CheckedPdu,
     source: &Source,
-    state_before: Option<Root>,
+    before: Option<Before>,
     now: u64,
 ) -> Result<Placement, RoomError> {
     if is_taken(graph.reader, event)? {
         return Err(RoomError::InvalidParam("Another event has the id of this one".into()));
     }
-    let before = match state_before {
-        Some(root) => root,
+    let Before { root: before, told } = match before {
+        Some(before) => before,
         None => state_before_event(&graph, event)?,
     };
     let judged = judge(&graph, event, before)?;
     if !matches!(source, Source::Federation { .. }) {
         judged.clone().into_result()?;
+    }
+    // Such a state may have holes, or be made up to have us refuse a third server's event: only a
+    // yes means anything (decision 0015).
+    if told && let Judged::RejectedByState(why) = judged {
+        return Err(RoomError::Hearsay(why));
     }
     let mut verdict = Verdict::from(judged);
     let mut leaked_by = None;
@@ -192,7 +179,7 @@ pub(crate) fn decide(
         _ => before,
     };
     let change = Change { graph: &graph, ours, event, source, now };
-    change.write_event(&verdict, States { before, after })?;
+    change.write_event(&verdict, States { before, after, told })?;
     let Effects { users, destinations, mut undone } = match verdict {
         Verdict::Accepted => change.advance_head(after)?,
         _ => Effects::default(),
@@ -213,28 +200,28 @@ fn is_denied(graph: &Graph<'_>, event: &Pdu, ours: &ServerName) -> Result<bool, 
 }
 
 /// The state before an event: its prev events' states, resolved.
-pub(crate) fn state_before_event(graph: &Graph<'_>, event: &Pdu) -> Result<Root, RoomError> {
-    let mut roots = Vec::new();
+fn state_before_event(graph: &Graph<'_>, event: &Pdu) -> Result<Before, RoomError> {
+    let (mut roots, mut told) = (Vec::new(), false);
     let mut missing = Vec::new();
     for id in event.prev_events() {
-        match graph.state_after(id)? {
-            Some(root) => roots.push(root),
+        match graph.states(id)? {
+            Some(states) => {
+                roots.push(states.after);
+                told |= states.told;
+            }
             None => missing.push(id.clone()),
         }
     }
     if !missing.is_empty() {
         return Err(RoomError::Missing(missing));
     }
-    if roots.is_empty() {
-        return Ok(Root::EMPTY);
-    }
-    graph.resolve(roots)
+    Ok(Before { root: graph.resolve(roots)?, told })
 }
 
 /// Whether the rules allow an event on the room's head; nothing is written.
 pub(crate) fn check(graph: &Graph<'_>, event: &Pdu) -> Result<(), RoomError> {
     let before = state_before_event(graph, event)?;
-    Ok(judge(graph, event, before)?.into_result()?)
+    Ok(judge(graph, event, before.root)?.into_result()?)
 }
 
 /// A verdict with the rule behind it.
@@ -242,14 +229,18 @@ pub(crate) fn check(graph: &Graph<'_>, event: &Pdu) -> Result<(), RoomError> {
 enum Judged {
     Accepted,
     SoftFailed(AuthError),
+    /// By itself and its auth events.
     Rejected(AuthError),
+    RejectedByState(AuthError),
 }
 
 impl Judged {
     fn into_result(self) -> Result<(), AuthError> {
         match self {
             Judged::Accepted => Ok(()),
-            Judged::SoftFailed(why) | Judged::Rejected(why) => Err(why),
+            Judged::SoftFailed(why) | Judged::Rejected(why) | Judged::RejectedByState(why) => {
+                Err(why)
+            }
         }
     }
 }
@@ -259,7 +250,9 @@ impl From<Judged> for Verdict {
         match judged {
             Judged::Accepted => Verdict::Accepted,
             Judged::SoftFailed(why) => Verdict::SoftFailed(why.to_string()),
-            Judged::Rejected(why) => Verdict::Rejected(why.to_string()),
+            Judged::Rejected(why) | Judged::RejectedByState(why) => {
+                Verdict::Rejected(why.to_string())
+            }
         }
     }
 }
@@ -279,7 +272,7 @@ fn judge(graph: &Graph<'_>, event: &Pdu, before: Root) -> Result<Judged, RoomErr
         return Ok(Judged::Rejected(why));
     }
     if let Some(why) = refusal(check_auth(event, &create, &graph.lookup(before)))? {
-        return Ok(Judged::Rejected(why));
+        return Ok(Judged::RejectedByState(why));
     }
     if before != graph.room.state
         && let Some(why) = refusal(check_auth(event, &create, &graph.lookup(graph.room.state)))?

@@ -53,6 +53,9 @@ pub struct EventRecord {
 pub struct States {
     pub before: Root,
     pub after: Root,
+    /// Whether they rest on a state that another server told, be it of an event long before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told: bool,
 }
 
 /// An accepted redaction whose target is not here.

@@ -236,7 +236,8 @@ impl Rooms {
         // A task of its own, so that it comes to its end when nobody waits any more.
         let placing = tokio::spawn(async move { rooms.try_place(&from, &event).await });
         match timeout_at(deadline, placing).await {
-            Err(_) | Ok(Ok(Err(RoomError::Missing(_)))) => Ok(false),
+            Err(_) => Ok(false),
+            Ok(Ok(Err(error))) if error.is_no_verdict() => Ok(false),
             Ok(Ok(placed)) => placed.map(|()| true),
             Ok(Err(failed)) => match failed.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),

@@ -28,7 +28,7 @@ impl<'g> Visibility<'g> {
 
     /// Whether the server may see an event with its content.
     pub fn may_see(&self, event: &Known) -> Result<bool, RoomError> {
-        let Some(States { before, after }) = event.record.states else {
+        let Some(States { before, after, .. }) = event.record.states else {
             // State of before our own join: it was handed out with every join since.
             return Ok(event.pdu.state_key().is_some());
         };

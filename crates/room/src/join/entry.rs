@@ -18,7 +18,7 @@ use crate::{
     change::{Effects, event_record, move_state},
     graph::{Graph, is_taken},
     outliers::judge_outlier,
-    place::{Placement, Source, decide},
+    place::{Before, Placement, Source, decide},
 };
 
 /// Events that are checked and judged at a time, by number and by size: parsed, an event may take
@@ -280,7 +280,9 @@ impl Arrival {
         move_state(&graph, ours, root, None, now, &mut effects)?;
         graph.room.state = root;
         let source = Source::Federation { from: self.from };
-        let mut placement = decide(graph, ours, event, &source, Some(root), now)?;
+        // The room is what this server says, all of it: decision 0015.
+        let before = Before { root, told: false };
+        let mut placement = decide(graph, ours, event, &source, Some(before), now)?;
         if let Verdict::Rejected(why) | Verdict::SoftFailed(why) = placement.verdict {
             return Err(RoomError::Forbidden(format!("the state does not allow the join: {why}")));
         }

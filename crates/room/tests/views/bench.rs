@@ -201,7 +201,7 @@ impl Bench {
             room_version: head.version.clone(),
             verdict: Verdict::Accepted,
             generation: 0,
-            states: Some(States { before: head.state, after: head.state }),
+            states: Some(States { before: head.state, after: head.state, told: false }),
             order: None,
             redacted_because: None,
             received_from: None,

@@ -47,7 +47,11 @@ impl fmt::Display for Text<'_> {
         }
         self.check(f, "its auth events", &self.0.by_auth_events)?;
         if self.0.is_placed {
-            self.check(f, "the state before it", &self.0.by_state_before)?;
+            let state = match self.0.is_told {
+                true => "the state before it, which another server told",
+                false => "the state before it",
+            };
+            self.check(f, state, &self.0.by_state_before)?;
         }
         self.check(f, "the current state", &self.0.by_current_state)?;
         match &self.0.resolution {

@@ -78,7 +78,7 @@ async fn make_room(store: &Store, room: &OwnedRoomId) {
             state = snapshot::apply(&store.reader(), before, &changes, &mut batch).unwrap();
             batch.put::<RoomStates>(&(room.clone(), number as u64), &state);
         }
-        let record = record(room, number, States { before, after: state });
+        let record = record(room, number, States { before, after: state, told: false });
         let pdu = Pdu::parse(RoomVersion::parse("10").unwrap(), record.json.get().as_bytes());
         for auth in pdu.unwrap().auth_events() {
             batch.put::<AuthChildren>(&(auth.clone(), id.clone()), &());

@@ -31,7 +31,7 @@ fn event(after: Root) -> EventRecord {
         room_version: "12".to_owned(),
         verdict: Verdict::Accepted,
         generation: 0,
-        states: Some(States { before: Root::EMPTY, after }),
+        states: Some(States { before: Root::EMPTY, after, told: false }),
         order: Some(-1),
         redacted_because: None,
         received_from: None,
