@@ -33,6 +33,8 @@ const MAX_TIME: Duration = Duration::from_secs(15);
 const MAX_FIRST_ROWS: usize = 20;
 /// Most events that one request starts from.
 const MAX_FROM: usize = 20;
+/// Most rejected events that are passed over for what is behind them.
+const MAX_PASSED: usize = 1_000;
 
 impl Rooms {
     /// Adds history from other servers in front of a room's timeline. Whether there is any new.
@@ -40,9 +42,8 @@ impl Rooms {
         let Some(version) = self.version_if_resident(room_id).await? else { return Ok(false) };
         let _turn = self.inner.histories.lock(room_id.to_owned()).await;
         let now = self.now();
-        let wanted = room_id.to_owned();
-        let mut from =
-            self.store().read(move |reader| before_timeline(&Graph::of(reader, &wanted)?)).await?;
+        let ends = self.ends_of_history(room_id).await?;
+        let mut from = ends.before.clone();
         from.retain(|id| !self.inner.fetch_limits.is_absent(id, Sought::History, now));
         from.truncate(MAX_FROM);
         let servers = self.other_servers(room_id).await?;
@@ -50,23 +51,25 @@ impl Rooms {
             return Ok(false);
         };
         let quest = Quest::new(room_id.to_owned(), version, first, servers, MAX_TIME);
+        let mut loose = Pool::new();
         for server in quest.servers() {
             let call = Call::Backfill { room: room_id, from: &from, limit: MAX_EVENTS };
             let Some(answer) = self.ask(&quest, server, call).await else { continue };
             let mut events = array(&answer, "pdus");
             events.truncate(MAX_EVENTS);
-            let events = self.check_fetched(&quest, events).await?;
+            let mut events = self.check_fetched(&quest, events).await?;
             let mut pool = Pool::new();
-            if !connect(&mut pool, &from, events) {
-                continue;
-            }
-            let history: BTreeSet<_> =
-                pool.iter().map(|(id, event)| (event.depth(), id.clone())).collect();
-            self.add_auth_events(&quest, &mut pool).await?;
-            self.keep_outliers(&quest, pool).await?;
-            if self.prepend(room_id, history).await? {
+            connect(&mut pool, &from, &mut events);
+            if !events.is_empty() {
+                loose.append(&mut pool);
+                loose.append(&mut events);
+            } else if self.take_history(&quest, pool, &ends).await? {
                 return Ok(true);
             }
+        }
+        // Nobody gives what is in the way (decision 0016).
+        if !ends.with_creation && self.take_history(&quest, loose, &ends).await? {
+            return Ok(true);
         }
         if quest.is_conclusive() {
             for id in from {
@@ -74,6 +77,30 @@ impl Rooms {
             }
         }
         Ok(false)
+    }
+
+    /// Keeps history, and shows it in front of the timeline. Whether that leads further back, be it
+    /// by way of rejected events, which are not shown.
+    async fn take_history(
+        &self,
+        quest: &Quest,
+        mut pool: Pool,
+        ends: &Ends,
+    ) -> Result<bool, RoomError> {
+        if pool.is_empty() {
+            return Ok(false);
+        }
+        let history: BTreeSet<_> =
+            pool.iter().map(|(id, event)| (event.depth(), id.clone())).collect();
+        self.add_auth_events(quest, &mut pool).await?;
+        self.keep_outliers(quest, pool).await?;
+        Ok(self.prepend(&quest.room_id, history).await?
+            || self.ends_of_history(&quest.room_id).await? != *ends)
+    }
+
+    async fn ends_of_history(&self, room_id: &RoomId) -> Result<Ends, RoomError> {
+        let room_id = room_id.to_owned();
+        self.store().read(move |reader| ends_of_history(&Graph::of(reader, &room_id)?)).await
     }
 
     /// The place before the first event of a room.
@@ -104,24 +131,38 @@ impl Rooms {
     }
 }
 
-/// What the first events of the timeline follow, and which the timeline does not hold.
-fn before_timeline(graph: &Graph<'_>) -> Result<Vec<OwnedEventId>, RoomError> {
+/// How far back the timeline goes.
+#[derive(PartialEq, Eq)]
+struct Ends {
+    /// What its first events follow, be it by way of rejected ones, and it does not hold.
+    before: Vec<OwnedEventId>,
+    /// Whether it goes back to the create event.
+    with_creation: bool,
+}
+
+fn ends_of_history(graph: &Graph<'_>) -> Result<Ends, RoomError> {
+    let in_timeline = |known: &Known| known.record.order.is_some() || known.record.states.is_some();
     let rows = graph.reader.scan::<tables::Timeline>(graph.room_id.clone()).limit(MAX_FIRST_ROWS);
-    let mut before = BTreeSet::new();
+    let mut work = Vec::new();
     for row in rows.iter() {
         let (_, id) = row?;
-        for prev in graph.event_here(&id)?.pdu.prev_events() {
-            let known = graph.event(prev)?;
-            let is_behind = known.is_none_or(|known| {
-                let record = &known.record;
-                record.order.is_none() && record.states.is_none() && !record.verdict.is_rejected()
-            });
-            if is_behind {
-                before.insert(prev.clone());
+        work.extend(graph.event_here(&id)?.pdu.prev_events().iter().cloned());
+    }
+    let (mut before, mut passed) = (BTreeSet::new(), BTreeSet::new());
+    while let Some(id) = work.pop() {
+        match graph.event(&id)? {
+            Some(known) if in_timeline(&known) => {}
+            Some(known) if known.record.verdict.is_rejected() => {
+                if passed.len() < MAX_PASSED && passed.insert(id) {
+                    work.extend(known.pdu.prev_events().iter().cloned());
+                }
             }
+            _ => drop(before.insert(id)),
         }
     }
-    Ok(before.into_iter().collect())
+    let create = graph.event(&graph.room.create_event)?;
+    let with_creation = create.is_some_and(|known| in_timeline(&known));
+    Ok(Ends { before: before.into_iter().collect(), with_creation })
 }
 
 /// Redactions of the history apply: to events of it, and to those that were here before.

@@ -274,8 +274,8 @@ impl Rooms {
             let mut events = array(&answer, key);
             *origin_has_more &= !is_origin || events.len() >= SHORT_ANSWER;
             events.truncate(MAX_MISSING_EVENTS);
-            let events = self.check_fetched(quest, events).await?;
-            if connect(pool, &gap.missing, events) {
+            let mut events = self.check_fetched(quest, events).await?;
+            if connect(pool, &gap.missing, &mut events) {
                 return Ok(true);
             }
         }
@@ -346,8 +346,8 @@ impl Rooms {
     }
 }
 
-/// Adds those of `events` to the pool that lead back from the missing ones. Whether there are any.
-pub(crate) fn connect(pool: &mut Pool, missing: &[OwnedEventId], mut events: Pool) -> bool {
+/// Moves those of `events` to the pool that lead back from the missing ones. Whether there are any.
+pub(crate) fn connect(pool: &mut Pool, missing: &[OwnedEventId], events: &mut Pool) -> bool {
     let before = pool.len();
     let mut work = missing.to_vec();
     while let Some(id) = work.pop() {

@@ -172,8 +172,8 @@ async fn hostile_history_is_dropped() {
         });
     }
     let events = stage.page_back(100).await;
-    // The forged one is redacted; behind the unsigned one the way is lost.
-    assert_eq!(bodies(&events), ["2"]);
+    // The forged one is redacted, the unsigned one dropped alone.
+    assert_eq!(bodies(&events), ["2", "0"]);
     assert!(
         events
             .iter()
