@@ -9,7 +9,7 @@ RELEASE := $(CARGO_TARGET_DIR)/release/exeunt
 # RocksDB is compiled once, for every profile.
 CARGO = ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/tools/rocksdb.sh)" cargo
 
-.PHONY: demo test check interop oracle crash fuzz image mesh-test bench bench-footprint bench-state build release tools
+.PHONY: demo test check interop oracle crash fuzz image mesh-test bench bench-attack bench-footprint bench-state build release tools
 
 demo: build
 	@EXEUNT_BIN=$(BIN) "$$(tests/interop/setup.sh)" -B tests/interop/demo.py --peer $(PEER)
@@ -61,6 +61,10 @@ bench-footprint: release
 bench-state: tools
 	$(CARGO) bench --locked -p exeunt-state-res --bench resolve
 	$(CARGO) bench --locked -p exeunt-room --bench store
+
+# What an attack on one room costs those who talk in another.
+bench-attack: tools
+	$(CARGO) bench --locked -p exeunt-room --bench store -- attack
 
 build: tools
 	$(CARGO) build --workspace --all-targets --locked

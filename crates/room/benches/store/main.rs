@@ -4,7 +4,10 @@
 //! `EXEUNT_BENCH_EVENTS` says how many events follow the joins (20,000): half of them sent here, one
 //! synced commit each, half received in transactions of 50. `EXEUNT_BENCH_MEMBERS` says how many
 //! members there are (10,000), all but one on another server.
+//!
+//! With the argument `attack`: what an attack on one room costs those who talk in another.
 
+mod attack;
 mod peer;
 
 use std::fs;
@@ -16,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use exeunt_core::{Object, Pdu, RoomVersion};
 use exeunt_room::{
-    Clock, Intent, NewRoom, NoWake, Options, Preset, Rooms, graph::Graph, inbound::Transaction,
+    Clock, Intent, NewRoom, NoWake, Options, Preset, Remote, Rooms, graph::Graph,
+    inbound::Transaction,
 };
 use exeunt_store::{Store, tables};
 use peer::Peer;
@@ -33,8 +37,17 @@ const RUNS: usize = 21;
 /// Clock ticks of `/proc/self/stat`.
 const TICK: Duration = Duration::from_millis(10);
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() {
+fn main() {
+    if std::env::args().any(|argument| argument == "attack") {
+        let mut threads = tokio::runtime::Builder::new_multi_thread();
+        let threads = threads.worker_threads(attack::THREADS).enable_all().build();
+        return threads.expect("threads").block_on(attack::run());
+    }
+    let thread = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    thread.expect("a runtime").block_on(large_room());
+}
+
+async fn large_room() {
     let number =
         |name, default| std::env::var(name).map_or(default, |n| n.parse().expect("a number"));
     let events: usize = number("EXEUNT_BENCH_EVENTS", 20_000);
@@ -63,28 +76,10 @@ impl Bench {
     async fn new(dir: &Path, members: usize) -> Self {
         let time = Arc::new(AtomicU64::new(START));
         let clock: Clock = Arc::new(move || time.fetch_add(1, Ordering::SeqCst));
-        let store = Store::open(dir).expect("the store opens");
         let there = peer::signer(peer::NAME);
-        let keys = Arc::new(peer::Keys(there.clone()));
-        let (signer, wake) = (peer::signer("here.example"), Arc::new(NoWake));
-        let rooms = Rooms::new(store.clone(), signer, keys, wake, clock, Options::default());
-        let creator = UserId::parse("@creator:here.example").expect("a user id");
-        let room = NewRoom {
-            creator: creator.clone(),
-            version: RoomVersion::latest(),
-            preset: Preset::Public,
-            profile: Object::new(),
-            name: None,
-            topic: None,
-            alias: None,
-            invite: Default::default(),
-            is_direct: false,
-            initial_state: Vec::new(),
-            creation_content: Object::new(),
-            power_level_override: Object::new(),
-            published: false,
-        };
-        let room = rooms.create_room(room).await.expect("the room is made");
+        let (rooms, store) = server(dir, Arc::new(peer::Keys(there.clone())), clock);
+        let creator = creator();
+        let room = public_room(&rooms).await;
         let peer = Peer::new(&store.reader(), &room, there, START);
         Self { rooms, store, room, creator, members, peer, transactions: 0 }
     }
@@ -143,10 +138,7 @@ impl Bench {
                     let topic = content(json!({ "topic": text(index) }));
                     Intent::state(sender, "m.room.topic", "", topic)
                 }
-                _ => {
-                    let message = content(json!({ "msgtype": "m.text", "body": text(index) }));
-                    Intent::message(sender, "m.room.message", message)
-                }
+                _ => message(sender, index),
             };
             self.rooms.append(&self.room, intent).await.expect("the event is sent");
         }
@@ -206,6 +198,43 @@ impl Bench {
             times[RUNS - 1],
         );
     }
+}
+
+/// This server, on RocksDB.
+fn server(dir: &Path, remote: Arc<dyn Remote>, clock: Clock) -> (Rooms, Store) {
+    let store = Store::open(dir).expect("the store opens");
+    let (signer, wake) = (peer::signer("here.example"), Arc::new(NoWake));
+    let rooms = Rooms::new(store.clone(), signer, remote, wake, clock, Options::default());
+    (rooms, store)
+}
+
+fn creator() -> OwnedUserId {
+    UserId::parse("@creator:here.example").expect("a user id")
+}
+
+async fn public_room(rooms: &Rooms) -> OwnedRoomId {
+    let room = NewRoom {
+        creator: creator(),
+        version: RoomVersion::latest(),
+        preset: Preset::Public,
+        profile: Object::new(),
+        name: None,
+        topic: None,
+        alias: None,
+        invite: Default::default(),
+        is_direct: false,
+        initial_state: Vec::new(),
+        creation_content: Object::new(),
+        power_level_override: Object::new(),
+        published: false,
+    };
+    rooms.create_room(room).await.expect("the room is made")
+}
+
+fn message(sender: OwnedUserId, index: usize) -> Intent {
+    let content = json!({ "msgtype": "m.text", "body": text(index) });
+    let content = content.as_object().cloned().expect("an object");
+    Intent::message(sender, "m.room.message", content)
 }
 
 fn text(index: usize) -> String {

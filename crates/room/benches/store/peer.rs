@@ -1,4 +1,4 @@
-//! The other server: its users join, talk and change their names; all events are made beforehand.
+//! Another server: its users join, talk and change their names; all events are made beforehand.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,6 +33,9 @@ impl Remote for Keys {
         Ok(ServerKeys { current: current.into(), old: BTreeMap::new(), document: Object::new() })
     }
 }
+
+/// Where an event goes: what it follows, and the depth before it.
+pub type Place = (Vec<Reference>, u64);
 
 /// The peer's view of the room: where its next event goes.
 #[derive(Clone)]
@@ -82,6 +85,14 @@ impl Peer {
         self.depth = graph.room.depth;
     }
 
+    pub fn place(&self) -> Place {
+        (self.head.clone(), self.depth)
+    }
+
+    pub fn go_to(&mut self, place: &Place) {
+        (self.head, self.depth) = place.clone();
+    }
+
     pub fn join(&mut self, number: usize) -> Pdu {
         let content = json!({"membership": "join", "displayname": format!("User {number}")});
         self.member(number, content)
@@ -94,10 +105,23 @@ impl Peer {
     fn member(&mut self, number: usize, content: Value) -> Pdu {
         let mut auth = vec![self.levels.clone(), self.rules.clone()];
         auth.extend(self.members.get(&number).cloned());
-        let key = Some(user(number).to_string());
+        let key = Some(self.user(number).to_string());
         let event = self.send(number, "m.room.member", key, content, auth);
         self.members.insert(number, Reference::from(&event));
         event
+    }
+
+    /// Power levels, which no user of a peer may set.
+    pub fn seize(&mut self, number: usize) -> Pdu {
+        let auth = vec![self.levels.clone(), self.members[&number].clone()];
+        let key = Some(String::new());
+        self.send(number, "m.room.power_levels", key, json!({ "users": {} }), auth)
+    }
+
+    /// A member event upon auth events that it has no use for.
+    pub fn cite(&mut self, number: usize, auth: Vec<Reference>) -> Pdu {
+        let key = Some(self.user(number).to_string());
+        self.send(number, "m.room.member", key, json!({ "membership": "join" }), auth)
     }
 
     pub fn say(&mut self, number: usize, text: &str) -> Pdu {
@@ -118,7 +142,7 @@ impl Peer {
         let draft = Draft {
             version: self.version,
             room_id: Some(self.room.clone()),
-            sender: user(number),
+            sender: self.user(number),
             kind: kind.into(),
             state_key,
             content: content.as_object().cloned().expect("an object"),
@@ -132,10 +156,10 @@ impl Peer {
         self.head = vec![Reference::from(&*event)];
         (*event).clone()
     }
-}
 
-pub fn user(number: usize) -> OwnedUserId {
-    UserId::parse(format!("@user{number}:{NAME}")).expect("a user id")
+    fn user(&self, number: usize) -> OwnedUserId {
+        UserId::parse(format!("@user{number}:{}", self.signer.server())).expect("a user id")
+    }
 }
 
 /// The state after an event.
