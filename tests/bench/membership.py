@@ -67,6 +67,13 @@ class User:
                 raise RuntimeError(f"{method} {path}: {answer.status} {await answer.text()}")
             return await answer.json()
 
+    async def bytes(self, path: str) -> bytes:
+        url = f"/_matrix/client/v3{path}"
+        async with self._http.get(url, headers=self._headers) as answer:
+            if answer.status != 200:
+                raise RuntimeError(f"GET {path}: {answer.status} {await answer.text()}")
+            return await answer.read()
+
     async def create_room(self, preset: str = "public_chat") -> str:
         body = {"preset": preset, "room_version": "11"}
         return (await self.ask("POST", "/createRoom", json=body))["room_id"]

@@ -1,0 +1,246 @@
+"""What syncing costs: the first sync of large accounts, delivery to a waiting client, and clients
+that only wait. Exeunt, then Synapse with the same rooms in the same run.
+
+Times are figures, never asserted. `--check` asserts the memory with the waiting clients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import aiohttp
+from ca import Authority
+from footprint import note
+from link import port_of, reserve_port
+from membership import User
+from process import Measured, session
+from servers import Exeunt, Server, Synapse
+
+#: Rooms of the users whose first sync is measured.
+ACCOUNTS = (50, 500)
+#: Users in a room beside those, and what they have said.
+TALKERS = 5
+MESSAGES = 15
+FIRST_SYNCS = 7
+#: Messages that are sent to a waiting client, one after the other.
+DELIVERIES = 200
+#: Clients that only wait, each in a few of the rooms.
+CLIENTS = 2_000
+ROOMS_OF_CLIENT = 5
+IDLE_SECONDS = 60
+#: Requests under way at once while things are set up.
+AT_ONCE = 16
+MB = 1_000_000
+
+BUDGET_WAITING = 150 * MB
+
+
+@dataclass
+class Found:
+    """Milliseconds, bytes and processor seconds."""
+
+    #: Of the first sync, by the number of the account's rooms.
+    first_sync: dict[int, float] = field(default_factory=dict)
+    first_sync_cpu: dict[int, float] = field(default_factory=dict)
+    first_sync_bytes: dict[int, int] = field(default_factory=dict)
+    #: From the answer to a send until the waiting client has the event.
+    delivery_p50: float = 0.0
+    delivery_p99: float = 0.0
+    memory_before: int = 0
+    #: Without clients, once everyone is in their rooms.
+    memory_joined: int = 0
+    memory_waiting: int = 0
+    #: Processor seconds of a minute in which all clients wait.
+    waiting_cpu: float = 0.0
+
+
+class Bench:
+    def __init__(self, process: Measured, clients: int) -> None:
+        self._process = process
+        self._clients = clients
+        self._rooms: list[str] = []
+        self.found = Found(memory_before=process.memory())
+
+    async def run(self) -> Found:
+        async with session(self._process.server) as http:
+            talkers = [await User.register(http, f"talker{n}") for n in range(TALKERS)]
+            readers = {rooms: await User.register(http, f"reader{rooms}") for rooms in ACCOUNTS}
+            await self._furnish(talkers, readers)
+            for rooms, reader in readers.items():
+                await self._first_syncs(rooms, reader)
+            await self._deliver(talkers[0], readers[ACCOUNTS[0]])
+        if self._clients:
+            await self._wait()
+        return self.found
+
+    async def _furnish(self, talkers: list[User], readers: dict[int, User]) -> None:
+        """As many rooms as the largest account has, each with its talk."""
+        note(f"{ACCOUNTS[-1]} rooms with {TALKERS} users and {MESSAGES} messages each")
+        via = self._process.server.name
+
+        async def furnish(number: int) -> None:
+            room = await talkers[0].create_room()
+            for user in talkers[1:]:
+                await user.join(room, via)
+            for rooms, reader in readers.items():
+                if number < rooms:
+                    await reader.join(room, via)
+            for message in range(MESSAGES):
+                await talkers[message % TALKERS].say(room)
+            self._rooms.append(room)
+
+        await each(lambda n=n: furnish(n) for n in range(ACCOUNTS[-1]))
+
+    async def _first_syncs(self, rooms: int, reader: User) -> None:
+        times, before = [], self._process.cpu()
+        for _ in range(FIRST_SYNCS):
+            began = time.monotonic()
+            # As bytes: what the client makes of it is not the server's time.
+            body = await reader.bytes("/sync?set_presence=offline")
+            times.append(time.monotonic() - began)
+        self.found.first_sync[rooms] = statistics.median(times) * 1000
+        self.found.first_sync_cpu[rooms] = (self._process.cpu() - before) / FIRST_SYNCS
+        self.found.first_sync_bytes[rooms] = len(body)
+        joined = json.loads(body)["rooms"]["join"]
+        assert len(joined) == rooms, f"{len(joined)} rooms"
+        note(f"first sync of {rooms} rooms: {self.found.first_sync[rooms]:.1f} ms")
+
+    async def _deliver(self, sender: User, reader: User) -> None:
+        note(f"{DELIVERIES} deliveries")
+        room, delays = self._rooms[0], []
+        # Whoever is in the first room is in all of the small account's.
+        await reader.sync()
+        for _ in range(DELIVERIES):
+            waiting = asyncio.create_task(reader.sync())
+            await asyncio.sleep(0.01)
+            sent = await sender.say(room)
+            acknowledged = time.monotonic()
+            answer = await waiting
+            delays.append(time.monotonic() - acknowledged)
+            events = answer["rooms"]["join"][room]["timeline"]["events"]
+            assert [event["event_id"] for event in events] == [sent]
+        self.found.delivery_p50 = statistics.median(delays) * 1000
+        self.found.delivery_p99 = statistics.quantiles(delays, n=100)[-1] * 1000
+
+    async def _wait(self) -> None:
+        connector = aiohttp.TCPConnector(
+            ssl=self._process.server.authority.client_context(), limit=0
+        )
+        url, timeout = self._process.server.client_url, aiohttp.ClientTimeout(total=600)
+        async with aiohttp.ClientSession(url, connector=connector, timeout=timeout) as http:
+            clients: list[User] = []
+            via = self._process.server.name
+
+            async def enter(number: int) -> None:
+                user = await User.register(http, f"client{number}")
+                for step in range(ROOMS_OF_CLIENT):
+                    await user.join(self._rooms[(number * 7 + step * 101) % len(self._rooms)], via)
+                await user.sync(0)
+                clients.append(user)
+
+            note(f"{self._clients} clients in {ROOMS_OF_CLIENT} rooms each")
+            await each(lambda n=n: enter(n) for n in range(self._clients))
+            self.found.memory_joined = self._process.memory()
+            note("waiting")
+            stop = asyncio.Event()
+
+            async def poll(user: User) -> None:
+                while not stop.is_set():
+                    await user.sync(300_000)
+
+            polls = [asyncio.create_task(poll(user)) for user in clients]
+            # Until all have heard that the others are there.
+            await asyncio.sleep(IDLE_SECONDS)
+            before = self._process.cpu()
+            await asyncio.sleep(IDLE_SECONDS)
+            self.found.waiting_cpu = (self._process.cpu() - before) * 60 / IDLE_SECONDS
+            self.found.memory_waiting = self._process.memory()
+            failed = [poll for poll in polls if poll.done()]
+            assert not failed, f"{len(failed)} polls ended: {failed[0].exception()}"
+            stop.set()
+            for task in polls:
+                task.cancel()
+            await asyncio.gather(*polls, return_exceptions=True)
+
+
+async def each(operations: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    """All of them, a few at a time."""
+    queue = iter(operations)
+
+    async def worker() -> None:
+        for operation in queue:
+            await operation()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(AT_ONCE):
+            group.create_task(worker())
+
+
+async def measure(kind: type[Server], folder: Path, clients: int) -> Found:
+    note(kind.kind)
+    with reserve_port() as holder:
+        port = port_of(holder)
+    authority = Authority(folder / "ca")
+    server = kind(folder / kind.kind, authority, f"localhost:{port}", port, secret="sync")
+    async with Measured(server) as process:
+        return await Bench(process, clients).run()
+
+
+def table(found: dict[str, Found]) -> str:
+    kinds = list(found.values())
+    rows = [("", list(found))]
+    for rooms in ACCOUNTS:
+        rows += [
+            (f"first sync, {rooms} rooms", [f"{f.first_sync[rooms]:.1f} ms" for f in kinds]),
+            ("  CPU", [f"{f.first_sync_cpu[rooms] * 1000:.0f} ms" for f in kinds]),
+            ("  body", [f"{f.first_sync_bytes[rooms] / MB:.2f} MB" for f in kinds]),
+        ]
+    rows += [
+        ("delivery after the answer to the sender, p50", [f"{f.delivery_p50:.1f} ms" for f in kinds]),
+        ("  p99", [f"{f.delivery_p99:.1f} ms" for f in kinds]),
+        ("memory at the start", [f"{f.memory_before / MB:.1f} MB" for f in kinds]),
+        ("memory, everyone in their rooms", [f"{f.memory_joined / MB:.1f} MB" for f in kinds]),
+        ("memory, all clients waiting", [f"{f.memory_waiting / MB:.1f} MB" for f in kinds]),
+        ("CPU of a minute in which all wait", [f"{f.waiting_cpu:.2f} s" for f in kinds]),
+    ]
+    return "\n".join(f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows)
+
+
+async def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--alone", action="store_true", help="without Synapse")
+    parser.add_argument("--check", action="store_true", help="fail over the budget")
+    parser.add_argument("--clients", type=int, default=CLIENTS, help="that wait, on Exeunt")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    options = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    found: dict[str, Found] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        found["exeunt"] = await measure(Exeunt, Path(folder), options.clients)
+        if not options.alone:
+            # Thousands of waiting clients are not for a Synapse of one process.
+            found["synapse"] = await measure(Synapse, Path(folder), 0)
+    print(f"load average {os.getloadavg()[0]:.1f}")
+    print(table(found))
+    if options.json:
+        options.json.write_text(json.dumps({k: asdict(f) for k, f in found.items()}, indent=1))
+    over = options.check and found["exeunt"].memory_waiting > BUDGET_WAITING
+    if over:
+        print(f"over the budget of {BUDGET_WAITING / MB:.0f} MB", file=sys.stderr)
+    return int(over)
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
