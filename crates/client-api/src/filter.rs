@@ -1,8 +1,10 @@
 //! Stored filters. They are kept as they came, so that fields ruma does not know stay.
 
 use exeunt_http::{MatrixError, Method, RawCall, Reply, Routes};
+use exeunt_room::views;
 use exeunt_users::Session;
 use ruma::{OwnedUserId, api::client::filter::FilterDefinition};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::{ClientApi, body, users_error};
@@ -19,8 +21,11 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 async fn create(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, MatrixError> {
     check_owner(&session, &call)?;
     let filter = call.object()?;
-    serde_json::from_value::<FilterDefinition>(Value::Object(filter.clone()))
-        .map_err(|error| MatrixError::bad_json(error.to_string()))?;
+    // What is stored is what `/sync` can read.
+    let value = Value::Object(filter.clone());
+    let bad = |error: serde_json::Error| MatrixError::bad_json(error.to_string());
+    FilterDefinition::deserialize(&value).map_err(bad)?;
+    views::Filter::deserialize(&value).map_err(bad)?;
     let id = api.users.create_filter(&session.user_id, filter).await.map_err(users_error)?;
     Ok(Reply::json(json!({ "filter_id": id.to_string() })))
 }

@@ -18,6 +18,7 @@ use crate::{
     RoomError,
     collapse::DUMMY_EVENT,
     graph::{Graph, missing_in_store},
+    notable,
     place::Source,
     redactions,
     sticky::undoes_leave,
@@ -73,6 +74,12 @@ impl Change<'_> {
         if verdict.is_accepted() {
             redactions::apply(self.graph, self.event)?;
         }
+        // Dummy events are of no interest to clients.
+        let is_shown = verdict.is_accepted() && self.event.kind() != DUMMY_EVENT;
+        let notable = match is_shown && record.redacted_because.is_none() {
+            true => notable::weigh(self.graph, self.event, self.ours)?,
+            false => None,
+        };
         let mut batch = self.graph.batch();
         for prev in self.event.prev_events() {
             let edge = (room_id.clone(), prev.clone(), event_id.clone());
@@ -89,11 +96,12 @@ impl Change<'_> {
                 batch.put::<tables::EventTransactions>(&event_id, &back);
             }
         }
-        // Dummy events are of no interest to clients.
-        let is_shown = verdict.is_accepted() && self.event.kind() != DUMMY_EVENT;
         if is_shown && record.order.is_none() {
             batch.at_position(move |position, batch| {
                 let order = position as i64;
+                if let Some(notable) = notable {
+                    batch.put::<tables::Notable>(&(room_id.clone(), order), &notable);
+                }
                 batch.put::<tables::Timeline>(&(room_id, order), &event_id);
                 let record = EventRecord { order: Some(order), ..record };
                 batch.put::<tables::Events>(&event_id, &record);

@@ -3,10 +3,12 @@
 //!
 //! Specification: client-server API, "Invite permission" (MSC4380), "Ignoring Users"; MSC4155.
 
+use std::collections::BTreeSet;
+
 use exeunt_acl::{Glob, Name};
 use exeunt_core::Object;
 use exeunt_store::{Reader, StoreError, tables};
-use ruma::UserId;
+use ruma::{OwnedUserId, UserId};
 use serde_json::Value;
 
 use crate::{RoomError, Rooms};
@@ -26,6 +28,18 @@ pub enum InviteFate {
     Ignored,
     /// Refused; not shown if it is there already.
     Blocked,
+}
+
+/// Whom a user ignores.
+pub(crate) fn ignored_users(
+    reader: &Reader<'_>,
+    user: &UserId,
+) -> Result<BTreeSet<OwnedUserId>, StoreError> {
+    let key = (user.to_owned(), String::new(), IGNORED_USERS.to_owned());
+    let Some(row) = reader.get::<tables::AccountData>(&key)? else { return Ok(BTreeSet::new()) };
+    let users = row.content.get("ignored_users").and_then(Value::as_object).into_iter().flatten();
+    let users = users.filter_map(|(user, _)| UserId::parse(user).ok());
+    Ok(users.filter(|ignored| ignored != user).collect())
 }
 
 /// What a user has said about invites.

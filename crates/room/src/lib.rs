@@ -38,9 +38,11 @@ pub mod invite;
 mod invite_policy;
 mod join;
 mod knock;
+mod last_news;
 mod leaks;
 pub mod leave;
 mod moderation;
+mod notable;
 mod outliers;
 mod place;
 mod profile;
@@ -147,6 +149,9 @@ struct Inner {
     /// Held by the transaction of a server that is being taken.
     turns: locks::Locks<OwnedServerName>,
     notifier: notify::Notifier,
+    /// The last events and changes of rooms.
+    news: last_news::LastNews,
+    lazy_members: views::sync::LazyMembers,
     keys: KeyCache,
     notary: notary::Notary,
     joins: join::Joins,
@@ -199,6 +204,8 @@ impl Rooms {
                 locks: locks::RoomLocks::default(),
                 turns: locks::Locks::default(),
                 notifier: notify::Notifier::default(),
+                news: last_news::LastNews::new(position),
+                lazy_members: views::sync::LazyMembers::default(),
                 keys,
                 notary: notary::Notary::default(),
                 joins: join::Joins::default(),

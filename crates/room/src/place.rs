@@ -120,8 +120,11 @@ impl Rooms {
         guard: &RoomGuard,
         placement: Placement,
     ) -> Result<Verdict, RoomError> {
-        let Placement { batch, verdict, users, is_news, destinations, leaked_by, undone } =
+        let Placement { mut batch, verdict, users, is_news, destinations, leaked_by, undone } =
             placement;
+        if !batch.is_empty() {
+            self.inner.news.note_with(&mut batch, guard.room_id());
+        }
         let position = self.inner.store.commit(batch).await?;
         leaked_by.into_iter().for_each(|server| self.inner.leaks.note(server));
         self.inner.notifier.notify(&users, position);

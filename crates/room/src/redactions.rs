@@ -91,6 +91,9 @@ fn apply_to(
         redacted_because: Some(redaction.event_id().to_owned()),
         ..(*record).clone()
     };
+    if let Some(order) = record.order {
+        graph.batch().delete::<tables::Notable>(&(graph.room_id.clone(), order));
+    }
     graph.add(&redacted, record)?;
     Ok(())
 }

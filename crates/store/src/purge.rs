@@ -1,6 +1,6 @@
 //! Deletes a room: every row that is about it and that nothing else needs.
 //!
-//! Goes: the head, events, edges, redactions, timeline, states, arrivals, queued events, records of
+//! Goes: the head, events, edges, redactions, timeline, what is unread, states, arrivals, queued events, records of
 //! delivery, receipts, aliases, the entry in the directory. State nodes are shared between rooms; [`collect_state`](crate::collect_state)
 //! takes those that are left over.
 //!
@@ -18,8 +18,8 @@ use thiserror::Error;
 use crate::records::{EventRecord, MembershipRecord, OutboxItem};
 use crate::tables::{
     Aliases, Arrivals, AuthChildren, Children, Deliveries, Departures, EventTransactions, Events,
-    InboundQueue, JoinedServers, LocalMembers, Memberships, Outbox, Pending, PublicRooms, Purges,
-    Receipts, Redactions, RoomAliases, RoomStates, Rooms, Timeline,
+    InboundQueue, JoinedServers, LocalMembers, Memberships, Notable, Outbox, Pending, PublicRooms,
+    Purges, Receipts, Redactions, RoomAliases, RoomStates, Rooms, Timeline,
 };
 use crate::{Batch, Prefix, Reader, RowOf, Store, StoreError, Table};
 
@@ -72,6 +72,7 @@ async fn purge_by(store: &Store, room: OwnedRoomId, page: usize) -> Result<Purge
     delete_rows::<Children>(store, &room, page).await?;
     delete_rows::<Redactions>(store, &room, page).await?;
     delete_rows::<Timeline>(store, &room, page).await?;
+    delete_rows::<Notable>(store, &room, page).await?;
     delete_rows::<Arrivals>(store, &room, page).await?;
     delete_rows::<InboundQueue>(store, &room, page).await?;
     delete_rows::<Deliveries>(store, &room, page).await?;

@@ -400,6 +400,20 @@ pub struct AccountDataRecord {
     pub position: u64,
 }
 
+/// Whom an event concerns that counts as unread.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotableRecord {
+    pub sender: OwnedUserId,
+    /// Root of the thread that the event is in; `None`: the main timeline.
+    pub thread: Option<OwnedEventId>,
+    /// Whether it counts for everybody, or only where it is a highlight.
+    pub counts: bool,
+    /// Local users to whom it is a highlight.
+    pub highlights: Vec<OwnedUserId>,
+    /// Whether it is one to everybody.
+    pub highlights_all: bool,
+}
+
 /// Up to where a user has read a room, or a thread of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReceiptRecord {
@@ -408,6 +422,9 @@ pub struct ReceiptRecord {
     /// `main`, or the thread's root; `None`: unthreaded.
     pub thread_id: Option<String>,
     pub event_id: OwnedEventId,
+    /// The event's order in the timeline, as far as it was known.
+    #[serde(default)]
+    pub order: Option<i64>,
     /// Milliseconds since the epoch.
     pub ts: u64,
     /// Stream position of the change.

@@ -23,7 +23,6 @@ pub fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 /// `GET /_matrix/client/v3/sync`
 async fn sync(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, MatrixError> {
     let call = request::read(&api, &session, &call.head).await?;
-    let use_state_after = call.use_state_after;
-    let answer = poll(&api, &session, call).await?;
-    Ok(Reply::json(response::body(&answer, use_state_after)))
+    let answer = poll(&api, &session, &call).await?;
+    Ok(Reply::json(response::body(answer, &call)))
 }

@@ -3,10 +3,10 @@
 use exeunt_http::MatrixError;
 use exeunt_room::{
     EphemeralView,
-    views::{SyncRequest, SyncView},
+    views::{Filter, SyncRequest, SyncView},
 };
 use exeunt_users::{AccountData, Session};
-use ruma::OwnedRoomId;
+use ruma::UserId;
 use tokio::time::{Instant, timeout_at};
 
 use super::SyncCall;
@@ -18,8 +18,6 @@ pub struct Answer {
     pub view: SyncView,
     pub ephemeral: EphemeralView,
     pub account_data: Vec<AccountData>,
-    /// Rooms that account data may be told of.
-    pub joined: Vec<OwnedRoomId>,
 }
 
 impl Answer {
@@ -34,7 +32,7 @@ impl Answer {
 pub async fn poll(
     api: &ClientApi,
     session: &Session,
-    call: SyncCall,
+    call: &SyncCall,
 ) -> Result<Answer, MatrixError> {
     let deadline = Instant::now() + call.timeout;
     let there = api.rooms.present_by_sync(&session.user_id, call.presence, call.timeout).await;
@@ -43,7 +41,7 @@ pub async fn poll(
     let at_once = call.since.is_none() || call.full_state;
     loop {
         news.borrow_and_update();
-        let answer = read(api, session, &call).await?;
+        let answer = read(api, session, call).await?;
         if at_once || !answer.is_empty() {
             return Ok(answer);
         }
@@ -67,13 +65,32 @@ async fn read(api: &ClientApi, session: &Session, call: &SyncCall) -> Result<Ans
     let view = api.rooms.sync(request).await.map_err(room_error)?;
     let ephemeral = api.rooms.ephemeral(user, call.since, &view, &call.filter).await;
     let ephemeral = ephemeral.map_err(room_error)?;
+    let account_data = account_data(api, user, call, &view).await?;
+    Ok(Answer { view, ephemeral, account_data })
+}
+
+/// What is new, of the account and of joined rooms; of a room that is new to the client, all.
+async fn account_data(
+    api: &ClientApi,
+    user: &UserId,
+    call: &SyncCall,
+    view: &SyncView,
+) -> Result<Vec<AccountData>, MatrixError> {
     let since = call.since.unwrap_or(0);
-    let account_data = api.users.account_data_since(user, since, view.next_batch);
-    let account_data = account_data.await.map_err(users_error)?;
-    let joined = if account_data.iter().any(|data| data.room_id.is_some()) {
-        api.rooms.joined_rooms(user).await.map_err(room_error)?
-    } else {
-        Vec::new()
-    };
-    Ok(Answer { view, ephemeral, account_data, joined })
+    let from = if view.joined.values().any(|is_new| *is_new) { 0 } else { since };
+    let data = api.users.account_data_since(user, from, view.next_batch).await;
+    let mut data = data.map_err(users_error)?;
+    let Filter { account_data: of_account, room, .. } = &call.filter;
+    // What everybody has without having set it is from before any position.
+    let is_news = |data: &AccountData| call.since.is_none() || data.position > since;
+    data.retain(|data| match &data.room_id {
+        None => is_news(data) && of_account.allows_kind(&data.kind),
+        Some(room_id) => {
+            let is_wanted =
+                room.account_data.allows_room(room_id) && room.account_data.allows_kind(&data.kind);
+            let joined = view.joined.get(room_id).filter(|_| is_wanted);
+            joined.is_some_and(|is_new| *is_new || is_news(data))
+        }
+    });
+    Ok(data)
 }

@@ -33,7 +33,10 @@ pub(super) async fn read(
     head: &RequestHead,
 ) -> Result<SyncCall, MatrixError> {
     let since = match head.query("since").filter(|token| !token.is_empty()) {
-        Some(token) => Some(token.parse::<Token>().map_err(room_error)?.position()),
+        Some(token) => match token.parse().map_err(room_error)? {
+            Token::Stream(position) => Some(position),
+            Token::Timeline(_) => return Err(bad("since")),
+        },
         None => None,
     };
     let timeout = match head.query("timeout") {

@@ -1,80 +1,149 @@
-//! The body of `/sync`. Sections without content are left out.
+//! The body of `/sync`. Sections without content are left out, but not those of a joined room:
+//! clients have come to expect them.
 
 use std::collections::BTreeMap;
 
 use exeunt_core::Object;
-use exeunt_room::views::{PendingRoom, Summary, Timeline, Token};
+use exeunt_room::views::{
+    Counts, FieldPath, JoinedRoom, LeftRoom, PendingRoom, Summary, Timeline, Token, Unread,
+};
 use exeunt_users::AccountData;
 use ruma::OwnedRoomId;
 use serde_json::{Value, json};
 
-use super::Answer;
+use super::{Answer, SyncCall};
 
-pub(super) fn body(answer: &Answer, use_state_after: bool) -> Value {
-    let view = &answer.view;
-    let state_name = if use_state_after { "state_after" } else { "state" };
+pub(super) fn body(answer: Answer, call: &SyncCall) -> Value {
+    let Answer { view, ephemeral, account_data } = answer;
+    let form = Form {
+        state: if call.use_state_after { "state_after" } else { "state" },
+        fields: call.filter.event_fields.as_deref(),
+        by_thread: call.filter.room.timeline.unread_thread_notifications,
+    };
+    let (global, of_rooms): (Vec<_>, Vec<_>) =
+        account_data.into_iter().partition(|data| data.room_id.is_none());
+
     let mut join: BTreeMap<OwnedRoomId, Value> = BTreeMap::new();
-    for (room_id, room) in &view.join {
-        let mut section = json!({
-            state_name: events(&room.state),
-            "timeline": timeline(&room.timeline),
-            "ephemeral": events(&[]),
-            "account_data": events(&[]),
-        });
-        if let Some(text) = &room.summary {
-            section["summary"] = summary(text);
-        }
-        join.insert(room_id.clone(), section);
+    for (room_id, room) in view.join {
+        join.insert(room_id, form.joined(room));
     }
-    for (room_id, moment) in &answer.ephemeral.rooms {
-        let section = join.entry(room_id.clone()).or_insert_with(|| json!({}));
-        section["ephemeral"] = events(moment);
+    let mut section = |room_id: OwnedRoomId, name: &str, content: Vec<Value>| {
+        let room = join.entry(room_id).or_insert_with(|| form.unchanged(view.next_batch));
+        room[name] = events(content);
+    };
+    for (room_id, moment) in ephemeral.rooms {
+        section(room_id, "ephemeral", moment);
     }
-    for (room_id, data) in room_account_data(answer) {
-        let section = join.entry(room_id).or_insert_with(|| json!({}));
-        section["account_data"] = events(&data);
+    for (room_id, data) in by_room(of_rooms) {
+        section(room_id, "account_data", data);
     }
-    let leave = view.leave.iter().map(|(room_id, room)| {
-        let section =
-            json!({ state_name: events(&room.state), "timeline": timeline(&room.timeline) });
-        (room_id.to_string(), section)
-    });
+    let leave = view.leave.into_iter().map(|(room_id, room)| (room_id.into(), form.left(room)));
+
     let mut rooms = Object::new();
     let mut add = |name: &str, section: Object| {
         if !section.is_empty() {
             rooms.insert(name.into(), section.into());
         }
     };
-    add("join", join.into_iter().map(|(room_id, room)| (room_id.to_string(), room)).collect());
-    add("invite", pending(&view.invite, "invite_state"));
-    add("knock", pending(&view.knock, "knock_state"));
+    add("join", join.into_iter().map(|(room_id, room)| (room_id.into(), room)).collect());
+    add("invite", pending(view.invite, "invite_state"));
+    add("knock", pending(view.knock, "knock_state"));
     add("leave", leave.collect());
 
     let mut body = json!({ "next_batch": Token::Stream(view.next_batch).to_string() });
     if !rooms.is_empty() {
         body["rooms"] = rooms.into();
     }
-    if !answer.ephemeral.presence.is_empty() {
-        body["presence"] = events(&answer.ephemeral.presence);
+    if !ephemeral.presence.is_empty() {
+        body["presence"] = events(ephemeral.presence);
     }
-    let global = answer.account_data.iter().filter(|data| data.room_id.is_none());
-    let global: Vec<Value> = global.map(account_data).collect();
     if !global.is_empty() {
-        body["account_data"] = events(&global);
+        body["account_data"] = events(global.into_iter().map(event).collect());
     }
     body
 }
 
-fn events(events: &[Value]) -> Value {
-    json!({ "events": events })
+/// How the client wants the rooms.
+struct Form<'a> {
+    /// Name of the section with the state.
+    state: &'a str,
+    /// The parts of events that it wants; `None`: all.
+    fields: Option<&'a [FieldPath]>,
+    /// Whether unread events of threads are counted apart.
+    by_thread: bool,
 }
 
-fn timeline(timeline: &Timeline) -> Value {
+impl Form<'_> {
+    fn joined(&self, room: JoinedRoom) -> Value {
+        let mut section = json!({
+            self.state: events(self.picked(room.state)),
+            "timeline": self.timeline(room.timeline),
+            "ephemeral": events(Vec::new()),
+            "account_data": events(Vec::new()),
+        });
+        if let Some(text) = &room.summary {
+            section["summary"] = summary(text);
+        }
+        self.add_unread(&mut section, &room.unread);
+        section
+    }
+
+    /// A joined room in which nothing happened.
+    fn unchanged(&self, now: u64) -> Value {
+        let prev_batch = Token::Stream(now).to_string();
+        json!({
+            self.state: events(Vec::new()),
+            "timeline": { "events": [], "limited": false, "prev_batch": prev_batch },
+            "ephemeral": events(Vec::new()),
+            "account_data": events(Vec::new()),
+        })
+    }
+
+    fn left(&self, room: LeftRoom) -> Value {
+        json!({
+            self.state: events(self.picked(room.state)),
+            "timeline": self.timeline(room.timeline),
+        })
+    }
+
+    fn timeline(&self, timeline: Timeline) -> Value {
+        json!({
+            "events": self.picked(timeline.events),
+            "limited": timeline.limited,
+            "prev_batch": timeline.prev_batch.to_string(),
+        })
+    }
+
+    fn picked(&self, events: Vec<Value>) -> Vec<Value> {
+        match self.fields {
+            None => events,
+            Some(fields) => events.iter().map(|event| FieldPath::pick(fields, event)).collect(),
+        }
+    }
+
+    fn add_unread(&self, section: &mut Value, unread: &Unread) {
+        if !self.by_thread {
+            section["unread_notifications"] = counts(unread.total());
+            return;
+        }
+        section["unread_notifications"] = counts(unread.main);
+        let threads = unread.threads.iter();
+        let threads: Object = threads.map(|(root, of)| (root.to_string(), counts(*of))).collect();
+        if !threads.is_empty() {
+            section["unread_thread_notifications"] = threads.into();
+        }
+    }
+}
+
+fn counts(counts: Counts) -> Value {
     json!({
-        "events": timeline.events,
-        "limited": timeline.limited,
-        "prev_batch": timeline.prev_batch.to_string(),
+        "notification_count": counts.notifications,
+        "highlight_count": counts.highlights,
     })
+}
+
+fn events(events: Vec<Value>) -> Value {
+    json!({ "events": events })
 }
 
 fn summary(summary: &Summary) -> Value {
@@ -88,22 +157,21 @@ fn summary(summary: &Summary) -> Value {
     section
 }
 
-fn pending(rooms: &BTreeMap<OwnedRoomId, PendingRoom>, name: &str) -> Object {
-    let section = |room: &PendingRoom| json!({ name: events(&room.state) });
-    rooms.iter().map(|(room_id, room)| (room_id.to_string(), section(room))).collect()
+fn pending(rooms: BTreeMap<OwnedRoomId, PendingRoom>, name: &str) -> Object {
+    let section = |room: PendingRoom| json!({ name: events(room.state) });
+    rooms.into_iter().map(|(room_id, room)| (room_id.into(), section(room))).collect()
 }
 
-/// Account data of joined rooms.
-fn room_account_data(answer: &Answer) -> BTreeMap<OwnedRoomId, Vec<Value>> {
+fn by_room(account_data: Vec<AccountData>) -> BTreeMap<OwnedRoomId, Vec<Value>> {
     let mut rooms: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for data in &answer.account_data {
-        if let Some(room_id) = data.room_id.as_ref().filter(|room| answer.joined.contains(room)) {
-            rooms.entry(room_id.clone()).or_default().push(account_data(data));
+    for mut data in account_data {
+        if let Some(room_id) = data.room_id.take() {
+            rooms.entry(room_id).or_default().push(event(data));
         }
     }
     rooms
 }
 
-fn account_data(data: &AccountData) -> Value {
+fn event(data: AccountData) -> Value {
     json!({ "type": data.kind, "content": data.content })
 }

@@ -21,6 +21,9 @@ async fn the_shape_of_a_joined_room() {
         assert_eq!(section[name]["events"], json!([]), "{name}");
     }
     assert_eq!(section["summary"]["m.joined_member_count"], 1);
+    let none = json!({ "notification_count": 0, "highlight_count": 0 });
+    assert_eq!(section["unread_notifications"], none);
+    assert!(section.get("unread_thread_notifications").is_none());
     let absent = ["invite", "knock", "leave"];
     assert!(absent.iter().all(|name| body["rooms"].get(name).is_none()));
 
@@ -38,12 +41,15 @@ async fn queries_that_make_no_sense() {
     for query in [
         "since=x",
         "since=s1_2",
+        "since=t1",
         future,
         "timeout=soon",
         "full_state=maybe",
         "filter=17",
         "filter=%7B",
         "filter=%7B%22room%22:1%7D",
+        "filter=%7B%22event_format%22:%22x%22%7D",
+        "filter=%7B%22room%22:%7B%22timeline%22:%7B%22limit%22:-1%7D%7D%7D",
         "filter=x",
     ] {
         ann.get(&format!("/sync?{query}")).await.fails(400, "M_INVALID_PARAM");
@@ -93,4 +99,107 @@ async fn account_data_of_joined_rooms_and_of_the_account() {
     let next = body["next_batch"].as_str().unwrap();
     let body = ann.get(&format!("/sync?since={next}")).await.ok();
     assert_eq!(body, json!({ "next_batch": next }));
+}
+
+/// Account data of a room that is new to the client comes whole, whenever it was set.
+#[actix_web::test]
+async fn account_data_of_a_room_that_is_joined_later() {
+    let server = Server::new();
+    let (ann, bob) = (server.user("ann").await, server.user("bob").await);
+    let room = ann.public_room().await;
+    bob.join(&room).await;
+    let path = format!("/user/{}/rooms/{}/account_data", bob.user, escape(&room));
+    bob.put(&format!("{path}/m.x"), json!({ "n": 1 })).await.ok();
+    bob.post(&format!("/rooms/{}/leave", escape(&room)), json!({})).await.ok();
+    let since = bob.get("/sync").await.ok()["next_batch"].clone();
+    bob.join(&room).await;
+    let path = format!("/sync?since={}", since.as_str().unwrap());
+    let body = bob.get(&path).await.ok();
+    let expected = json!([{ "type": "m.x", "content": { "n": 1 } }]);
+    assert_eq!(body["rooms"]["join"][&room]["account_data"]["events"], expected);
+    assert!(body.get("account_data").is_none());
+    // And a filter takes it.
+    for filter in [json!({ "not_types": ["m.*"] }), json!({ "not_rooms": [room] })] {
+        let filter = json!({ "room": { "account_data": filter } }).to_string();
+        let body = bob.get(&format!("{path}&filter={}", escape(&filter))).await.ok();
+        assert_eq!(body["rooms"]["join"][&room]["account_data"]["events"], json!([]));
+    }
+}
+
+#[actix_web::test]
+async fn account_data_of_the_account_is_filtered() {
+    let server = Server::new();
+    let ann = server.user("ann").await;
+    for kind in ["m.x", "m.y"] {
+        let path = format!("/user/{}/account_data/{kind}", ann.user);
+        ann.put(&path, json!({ "a": 1 })).await.ok();
+    }
+    let filter = json!({ "account_data": { "types": ["*.y"] } }).to_string();
+    let body = ann.get(&format!("/sync?filter={}", escape(&filter))).await.ok();
+    let expected = json!([{ "type": "m.y", "content": { "a": 1 } }]);
+    assert_eq!(body["account_data"]["events"], expected);
+}
+
+#[actix_web::test]
+async fn only_some_fields() {
+    let server = Server::new();
+    let ann = server.user("ann").await;
+    let room = ann.public_room().await;
+    let path = format!("/rooms/{}/send/m.room.message/1", escape(&room));
+    ann.put(&path, json!({ "msgtype": "m.text", "body": "hello" })).await.ok();
+    let filter = json!({
+        "event_fields": ["type", "content.body"],
+        "room": { "timeline": { "limit": 1 } },
+    });
+    let body = ann.get(&format!("/sync?filter={}", escape(&filter.to_string()))).await.ok();
+    let section = &body["rooms"]["join"][&room];
+    let expected = json!([{ "type": "m.room.message", "content": { "body": "hello" } }]);
+    assert_eq!(section["timeline"]["events"], expected);
+    let state = section["state"]["events"].as_array().unwrap();
+    assert!(state.contains(&json!({ "type": "m.room.create" })), "{state:?}");
+}
+
+/// Unread events of threads are counted apart for those who ask. One's own receipt ends the wait of
+/// one's other devices, also if they want no receipts.
+#[actix_web::test]
+async fn unread_counts() {
+    let server = Server::new();
+    let (ann, bob) = (server.user("ann").await, server.user("bob").await);
+    let room = ann.public_room().await;
+    bob.join(&room).await;
+    let send = async |n: u64, relation: Value| {
+        let path = format!("/rooms/{}/send/m.room.message/{n}", escape(&room));
+        let content = json!({ "msgtype": "m.text", "body": "x", "m.relates_to": relation });
+        ann.put(&path, content).await.ok()["event_id"].as_str().unwrap().to_owned()
+    };
+    let root = send(1, Value::Null).await;
+    let last = send(2, json!({ "rel_type": "m.thread", "event_id": root })).await;
+    let count = |n: u64| json!({ "notification_count": n, "highlight_count": 0 });
+    let body = bob.get("/sync").await.ok();
+    let section = &body["rooms"]["join"][&room];
+    assert_eq!(section["unread_notifications"], count(2));
+    assert!(section.get("unread_thread_notifications").is_none());
+    let filter = |more: bool| {
+        let ephemeral = if more { json!({}) } else { json!({ "types": [] }) };
+        let filter = json!({ "room": {
+            "timeline": { "unread_thread_notifications": true }, "ephemeral": ephemeral,
+        } });
+        escape(&filter.to_string())
+    };
+    let body = bob.get(&format!("/sync?filter={}", filter(true))).await.ok();
+    let section = &body["rooms"]["join"][&room];
+    assert_eq!(section["unread_notifications"], count(1));
+    assert_eq!(section["unread_thread_notifications"], json!({ &root: count(1) }));
+
+    let since = body["next_batch"].as_str().unwrap();
+    let path = format!("/rooms/{}/receipt/m.read.private/{}", escape(&room), escape(&last));
+    bob.post(&path, json!({ "thread_id": root })).await.ok();
+    let body = bob.get(&format!("/sync?since={since}&filter={}", filter(false))).await.ok();
+    let section = &body["rooms"]["join"][&room];
+    assert_eq!(section["unread_notifications"], count(1));
+    assert!(section.get("unread_thread_notifications").is_none());
+    assert_eq!(
+        (&section["timeline"]["events"], &section["ephemeral"]["events"]),
+        (&json!([]), &json!([]))
+    );
 }

@@ -8,7 +8,6 @@
 mod inbound;
 pub mod presence;
 mod presence_flow;
-mod receipt_index;
 pub mod receipts;
 mod sweep;
 pub mod typing;
@@ -26,6 +25,7 @@ pub use receipts::{Receipt, ReceiptKind};
 use crate::{
     RoomError, Rooms,
     graph::joined_servers,
+    last_news::LastNews,
     locks::Locks,
     views::{Filter, SyncView},
 };
@@ -34,7 +34,8 @@ use crate::{
 pub(crate) struct Ephemeral {
     typing: typing::Typing,
     presence: presence::Table,
-    receipts: receipt_index::Index,
+    presence_due: presence_flow::Due,
+    pub receipts: LastNews,
     /// Held by the change of a room's typists or receipts.
     rooms: Locks<OwnedRoomId>,
     /// Held by the change of a user's presence.
@@ -48,7 +49,8 @@ impl Ephemeral {
         Self {
             typing: typing::Typing::default(),
             presence: presence::Table::default(),
-            receipts: receipt_index::Index::new(position),
+            presence_due: presence_flow::Due::default(),
+            receipts: LastNews::new(position),
             rooms: Locks::default(),
             users: Locks::default(),
             sweeper: sweep::Sweeper::default(),
@@ -82,9 +84,8 @@ impl News {
         self.since.is_none_or(|since| position > since) && position <= self.until
     }
 
-    /// The same for what has been somewhere only since then: all of it is news if that is.
-    pub fn of(self, there_since: u64) -> Self {
-        let is_new = self.since.is_none_or(|since| there_since > since);
+    /// The same of a room that may be new to the user: all of it is news then.
+    pub fn of(self, is_new: bool) -> Self {
         Self { since: self.since.filter(|_| !is_new), ..self }
     }
 }
@@ -102,7 +103,7 @@ impl Rooms {
         let mut found = EphemeralView::default();
         let wanted = &filter.room.ephemeral;
         let rooms = view.joined.iter().filter(|(room_id, _)| wanted.allows_room(room_id));
-        let rooms: Vec<_> = rooms.map(|(room_id, since)| (room_id, news.of(*since))).collect();
+        let rooms: Vec<_> = rooms.map(|(room_id, is_new)| (room_id, news.of(*is_new))).collect();
         if wanted.allows_kind("m.typing") {
             for (room_id, news) in self.inner.ephemeral.typing.rooms(&rooms) {
                 if let Some(event) = self.inner.ephemeral.typing.event(room_id, news) {

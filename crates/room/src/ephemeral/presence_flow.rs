@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -26,6 +27,31 @@ pub const MAX_SERVERS: usize = 1_000;
 const SAID_LASTS: Duration = Duration::from_secs(300);
 /// How long a user is there after the end of a sync.
 const LINGERS: Duration = Duration::from_secs(30);
+/// How long news of who is there waits for more of it. Nobody is woken for each change: where a
+/// thousand users share a room, a thousand would be, a thousand times.
+const GATHERS: Duration = Duration::from_millis(500);
+
+/// The rooms in which it is news who is there, and those who wait do not know yet.
+#[derive(Default)]
+pub(super) struct Due(Mutex<BTreeSet<OwnedRoomId>>);
+
+impl Due {
+    /// Whether nothing else was due.
+    fn add(&self, rooms: Vec<OwnedRoomId>) -> bool {
+        let mut due = self.lock();
+        let is_first = due.is_empty() && !rooms.is_empty();
+        due.extend(rooms);
+        is_first
+    }
+
+    fn take(&self) -> Vec<OwnedRoomId> {
+        std::mem::take(&mut *self.lock()).into_iter().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<OwnedRoomId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Rooms {
     /// A local user says whether they are there.
@@ -125,7 +151,7 @@ impl Rooms {
         });
         let position = self.store().commit(batch).await?;
         self.inner.wake.wake(&destinations);
-        self.inner.notifier.notify_rooms(&rooms, position);
+        self.wake_for_presence(rooms, position);
         self.stir_sweeper();
         Ok(())
     }
@@ -180,9 +206,24 @@ impl Rooms {
             }
             Ok::<_, RoomError>(rooms)
         });
-        self.inner.notifier.notify_rooms(&rooms.await?, position);
+        self.wake_for_presence(rooms.await?, position);
         self.stir_sweeper();
         Ok(())
+    }
+
+    /// Wakes those who wait in the rooms, with whatever else is news there by then.
+    fn wake_for_presence(&self, rooms: Vec<OwnedRoomId>, position: u64) {
+        if !self.inner.ephemeral.presence_due.add(rooms) {
+            return;
+        }
+        let inner = Arc::downgrade(&self.inner);
+        tokio::spawn(async move {
+            tokio::time::sleep(GATHERS).await;
+            if let Some(inner) = inner.upgrade() {
+                let rooms = inner.ephemeral.presence_due.take();
+                inner.notifier.notify_rooms(&rooms, position);
+            }
+        });
     }
 
     /// The presence that is news to a user: of those who share a room with them. Of a room that
@@ -195,8 +236,7 @@ impl Rooms {
         filter: &EventFilter,
     ) -> Result<Vec<Value>, RoomError> {
         let table = &self.inner.ephemeral.presence;
-        let is_new_room = |since: &u64| news.of(*since).since.is_none();
-        let mut candidates: BTreeMap<_, _> = match view.joined.values().any(is_new_room) {
+        let mut candidates: BTreeMap<_, _> = match view.joined.values().any(|is_new| *is_new) {
             true => {
                 let all = News { since: None, ..news };
                 let there = |(_, entry): &(_, Entry)| {

@@ -53,8 +53,9 @@ impl Receipt {
         (room_id.to_owned(), self.user.clone(), what)
     }
 
-    fn record(&self, ts: u64, position: u64) -> ReceiptRecord {
+    fn record(&self, order: Option<i64>, ts: u64, position: u64) -> ReceiptRecord {
         ReceiptRecord {
+            order,
             kind: self.kind.as_str().to_owned(),
             thread_id: self.thread.clone(),
             event_id: self.event_id.clone(),
@@ -78,7 +79,12 @@ fn check_thread(thread: Option<&str>) -> Result<(), RoomError> {
 enum Effect {
     /// It is no step forward.
     Nothing,
-    Replaces(Option<u64>),
+    Step {
+        /// The position of the one that it replaces.
+        replaces: Option<u64>,
+        /// The order of its event.
+        order: Option<i64>,
+    },
 }
 
 impl Rooms {
@@ -91,7 +97,7 @@ impl Rooms {
         let key = receipt.key(room_id);
         let event_id = receipt.event_id.clone();
         let effect = self.store().read(move |reader| effect(reader, &key, &event_id)).await?;
-        let Effect::Replaces(replaces) = effect else { return Ok(()) };
+        let Effect::Step { replaces, order } = effect else { return Ok(()) };
         let servers = match receipt.kind {
             ReceiptKind::Read => self.servers_to_tell(room_id).await?,
             ReceiptKind::Private => Default::default(),
@@ -105,7 +111,7 @@ impl Rooms {
             }
         };
         let (kind, user) = (receipt.kind, receipt.user.clone());
-        self.put(&mut batch, room_id, receipt, now).await?;
+        self.put(&mut batch, room_id, receipt, order, now).await?;
         let position = self.store().commit(batch).await?;
         self.inner.wake.wake(&destinations);
         match kind {
@@ -145,8 +151,8 @@ impl Rooms {
         for (receipt, ts) in receipts {
             let (key, event_id) = (receipt.key(room_id), receipt.event_id.clone());
             let effect = self.store().read(move |reader| effect(reader, &key, &event_id)).await?;
-            if matches!(effect, Effect::Replaces(_)) {
-                self.put(&mut batch, room_id, receipt, ts).await?;
+            if let Effect::Step { order, .. } = effect {
+                self.put(&mut batch, room_id, receipt, order, ts).await?;
             }
         }
         if !batch.is_empty() {
@@ -161,6 +167,7 @@ impl Rooms {
         batch: &mut Batch,
         room_id: &RoomId,
         receipt: Receipt,
+        order: Option<i64>,
         ts: u64,
     ) -> Result<(), RoomError> {
         let key = receipt.key(room_id);
@@ -169,10 +176,9 @@ impl Rooms {
         for key in oldest {
             batch.delete::<tables::Receipts>(&key);
         }
-        let index = self.inner.ephemeral.receipts.clone();
+        self.inner.ephemeral.receipts.note_with(batch, room_id);
         batch.at_position(move |position, batch| {
-            batch.put::<tables::Receipts>(&key, &receipt.record(ts, position));
-            index.note(&key.0, position);
+            batch.put::<tables::Receipts>(&key, &receipt.record(order, ts, position));
         });
         Ok(())
     }
@@ -185,7 +191,7 @@ impl Rooms {
     ) -> Result<Vec<(OwnedRoomId, Value)>, RoomError> {
         let index = &self.inner.ephemeral.receipts;
         let may = |(room_id, news): &&(&OwnedRoomId, News)| {
-            news.since.is_none_or(|since| index.may_have_news(room_id, since))
+            news.since.is_none_or(|since| index.may_be_after(since, room_id))
         };
         let rooms: Vec<(OwnedRoomId, News)> =
             rooms.iter().filter(may).map(|(room_id, news)| ((*room_id).clone(), *news)).collect();
@@ -210,20 +216,29 @@ impl Rooms {
 
 /// A receipt does not go back behind the one before it.
 fn effect(reader: &Reader<'_>, key: &Key, event_id: &EventId) -> Result<Effect, RoomError> {
+    let order = load_event(reader, event_id)?.and_then(|known| known.record.order);
     let Some(known) = reader.get::<tables::Receipts>(key)? else {
-        return Ok(Effect::Replaces(None));
+        return Ok(Effect::Step { replaces: None, order });
     };
-    let order = |id: &EventId| {
-        Ok::<_, RoomError>(load_event(reader, id)?.and_then(|known| known.record.order))
-    };
-    let goes_back = match (order(&known.event_id)?, order(event_id)?) {
+    let goes_back = match (known_order(reader, &known)?, order) {
         (Some(old), Some(new)) => new < old,
         _ => false,
     };
     Ok(match goes_back || known.event_id == *event_id {
         true => Effect::Nothing,
-        false => Effect::Replaces(Some(known.position)),
+        false => Effect::Step { replaces: Some(known.position), order },
     })
+}
+
+/// The order of a receipt's event; rows of before do not have it.
+pub(crate) fn known_order(
+    reader: &Reader<'_>,
+    receipt: &ReceiptRecord,
+) -> Result<Option<i64>, RoomError> {
+    match receipt.order {
+        Some(order) => Ok(Some(order)),
+        None => Ok(load_event(reader, &receipt.event_id)?.and_then(|known| known.record.order)),
+    }
 }
 
 /// The user's receipts that are too many once there is one more.

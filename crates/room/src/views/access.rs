@@ -11,7 +11,7 @@ use exeunt_store::{
 };
 use ruma::{RoomId, UserId};
 
-use super::{Viewer, visibility::Standpoint};
+use super::{EventFormat, Viewer, visibility::Standpoint};
 use crate::{RoomError, graph::Graph};
 
 /// A room as one user may read it.
@@ -22,6 +22,8 @@ pub(crate) struct RoomView<'a> {
     pub member: Option<MembershipRecord>,
     /// The user's last stay in the room.
     pub stay: Option<Stay>,
+    /// The form of the events inside `/sync`.
+    pub format: EventFormat,
     /// What the rules of visibility ask of a state, by its root.
     pub(super) standpoints: RefCell<BTreeMap<Root, Standpoint>>,
 }
@@ -50,8 +52,8 @@ impl<'a> RoomView<'a> {
             Some(_) => last_stay(reader, room_id, &viewer.user)?,
             None => None,
         };
-        let standpoints = RefCell::default();
-        Ok(Some(Self { graph, viewer, member, stay, standpoints }))
+        let (format, standpoints) = Default::default();
+        Ok(Some(Self { graph, viewer, member, stay, format, standpoints }))
     }
 
     /// As [`open`](Self::open), for a user who may read the room: one who is or was joined, or

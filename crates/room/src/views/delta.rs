@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use exeunt_core::{StateKey, StateMap};
 use exeunt_store::records::Root;
-use ruma::{OwnedEventId, OwnedUserId};
+use ruma::{EventId, OwnedEventId, OwnedUserId};
 use serde_json::Value;
 
-use super::{access::RoomView, filter::EventFilter};
+use super::{access::RoomView, filter::EventFilter, sync::Told};
 use crate::{RoomError, graph::Known};
 
 const MEMBER: &str = "m.room.member";
@@ -24,6 +24,8 @@ pub(crate) struct Delta<'d> {
     pub after: bool,
     /// Users whose member events are wanted under lazy loading, beside the senders'.
     pub heroes: &'d [OwnedUserId],
+    /// Member events that the client has, though they may be no part of what changed.
+    pub told: &'d Told,
 }
 
 impl Delta<'_> {
@@ -102,7 +104,9 @@ impl Delta<'_> {
         let root = if self.after { self.end } else { self.start };
         for key in needed.into_iter().filter(|key| !ids.contains_key(key)).collect::<Vec<_>>() {
             let event = view.graph.state_event(root, &key)?;
-            if let Some(event) = event.filter(|e| self.after || !shown.contains_key(e.event_id())) {
+            let is_wanted =
+                |id: &EventId| !self.told.has(id) && (self.after || !shown.contains_key(id));
+            if let Some(event) = event.filter(|event| is_wanted(event.event_id())) {
                 ids.insert(key, event.event_id().to_owned());
             }
         }

@@ -1,20 +1,38 @@
 //! Filters of sync and pagination. Specification: client-server API, "Filtering".
 
+use std::collections::BTreeSet;
+
 use exeunt_core::Pdu;
-use ruma::{RoomId, UserId};
+use ruma::{OwnedUserId, RoomId, UserId};
 use serde::Deserialize;
+
+use super::FieldPath;
 
 /// Events of a timeline where the filter names no limit.
 pub const DEFAULT_LIMIT: usize = 10;
 /// Most events of a timeline.
 pub const MAX_LIMIT: usize = 100;
 
-/// A filter as `/sync` takes it. What it says of account data is not used.
+/// A filter as `/sync` takes it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Filter {
     pub room: RoomFilter,
     pub presence: EventFilter,
+    /// Of the account, not of rooms.
+    pub account_data: EventFilter,
+    pub event_format: EventFormat,
+    pub event_fields: Option<Vec<FieldPath>>,
+}
+
+/// The form of events of rooms.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventFormat {
+    #[default]
+    Client,
+    /// As other servers have it.
+    Federation,
 }
 
 /// Which rooms, and what of them.
@@ -27,6 +45,7 @@ pub struct RoomFilter {
     pub timeline: EventFilter,
     pub state: EventFilter,
     pub ephemeral: EventFilter,
+    pub account_data: EventFilter,
 }
 
 /// Which events of a room.
@@ -43,6 +62,11 @@ pub struct EventFilter {
     pub not_rooms: Option<Vec<String>>,
     pub contains_url: Option<bool>,
     pub lazy_load_members: bool,
+    pub include_redundant_members: bool,
+    pub unread_thread_notifications: bool,
+    /// Those whom the viewer ignores: only their state events pass. No part of a client's filter.
+    #[serde(skip)]
+    pub ignored: BTreeSet<OwnedUserId>,
 }
 
 impl RoomFilter {
@@ -63,8 +87,11 @@ impl EventFilter {
 
     /// Whether events of a type are wanted, as far as that says.
     pub fn allows_kind(&self, kind: &str) -> bool {
-        self.limit != Some(0)
-            && allows(&self.types, &self.not_types, |pattern| matches(pattern, kind))
+        self.limit != Some(0) && self.allows_type(kind)
+    }
+
+    fn allows_type(&self, kind: &str) -> bool {
+        allows(&self.types, &self.not_types, |pattern| matches(pattern, kind))
     }
 
     pub fn allows_sender(&self, sender: &UserId) -> bool {
@@ -75,8 +102,9 @@ impl EventFilter {
     pub fn allows(&self, event: &Pdu) -> bool {
         let has_url = || event.content_str("url").is_some();
         self.allows_room(event.room_id())
-            && allows(&self.types, &self.not_types, |pattern| matches(pattern, event.kind()))
+            && self.allows_type(event.kind())
             && self.allows_sender(event.sender())
+            && (event.state_key().is_some() || !self.ignored.contains(event.sender()))
             && self.contains_url.is_none_or(|wanted| wanted == has_url())
     }
 }

@@ -8,6 +8,7 @@ mod access;
 mod context;
 mod delta;
 mod event;
+mod fields;
 mod filter;
 mod members;
 mod messages;
@@ -29,11 +30,14 @@ use tokio::sync::watch;
 use crate::{RoomError, Rooms};
 
 pub use context::{Context, ContextRequest};
-pub use filter::{EventFilter, Filter, RoomFilter};
+pub use fields::FieldPath;
+pub use filter::{EventFilter, EventFormat, Filter, RoomFilter};
 pub use members::{MemberProfile, MembersRequest};
 pub use messages::{Direction, MessagesPage, MessagesRequest};
 pub use summary::Summary;
-pub use sync::{JoinedRoom, LeftRoom, PendingRoom, SyncRequest, SyncView, Timeline};
+pub use sync::{
+    Counts, JoinedRoom, LeftRoom, PendingRoom, SyncRequest, SyncView, Timeline, Unread,
+};
 pub use token::Token;
 
 /// Who reads, and when.
@@ -67,9 +71,14 @@ impl Rooms {
         let user = request.viewer.user.clone();
         let is_anywhere = self.inner.notifier.is_anywhere(&user);
         let whose = user.clone();
+        let memory = sync::Memory {
+            news: self.inner.news.clone(),
+            receipts: self.inner.ephemeral.receipts.clone(),
+            lazy_members: self.inner.lazy_members.clone(),
+        };
         let (view, rooms) = self
             .view(move |reader| {
-                let view = sync::sync(reader, &request)?;
+                let view = sync::sync(reader, request, &memory)?;
                 // Who has an answer does not wait.
                 let rooms = match is_anywhere && view.is_empty() {
                     true => Some((concerning(reader, &whose)?, reader.position())),

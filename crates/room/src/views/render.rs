@@ -4,7 +4,7 @@ use exeunt_core::{Object, wire};
 use exeunt_store::tables;
 use serde_json::Value;
 
-use super::access::RoomView;
+use super::{EventFormat, access::RoomView};
 use crate::{
     RoomError,
     graph::{Known, load_event},
@@ -18,7 +18,14 @@ impl RoomView<'_> {
 
     /// The form inside `/sync`.
     pub fn sync_event(&self, known: &Known) -> Result<Value, RoomError> {
-        Ok(wire::client_without_room_id(&known.pdu, self.unsigned(known)?))
+        let unsigned = self.unsigned(known)?;
+        if self.format == EventFormat::Client {
+            return Ok(wire::client_without_room_id(&known.pdu, unsigned));
+        }
+        let mut event = wire::federation(&known.pdu);
+        event["event_id"] = known.pdu.event_id().as_str().into();
+        event["unsigned"] = unsigned.into();
+        Ok(event)
     }
 
     /// Client-server API, "UnsignedData".

@@ -15,7 +15,7 @@ use exeunt_room::{
 };
 use exeunt_store::{
     Batch, Store,
-    records::{EventRecord, MembershipRecord, RoomRecord, States, Verdict},
+    records::{AccountDataRecord, EventRecord, MembershipRecord, RoomRecord, States, Verdict},
     tables,
 };
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
@@ -214,6 +214,17 @@ impl Bench {
             batch.put::<tables::Events>(&event_id, &record);
             batch.put::<tables::Timeline>(&(room_id.clone(), order), &event_id);
             batch.put::<tables::Rooms>(&room_id, &RoomRecord { position, ..head });
+        });
+        self.store.commit(batch).await.unwrap();
+    }
+
+    /// Says so in account data, as the client API does.
+    pub async fn ignore(&self, user: &UserId, whom: &UserId) {
+        let key = (user.to_owned(), String::new(), "m.ignored_user_list".to_owned());
+        let content = object(json!({ "ignored_users": { whom.as_str(): {} } }));
+        let mut batch = Batch::default();
+        batch.at_position(move |position, batch| {
+            batch.put::<tables::AccountData>(&key, &AccountDataRecord { content, position });
         });
         self.store.commit(batch).await.unwrap();
     }

@@ -6,4 +6,5 @@ mod leaving;
 mod pages;
 mod reads;
 mod sync;
+mod unread;
 mod visibility;

@@ -193,7 +193,59 @@ async fn lazy_loading_brings_senders_and_oneself() {
     bench.say(&bob, &room, "a").await;
     bench.say(&bob, &room, "b").await;
     let gap = bench.sync_with(&carol, Some(later.next_batch), lazy).await;
-    assert_eq!(members(&gap.join[&room].state), [bob.as_str(), dave.as_str()]);
+    assert_eq!(members(&gap.join[&room].state), [dave.as_str()]);
+}
+
+/// Each member event is told once, unless the client wants it again, or the answer was lost.
+#[tokio::test]
+async fn members_are_told_once() {
+    let (bench, alice, bob, carol) = (bench(), user("alice"), user("bob"), user("carol"));
+    let room = bench.room(&alice, "shared").await;
+    // So that it has no heroes.
+    bench.set(&alice, &room, "m.room.name", json!({ "name": "named" })).await;
+    bench.join(&bob, &room).await;
+    bench.join(&carol, &room).await;
+    for n in 0..10 {
+        bench.say(&alice, &room, &n.to_string()).await;
+    }
+    let lazy = |more: bool| {
+        json!({ "room": { "state": {
+        "lazy_load_members": true, "include_redundant_members": more,
+    } } })
+    };
+    let told = async |since: Option<u64>, more: bool| {
+        let view = bench.sync_with(&carol, since, lazy(more)).await;
+        (gist(&view.join[&room].state), view.next_batch)
+    };
+    let (_, since) = told(None, false).await;
+    bench.say(&bob, &room, "1").await;
+    assert_eq!(told(Some(since), false).await.0, ["join"], "Bob");
+    let (again, second) = told(Some(since), false).await;
+    assert_eq!(again, ["join"], "the answer was lost");
+    bench.say(&bob, &room, "2").await;
+    bench.say(&alice, &room, "3").await;
+    let (state, third) = told(Some(second), false).await;
+    assert!(state.is_empty(), "{state:?}");
+    bench.say(&bob, &room, "4").await;
+    assert_eq!(told(Some(third), true).await.0, ["join"]);
+    // A token of before: nothing is known of who brings it.
+    assert_eq!(told(Some(since), false).await.0, ["join", "join"]);
+}
+
+#[tokio::test]
+async fn the_federation_format_is_what_servers_have() {
+    let (bench, alice) = (bench(), user("alice"));
+    let room = bench.room(&alice, "shared").await;
+    let said = bench.say(&alice, &room, "hello").await;
+    let view = bench.sync_with(&alice, None, json!({ "event_format": "federation" })).await;
+    let event = view.join[&room].timeline.events.last().unwrap();
+    assert_eq!(
+        (event["event_id"].as_str(), &event["room_id"]),
+        (Some(said.as_str()), &json!(room))
+    );
+    for field in ["auth_events", "prev_events", "hashes", "signatures", "depth", "unsigned"] {
+        assert!(event.get(field).is_some(), "{field}");
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ use super::*;
 use crate::engine::memory::MemoryEngine;
 use crate::engine::{Changes, Engine, Row, Snapshot};
 use crate::records::{
-    AliasRecord, InboundRecord, PublicRoomRecord, RedactionRecord, RoomRecord, States, Verdict,
+    AliasRecord, InboundRecord, NotableRecord, PublicRoomRecord, RedactionRecord, RoomRecord,
+    States, Verdict,
 };
 use crate::tables::{self, MembershipLog, StateNodes};
 use crate::{Root, TableVisitor, collect_state, snapshot, verify};
@@ -85,6 +86,14 @@ async fn make_room(store: &Store, room: &OwnedRoomId) {
         }
         batch.put::<Events>(&id, &record);
         batch.put::<Timeline>(&(room.clone(), number as i64), &id);
+        let notable = NotableRecord {
+            sender: owned_user_id!("@a:x.org"),
+            thread: None,
+            counts: true,
+            highlights: Vec::new(),
+            highlights_all: false,
+        };
+        batch.put::<Notable>(&(room.clone(), number as i64), &notable);
         if let Some(before) = number.checked_sub(1) {
             batch.put::<Children>(&(room.clone(), event_id(room, before), id.clone()), &());
         }

@@ -2,7 +2,7 @@
 
 use exeunt_store::records::Root;
 
-use super::{JoinedRoom, SyncRequest, Timeline};
+use super::{JoinedRoom, SyncRequest, Timeline, Told};
 use crate::{
     RoomError,
     views::{
@@ -14,16 +14,25 @@ use crate::{
     },
 };
 
-/// The room's section; `None` if there is nothing new.
+/// What the room is to the client.
+pub(super) struct Joined {
+    pub is_new: bool,
+    /// `None` if there is nothing new.
+    pub section: Option<JoinedRoom>,
+}
+
 pub(super) fn joined(
     view: &RoomView<'_>,
     request: &SyncRequest,
+    told: &Told,
     now: u64,
-) -> Result<Option<JoinedRoom>, RoomError> {
+) -> Result<Joined, RoomError> {
     let since = request.since.unwrap_or(0);
     let whole = request.since.is_none() || request.full_state;
-    if !whole && view.graph.room.position <= since {
-        return Ok(None);
+    let marks = view.marks()?;
+    let has_read = marks.position > since;
+    if !whole && view.graph.room.position <= since && !has_read {
+        return Ok(Joined { is_new: false, section: None });
     }
     let newly_joined = request.since.is_some() && !view.was_joined(since)?;
     let is_new = request.since.is_none() || newly_joined;
@@ -43,14 +52,19 @@ pub(super) fn joined(
         timeline: &shown.walk.events,
         after: request.use_state_after,
         heroes: summary.as_ref().map_or(&[], |summary| &summary.heroes),
+        told,
     }
     .events(view, &request.filter.room.state)?;
     let timeline = shown.render(view)?;
-    let is_news = whole || newly_joined || summary.is_some() || timeline.limited;
-    if !is_news && timeline.events.is_empty() && state.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(JoinedRoom { summary, state, timeline }))
+    let is_news = whole || newly_joined || has_read || summary.is_some() || timeline.limited;
+    let section = match is_news || !timeline.events.is_empty() || !state.is_empty() {
+        true => {
+            let unread = view.unread(&marks, &request.filter.room.timeline.ignored)?;
+            Some(JoinedRoom { summary, state, timeline, unread })
+        }
+        false => None,
+    };
+    Ok(Joined { is_new, section })
 }
 
 fn has_member_changes(view: &RoomView<'_>, base: Root, end: Root) -> Result<bool, RoomError> {

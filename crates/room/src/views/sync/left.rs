@@ -7,7 +7,7 @@ use exeunt_store::{
 };
 use ruma::RoomId;
 
-use super::{LeftRoom, SyncRequest, Timeline, joined::recent};
+use super::{LeftRoom, SyncRequest, Timeline, Told, joined::recent};
 use crate::{
     RoomError,
     views::{Token, access::RoomView, delta::Delta, render},
@@ -19,7 +19,10 @@ pub(super) fn left(
     room_id: &RoomId,
     member: &MembershipRecord,
 ) -> Result<LeftRoom, RoomError> {
-    let view = RoomView::open(reader, &request.viewer, room_id)?;
+    let mut view = RoomView::open(reader, &request.viewer, room_id)?;
+    if let Some(view) = &mut view {
+        view.format = request.filter.event_format;
+    }
     let mut room = match &view {
         Some(view) => of_graph(view, request, member)?,
         None => LeftRoom {
@@ -58,6 +61,7 @@ fn of_graph(
                 timeline: &shown.walk.events,
                 after: request.use_state_after,
                 heroes: &[],
+                told: &Told::default(),
             };
             delta.events(view, &request.filter.room.state)?
         }

@@ -1,21 +1,27 @@
 //! What is new to a user since a stream position. Specification: client-server API, "GET /sync".
 
 mod joined;
+mod lazy;
 mod left;
 mod pending;
+mod unread;
 
 use std::collections::BTreeMap;
 
 use exeunt_store::{Reader, tables};
-use ruma::OwnedRoomId;
+use ruma::{EventId, OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::Value;
 
 use super::{Filter, Summary, Viewer, access::RoomView};
 use crate::{
     RoomError,
     graph::missing_in_store,
-    invite_policy::{InviteFate, InvitePolicy},
+    invite_policy::{InviteFate, InvitePolicy, ignored_users},
+    last_news::LastNews,
 };
+
+pub(crate) use lazy::{LazyMembers, Told};
+pub use unread::{Counts, MAX_UNREAD, Unread};
 
 #[derive(Debug, Clone)]
 pub struct SyncRequest {
@@ -37,9 +43,9 @@ pub struct SyncView {
     pub invite: BTreeMap<OwnedRoomId, PendingRoom>,
     pub knock: BTreeMap<OwnedRoomId, PendingRoom>,
     pub leave: BTreeMap<OwnedRoomId, LeftRoom>,
-    /// All rooms that the user is in and the filter wants, with or without news, and since when:
-    /// the stream position of the member event.
-    pub joined: BTreeMap<OwnedRoomId, u64>,
+    /// All rooms that the user is in and the filter wants, with or without news; whether the room
+    /// is new to the client.
+    pub joined: BTreeMap<OwnedRoomId, bool>,
 }
 
 impl SyncView {
@@ -58,6 +64,7 @@ pub struct JoinedRoom {
     pub summary: Option<Summary>,
     pub state: Vec<Value>,
     pub timeline: Timeline,
+    pub unread: Unread,
 }
 
 #[derive(Debug, Clone)]
@@ -81,11 +88,33 @@ pub struct Timeline {
     pub prev_batch: super::Token,
 }
 
-pub(super) fn sync(reader: &Reader<'_>, request: &SyncRequest) -> Result<SyncView, RoomError> {
+/// What a sync knows beside the store.
+pub(super) struct Memory {
+    pub news: LastNews,
+    pub receipts: LastNews,
+    pub lazy_members: LazyMembers,
+}
+
+impl Memory {
+    fn may_have_news(&self, room_id: &RoomId, since: u64) -> bool {
+        self.news.may_be_after(since, room_id) || self.receipts.may_be_after(since, room_id)
+    }
+}
+
+pub(super) fn sync(
+    reader: &Reader<'_>,
+    mut request: SyncRequest,
+    memory: &Memory,
+) -> Result<SyncView, RoomError> {
     let now = reader.position();
     if request.since.is_some_and(|since| since > now) {
         return Err(RoomError::InvalidParam("The token is not one of ours".into()));
     }
+    request.filter.room.timeline.ignored = ignored_users(reader, &request.viewer.user)?;
+    let (request, lazy_device) = (&request, lazy_device(&request));
+    let since = request.since.unwrap_or(0);
+    let told = lazy_device.as_ref().map(|device| memory.lazy_members.told(device, since));
+    let told = told.unwrap_or_default();
     let mut view = SyncView { next_batch: now, ..SyncView::default() };
     let rows = reader.scan::<tables::Memberships>(request.viewer.user.clone()).collect()?;
     let mut policy = None;
@@ -96,11 +125,18 @@ pub(super) fn sync(reader: &Reader<'_>, request: &SyncRequest) -> Result<SyncVie
         let is_news = request.since.is_none_or(|since| member.position > since);
         match member.membership.as_str() {
             "join" => {
-                let room = RoomView::open(reader, &request.viewer, &room_id)?
+                let may_be_news = is_news || request.full_state;
+                if !may_be_news && !memory.may_have_news(&room_id, since) {
+                    view.joined.insert(room_id, false);
+                    continue;
+                }
+                let mut room = RoomView::open(reader, &request.viewer, &room_id)?
                     .ok_or_else(|| missing_in_store(&member.event_id))?;
-                view.joined.insert(room_id.clone(), member.position);
-                if let Some(room) = joined::joined(&room, request, now)? {
-                    view.join.insert(room_id, room);
+                room.format = request.filter.event_format;
+                let joined = joined::joined(&room, request, &told, now)?;
+                view.joined.insert(room_id.clone(), joined.is_new);
+                if let Some(section) = joined.section {
+                    view.join.insert(room_id, section);
                 }
             }
             "invite" if is_news => {
@@ -127,5 +163,25 @@ pub(super) fn sync(reader: &Reader<'_>, request: &SyncRequest) -> Result<SyncVie
             _ => {}
         }
     }
+    if let Some(device) = lazy_device {
+        memory.lazy_members.note(&device, since, now, members_in(&view));
+    }
     Ok(view)
+}
+
+/// The device whose members are remembered: one that wants each only once.
+fn lazy_device(request: &SyncRequest) -> Option<(OwnedUserId, OwnedDeviceId)> {
+    let filter = &request.filter.room.state;
+    let once = filter.lazy_load_members && !filter.include_redundant_members;
+    let device = request.viewer.device.clone().filter(|_| once)?;
+    Some((request.viewer.user.clone(), device))
+}
+
+/// The member events of joined rooms.
+fn members_in(view: &SyncView) -> Vec<OwnedEventId> {
+    let events = view.join.values().flat_map(|room| room.state.iter().chain(&room.timeline.events));
+    events
+        .filter(|event| event["type"] == "m.room.member")
+        .filter_map(|event| EventId::parse(event["event_id"].as_str()?).ok())
+        .collect()
 }

@@ -1,0 +1,117 @@
+//! What a user has yet to read of a room. Specification: client-server API, "Receiving
+//! notifications", "Threaded read receipts".
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use exeunt_store::tables;
+use ruma::{OwnedEventId, OwnedUserId};
+
+use crate::{RoomError, ephemeral::receipts::known_order, views::access::RoomView};
+
+/// Events that count as unread in one room at most; of more the newest are looked at.
+pub const MAX_UNREAD: usize = 1_000;
+
+const MAIN: &str = "main";
+
+/// Unread events, the main timeline and each thread apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unread {
+    pub main: Counts,
+    /// By root, only those with unread events.
+    pub threads: BTreeMap<OwnedEventId, Counts>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub notifications: u64,
+    pub highlights: u64,
+}
+
+impl Unread {
+    /// The timeline and all threads together.
+    pub fn total(&self) -> Counts {
+        self.threads.values().fold(self.main, |sum, thread| Counts {
+            notifications: sum.notifications + thread.notifications,
+            highlights: sum.highlights + thread.highlights,
+        })
+    }
+}
+
+/// Up to where a user has read a room, as orders of the timeline.
+#[derive(Default)]
+pub(super) struct Marks {
+    everywhere: Option<i64>,
+    /// By thread; the main timeline is one of them.
+    threads: BTreeMap<String, i64>,
+    /// Stream position of the last change.
+    pub position: u64,
+}
+
+impl RoomView<'_> {
+    /// What the user's receipts say; public and private ones count alike.
+    pub(super) fn marks(&self) -> Result<Marks, RoomError> {
+        let mut marks = Marks::default();
+        let own = (self.graph.room_id.clone(), self.viewer.user.clone());
+        for row in self.graph.reader.scan::<tables::Receipts>(own).iter() {
+            let (_, receipt) = row?;
+            marks.position = marks.position.max(receipt.position);
+            let Some(order) = known_order(self.graph.reader, &receipt)? else { continue };
+            match receipt.thread_id {
+                None => marks.everywhere = marks.everywhere.max(Some(order)),
+                Some(thread) => {
+                    let known = marks.threads.entry(thread).or_insert(order);
+                    *known = order.max(*known);
+                }
+            }
+        }
+        Ok(marks)
+    }
+
+    /// The events that came since the user joined, beyond the marks, and not by those whom the
+    /// user ignores.
+    pub(super) fn unread(
+        &self,
+        marks: &Marks,
+        ignored: &BTreeSet<OwnedUserId>,
+    ) -> Result<Unread, RoomError> {
+        let mut unread = Unread::default();
+        let room_id = &self.graph.room_id;
+        let read = marks.everywhere.unwrap_or(0).max(self.joined_since()?);
+        let rows = self.graph.reader.scan::<tables::Notable>(room_id.clone());
+        let rows = rows.after((room_id.clone(), read)).rev().limit(MAX_UNREAD);
+        let user = &self.viewer.user;
+        for row in rows.iter() {
+            let ((_, order), event) = row?;
+            let thread = event.thread.as_ref().map_or(MAIN, |root| root.as_str());
+            let is_read = marks.threads.get(thread).is_some_and(|read| order <= *read);
+            if is_read || event.sender == *user || ignored.contains(&event.sender) {
+                continue;
+            }
+            let is_highlight = event.highlights_all || event.highlights.contains(user);
+            if !is_highlight && !event.counts {
+                continue;
+            }
+            let counts = match event.thread {
+                None => &mut unread.main,
+                Some(root) => unread.threads.entry(root).or_default(),
+            };
+            counts.notifications += 1;
+            counts.highlights += u64::from(is_highlight);
+        }
+        Ok(unread)
+    }
+
+    /// The order of the join that began the user's stay; later ones only change the profile.
+    fn joined_since(&self) -> Result<i64, RoomError> {
+        let mut joined = 0;
+        let log = (self.graph.room_id.clone(), self.viewer.user.clone());
+        for row in self.graph.reader.scan::<tables::MembershipLog>(log).rev().iter() {
+            let ((_, _, position), line) = row?;
+            if line.membership != "join" {
+                break;
+            }
+            joined = position.cast_signed();
+        }
+        Ok(joined)
+    }
+}
