@@ -1,0 +1,164 @@
+// Two people on two servers, by matrix-js-sdk, the engine of Element Web: invited, rejected, invited again, and a
+// conversation with all that goes with it.
+//
+//     node js_sdk.mjs URL_OF_ONE URL_OF_ANOTHER
+//
+// Ends with status 0 when every step was seen by who should see it.
+
+import assert from "node:assert/strict";
+import * as sdk from "matrix-js-sdk";
+
+const PASSWORD = "correct horse battery staple";
+const DEADLINE = 30_000;
+
+// The library tells of every request; what fails here comes as an exception.
+const say = console.log;
+for (const level of ["trace", "debug", "log", "info", "warn", "error"]) console[level] = () => {};
+
+const [here, there] = process.argv.slice(2);
+const suffix = Date.now().toString(36);
+
+/** Polls until `look` gives something, and gives that. */
+async function until(what, look) {
+  const end = Date.now() + DEADLINE;
+  for (;;) {
+    const found = await look();
+    if (found) return found;
+    if (Date.now() > end) throw new Error(`waited ${DEADLINE / 1000} s in vain for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+async function start(baseUrl, { user_id: userId, access_token: accessToken, device_id: deviceId }) {
+  const client = sdk.createClient({ baseUrl, userId, accessToken, deviceId });
+  await client.startClient({ initialSyncLimit: 20, lazyLoadMembers: true, threadSupport: true });
+  await until(`the first sync of ${userId}`, () => client.isInitialSyncComplete());
+  return client;
+}
+
+async function signUp(baseUrl, name) {
+  const anyone = sdk.createClient({ baseUrl });
+  const account = await anyone.registerRequest({
+    username: `${name}-${suffix}`,
+    password: PASSWORD,
+    auth: { type: "m.login.dummy" },
+  });
+  return start(baseUrl, account);
+}
+
+async function logIn(baseUrl, name) {
+  const anyone = sdk.createClient({ baseUrl });
+  const account = await anyone.loginRequest({
+    type: "m.login.password",
+    identifier: { type: "m.id.user", user: `${name}-${suffix}` },
+    password: PASSWORD,
+  });
+  return start(baseUrl, account);
+}
+
+const membership = (client, roomId) => client.getRoom(roomId)?.getMyMembership();
+const memberOf = (client, roomId, userId) => client.getRoom(roomId)?.getMember(userId)?.membership;
+const eventOf = (client, roomId, eventId) => client.getRoom(roomId)?.findEventById(eventId);
+
+async function sees(client, roomId, eventId) {
+  return until(`${eventId} at ${client.getUserId()}`, () => eventOf(client, roomId, eventId));
+}
+
+async function send(client, roomId, body, more = {}) {
+  const content = { msgtype: "m.text", body, ...more };
+  return (await client.sendEvent(roomId, null, "m.room.message", content)).event_id;
+}
+
+/** The room's messages from its beginning, by /messages. */
+async function history(client, roomId) {
+  const events = [];
+  let from = null;
+  do {
+    const page = await client.createMessagesRequest(roomId, from, 5, "b");
+    events.unshift(...page.chunk.reverse());
+    from = page.end;
+  } while (from);
+  return events.map((event) => event.event_id);
+}
+
+async function steps(alice, bob) {
+  const [a, b] = [alice.getUserId(), bob.getUserId()];
+
+  const { room_id: room } = await alice.createRoom({ preset: "private_chat", name: "Tea", invite: [b] });
+  await until("the invite", () => membership(bob, room) === "invite");
+  await bob.leave(room);
+  await until("the rejection, at home", () => membership(bob, room) === "leave");
+  await until("the rejection, at the inviter", () => memberOf(alice, room, b) === "leave");
+  await alice.invite(room, b);
+  await until("the second invite", () => membership(bob, room) === "invite");
+  await bob.joinRoom(room);
+  await until("the join", () => memberOf(alice, room, b) === "join");
+  await until("the name", () => bob.getRoom(room)?.name === "Tea");
+
+  const hello = await send(alice, room, "hello bob");
+  await sees(bob, room, hello);
+  const answer = await send(bob, room, "hello alice");
+  await sees(alice, room, answer);
+
+  await send(alice, room, "* hello, bob", {
+    "m.new_content": { msgtype: "m.text", body: "hello, bob" },
+    "m.relates_to": { rel_type: "m.replace", event_id: hello },
+  });
+  await until("the edit", () => eventOf(bob, room, hello).getContent().body === "hello, bob");
+
+  await alice.sendEvent(room, null, "m.reaction", {
+    "m.relates_to": { rel_type: "m.annotation", event_id: answer, key: "👍" },
+  });
+  await until("the reaction", () => {
+    const reactions = bob.getRoom(room).relations.getChildEventsForEvent(answer, "m.annotation", "m.reaction");
+    return reactions?.getSortedAnnotationsByKey()?.some(([key, events]) => key === "👍" && events.size === 1);
+  });
+
+  const relation = { rel_type: "m.thread", event_id: answer, is_falling_back: true };
+  const reply = await send(alice, room, "in a thread", {
+    "m.relates_to": { ...relation, "m.in_reply_to": { event_id: answer } },
+  });
+  const thread = await until("the thread", () => bob.getRoom(room).getThread(answer));
+  await until("the reply in it", () => thread.events.some((event) => event.getId() === reply));
+  await until("its length", () => thread.length === 1);
+
+  const last = await send(alice, room, "read this");
+  await until("an unread count", async () => {
+    await sees(bob, room, last);
+    return bob.getRoom(room).getUnreadNotificationCount("total") > 0;
+  });
+  await bob.sendReadReceipt(eventOf(bob, room, last));
+  await until("the receipt", () => alice.getRoom(room).hasUserReadEvent(b, last));
+  await until("no unread count", () => bob.getRoom(room).getUnreadNotificationCount("total") === 0);
+
+  await bob.sendTyping(room, true, 20_000);
+  await until("the typing", () => alice.getRoom(room).getMember(b).typing);
+  await bob.sendTyping(room, false, 0);
+  await until("its end", () => !alice.getRoom(room).getMember(b).typing);
+
+  const seen = await history(alice, room);
+  await until("the same history", async () => {
+    const other = await history(bob, room);
+    return seen.join() === other.join();
+  });
+  const again = await logIn(there, "bob");
+  assert.equal(membership(again, room), "join");
+  assert.equal(again.getRoom(room).name, "Tea");
+  assert.deepEqual(await history(again, room), seen);
+  assert.equal((await sees(again, room, hello)).getContent().body, "hello, bob");
+  again.stopClient();
+
+  await bob.leave(room);
+  await until("the leave, at home", () => membership(bob, room) === "leave");
+  await until("the leave, at the other", () => memberOf(alice, room, b) === "leave");
+  assert.equal(memberOf(alice, room, a), "join");
+}
+
+process.on("unhandledRejection", () => {});
+const alice = await signUp(here, "alice");
+const bob = await signUp(there, "bob");
+await steps(alice, bob);
+alice.stopClient();
+bob.stopClient();
+say("every step was seen");
+process.exit(0);
