@@ -8,6 +8,7 @@ mod explaining;
 mod failover;
 mod failures;
 mod filtering;
+mod following;
 mod forgetting;
 mod found;
 mod gaps;
