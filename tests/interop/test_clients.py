@@ -23,6 +23,17 @@ def node() -> str:
     return setup.stdout.strip()
 
 
+@pytest.fixture(scope="module")
+def matrix_sdk() -> str:
+    """The client upon matrix-sdk, built where the other builds are."""
+    cache = Path(os.environ.get("EXEUNT_CACHE", Path.home() / ".cache/exeunt"))
+    target = cache / "clients/target"
+    manifest = CLIENTS / "matrix_sdk/Cargo.toml"
+    build = ("cargo", "build", "--quiet", "--locked", "--manifest-path", manifest)
+    subprocess.run([*build, "--target-dir", target], check=True)
+    return str(target / "debug/exeunt-client-matrix-sdk")
+
+
 @pytest_asyncio.fixture(scope="module")
 async def pair(stage: Stage) -> tuple[Server, Server]:
     return await stage.add(UNDER_TEST), await stage.add(UNDER_TEST)
@@ -30,9 +41,10 @@ async def pair(stage: Stage) -> tuple[Server, Server]:
 
 async def run(pair: tuple[Server, Server], *command: str) -> None:
     """Runs a client on the two servers; its status says whether it saw every step."""
+    ca = str(pair[0].authority.certificate)
     process = await asyncio.create_subprocess_exec(
         *command,
-        env={**os.environ, "NODE_EXTRA_CA_CERTS": str(pair[0].authority.certificate)},
+        env={**os.environ, "NODE_EXTRA_CA_CERTS": ca, "SSL_CERT_FILE": ca},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -48,6 +60,10 @@ async def run(pair: tuple[Server, Server], *command: str) -> None:
 async def test_matrix_js_sdk(pair: tuple[Server, Server], node: str) -> None:
     here, there = (server.client_url for server in pair)
     await run(pair, node, str(CLIENTS / "js_sdk.mjs"), here, there)
+
+
+async def test_matrix_sdk(pair: tuple[Server, Server], matrix_sdk: str) -> None:
+    await run(pair, matrix_sdk, *(server.client_url for server in pair))
 
 
 async def test_hydrogen_in_chromium(
