@@ -1,6 +1,5 @@
 #!/bin/sh
-# Runs interop suites: run.sh [suite…] [-- pytest options]. Suites: nio synapse membership jobs hostile crash;
-# all of them by default. EXEUNT_BIN names the binary (default: target/release/exeunt);
+# Runs interop suites: run.sh [suite…] [-- pytest options]; all of them by default, see README.md. EXEUNT_BIN names the binary (default: target/release/exeunt);
 # EXEUNT_INTEROP_SELFTEST=1 puts Synapse in its place, to test the harness itself.
 set -eu
 
