@@ -100,7 +100,9 @@ impl Rooms {
         };
         let mut found = page(request.clone()).await?;
         for _ in 0..messages::MAX_FETCHES {
-            let at_the_end = request.direction == Direction::Backward && found.end.is_none();
+            let at_the_end = request.direction == Direction::Backward
+                && request.to.is_none()
+                && found.end.is_none();
             if !at_the_end || !self.fetch_history(&request.room_id).await? {
                 return Ok(found);
             }

@@ -11,7 +11,7 @@ use exeunt_room::{
 use exeunt_sim::{Mesh, Rng, Server};
 use serde_json::Value;
 
-const SEEDS: u64 = 3;
+const SEEDS: u64 = 6;
 const HOUR_MS: u64 = 3_600_000;
 /// Longest time in which nothing happens.
 const LONGEST_PAUSE_MS: u64 = 60_000;
@@ -35,7 +35,7 @@ impl Client {
     }
 
     /// Reads what is new: the timeline, and what a gap before it leaves out. Any answer may be lost
-    /// on the way; what was lost is asked for again, at the next time perhaps.
+    /// on the way: a page is asked for again, and a sync the next time.
     async fn connect(&mut self, mesh: &Mesh, room: &OwnedRoomId, rng: &Rng) {
         let server = mesh.server(self.server);
         loop {
@@ -54,9 +54,8 @@ impl Client {
             if let Some(joined) = view.join.get(room) {
                 if joined.timeline.limited {
                     let since = self.since.map(Token::Stream);
-                    let gap = self.page_back(server, room, joined.timeline.prev_batch, since, rng);
-                    let Some(gap) = gap.await else { return };
-                    news = gap;
+                    let from = joined.timeline.prev_batch;
+                    news = self.page_back(server, room, from, since, rng).await;
                 }
                 news.extend(ids(&joined.timeline.events));
             }
@@ -69,7 +68,7 @@ impl Client {
         }
     }
 
-    /// What lies between two tokens, oldest first. `None`: the connection broke.
+    /// What lies between two tokens, oldest first.
     async fn page_back(
         &self,
         server: &Server,
@@ -77,7 +76,7 @@ impl Client {
         from: Token,
         to: Option<Token>,
         rng: &Rng,
-    ) -> Option<Vec<String>> {
+    ) -> Vec<String> {
         let (mut newest_first, mut from) = (Vec::new(), Some(from));
         while from.is_some() {
             let request = MessagesRequest {
@@ -86,18 +85,18 @@ impl Client {
                 from,
                 to,
                 direction: Direction::Backward,
-                limit: Some(rng.below(8) + 1),
+                limit: Some(rng.below(20) + 1),
                 filter: EventFilter::default(),
             };
             let page = server.rooms.messages(request).await.unwrap();
             if rng.percent(10) {
-                return None;
+                continue;
             }
             newest_first.extend(ids(&page.chunk));
             from = page.end;
         }
         newest_first.reverse();
-        Some(newest_first)
+        newest_first
     }
 }
 
@@ -142,16 +141,11 @@ async fn hour(seed: u64) {
     for client in &mut clients {
         let server = mesh.server(client.server);
         let position = *server.store.position().borrow();
-        while client.since != Some(position) {
+        while client.since.is_none_or(|since| since < position) {
             client.connect(&mesh, &room, &calm).await;
         }
-        let now = Token::Stream(position);
-        let all = loop {
-            let read = client.page_back(server, &room, now, None, &calm).await;
-            if let Some(all) = read {
-                break all;
-            }
-        };
+        let now = Token::Stream(client.since.unwrap());
+        let all = client.page_back(server, &room, now, None, &calm).await;
         assert_eq!(client.seen, all, "seed {seed}: {} on {}", client.user, client.server);
     }
     let sets = clients.map(|client| BTreeSet::from_iter(client.seen));
