@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exeunt_core::{CheckedPdu, Pdu};
+use exeunt_acl::ServerAcl;
+use exeunt_core::{CheckedPdu, Pdu, StateKey};
 use exeunt_store::{
     Batch,
     records::{
@@ -50,6 +51,8 @@ pub(crate) struct Effects {
     pub destinations: Vec<OwnedServerName>,
     /// Local users whom the room's state says to be joined though they left by their own word.
     pub undone: BTreeSet<OwnedUserId>,
+    /// Where the ACL changes: servers in the room that it lets in again.
+    pub let_in: Option<Vec<OwnedServerName>>,
 }
 
 impl Change<'_> {
@@ -229,6 +232,9 @@ pub(crate) fn move_state(
     };
     let mut joined: BTreeMap<OwnedServerName, i64> = BTreeMap::new();
     for change in graph.diff(graph.room.state, new)? {
+        if change.key == StateKey::single("m.room.server_acl") {
+            effects.let_in = Some(let_in(graph, load(&change.before)?, load(&change.after)?)?);
+        }
         if change.key.kind != "m.room.member" {
             continue;
         }
@@ -277,6 +283,21 @@ pub(crate) fn move_state(
         batch.put::<tables::RoomStates>(&(room_id, position), &new);
     });
     Ok(())
+}
+
+/// Servers in the room that one ACL keeps out and the next one does not.
+fn let_in(
+    graph: &Graph<'_>,
+    before: Option<Pdu>,
+    after: Option<Pdu>,
+) -> Result<Vec<OwnedServerName>, RoomError> {
+    let acl = |event: Option<Pdu>| event.map(|event| ServerAcl::compile(event.content()));
+    let (Some(before), after) = (acl(before), acl(after)) else { return Ok(Vec::new()) };
+    let mut servers = graph.joined_servers()?;
+    servers.retain(|server| {
+        !before.allows(server) && after.as_ref().is_none_or(|acl| acl.allows(server))
+    });
+    Ok(servers)
 }
 
 /// Whether the user is out of the room as far as they know.

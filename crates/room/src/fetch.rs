@@ -373,7 +373,7 @@ impl Rooms {
     }
 
     /// Which of the events have no place in the graph here.
-    async fn unplaced(
+    pub(crate) async fn unplaced(
         &self,
         room_id: &RoomId,
         ids: &[OwnedEventId],

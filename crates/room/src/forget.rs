@@ -49,14 +49,17 @@ impl Rooms {
         Ok(())
     }
 
-    /// From now on, purges forgotten rooms, also those of earlier days, and sends leaves again that
-    /// were undone. Within a runtime, once, at the start.
+    /// From now on, purges forgotten rooms, also those of earlier days, sends leaves again that were
+    /// undone, and judges events again whose servers were let in. Within a runtime, once, at the start.
     pub fn start_sweeps(&self) {
         let rooms = self.clone();
         tokio::spawn(async move {
             loop {
                 if let Err(error) = rooms.sweep_forgotten().await {
                     tracing::error!(%error, "forgotten rooms could not be swept");
+                }
+                if let Err(error) = rooms.sweep_denied().await {
+                    tracing::error!(%error, "events of denied servers could not be judged again");
                 }
                 if let Err(error) = rooms.sweep_undone_leaves().await {
                     tracing::error!(%error, "leaves that were undone could not be looked for");

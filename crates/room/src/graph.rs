@@ -250,12 +250,15 @@ impl<'a> Graph<'a> {
         Ok(())
     }
 
+    /// Current state's server ACL.
+    pub fn acl(&self) -> Result<Option<ServerAcl>, RoomError> {
+        let event = self.current("m.room.server_acl", "")?;
+        Ok(event.map(|event| ServerAcl::compile(event.content())))
+    }
+
     /// Whether current state's server ACL lets the server in.
     pub fn acl_allows(&self, server: &ServerName) -> Result<bool, RoomError> {
-        Ok(match self.current("m.room.server_acl", "")? {
-            Some(event) => ServerAcl::compile(event.content()).allows(server),
-            None => true,
-        })
+        Ok(self.acl()?.is_none_or(|acl| acl.allows(server)))
     }
 
     /// Power levels in the state with that root.

@@ -41,6 +41,7 @@ mod knock;
 mod last_news;
 mod leaks;
 pub mod leave;
+mod let_in;
 mod moderation;
 mod notable;
 mod outliers;
@@ -168,6 +169,7 @@ struct Inner {
     /// Held by the fetch of a room's history.
     histories: locks::Locks<OwnedRoomId>,
     leaks: leaks::Leaks,
+    mending: let_in::Mending,
     /// Held by the purge of a forgotten room: one at a time looks through the store.
     purges: tokio::sync::Mutex<()>,
     /// Held from the check that an alias is free to its commit.
@@ -218,6 +220,7 @@ impl Rooms {
                 told: locks::Locks::default(),
                 histories: locks::Locks::default(),
                 leaks: leaks::Leaks::default(),
+                mending: let_in::Mending::default(),
                 purges: tokio::sync::Mutex::default(),
                 alias_lock: tokio::sync::Mutex::default(),
                 ephemeral: ephemeral::Ephemeral::new(position),

@@ -10,6 +10,7 @@ use exeunt_state_res::{AuthError, AuthEvent, check_auth, check_auth_events, chec
 use exeunt_store::{
     Batch,
     records::{Root, States, Verdict},
+    tables,
 };
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, ServerName};
 
@@ -77,14 +78,16 @@ pub struct Placement {
     pub leaked_by: Option<OwnedServerName>,
     /// Local users whose leave has to be sent again.
     pub undone: BTreeSet<OwnedUserId>,
+    /// Where the room's ACL changes: servers in the room that it lets in again.
+    pub let_in: Option<Vec<OwnedServerName>>,
 }
 
 impl Placement {
     /// A batch that is no news to anyone.
     pub fn only(batch: Batch) -> Self {
         let verdict = Verdict::Accepted;
-        let (users, is_news, destinations, leaked_by, undone) = Default::default();
-        Self { batch, verdict, users, is_news, destinations, leaked_by, undone }
+        let (users, is_news, destinations, leaked_by, undone, let_in) = Default::default();
+        Self { batch, verdict, users, is_news, destinations, leaked_by, undone, let_in }
     }
 }
 
@@ -120,8 +123,16 @@ impl Rooms {
         guard: &RoomGuard,
         placement: Placement,
     ) -> Result<Verdict, RoomError> {
-        let Placement { mut batch, verdict, users, is_news, destinations, leaked_by, undone } =
-            placement;
+        let Placement {
+            mut batch,
+            verdict,
+            users,
+            is_news,
+            destinations,
+            leaked_by,
+            undone,
+            let_in,
+        } = placement;
         if !batch.is_empty() {
             self.inner.news.note_with(&mut batch, guard.room_id());
         }
@@ -136,6 +147,9 @@ impl Rooms {
         }
         for user in undone {
             Box::pin(self.leave_again(guard, &user)).await;
+        }
+        if let Some(servers) = let_in {
+            self.mend(guard.room_id(), servers);
         }
         Ok(verdict)
     }
@@ -168,12 +182,17 @@ pub(crate) fn decide(
     }
     let mut verdict = Verdict::from(judged);
     let mut leaked_by = None;
-    if verdict.is_accepted()
+    if !verdict.is_rejected()
         && let Source::Federation { from } = source
         && is_denied(&graph, event, ours)?
     {
         verdict = Verdict::SoftFailed("the room's ACL denies the sender's server".into());
         leaked_by = Some(from.clone()).filter(|from| from != event.origin());
+        let (room_id, row) =
+            (graph.room_id.clone(), (event.origin().to_owned(), event.event_id().to_owned()));
+        graph.batch().at_position(move |position, batch| {
+            batch.put::<tables::Denied>(&(room_id, position), &row);
+        });
     }
     let after = match (event.key(), &verdict) {
         (Some(key), Verdict::Accepted | Verdict::SoftFailed(_)) => {
@@ -183,7 +202,7 @@ pub(crate) fn decide(
     };
     let change = Change { graph: &graph, ours, event, source, now };
     change.write_event(&verdict, States { before, after, told })?;
-    let Effects { users, destinations, mut undone } = match verdict {
+    let Effects { users, destinations, mut undone, let_in } = match verdict {
         Verdict::Accepted => change.advance_head(after)?,
         _ => Effects::default(),
     };
@@ -192,7 +211,7 @@ pub(crate) fn decide(
         undone.clear();
     }
     let (batch, is_news) = (graph.into_batch(), verdict.is_accepted());
-    Ok(Placement { batch, verdict, users, is_news, destinations, leaked_by, undone })
+    Ok(Placement { batch, verdict, users, is_news, destinations, leaked_by, undone, let_in })
 }
 
 /// Whether current state denies the sender's server, so that the event should not have come: not

@@ -80,6 +80,7 @@ impl Mesh {
             for server in &self.servers {
                 moved |= server.deliver_outbox(&self.net).await;
                 for server in &self.servers {
+                    server.rooms.mending_idle().await;
                     server.rooms.inbound_idle().await;
                 }
                 moved |= server.deliver_departures().await;

@@ -17,9 +17,9 @@ use thiserror::Error;
 
 use crate::records::{EventRecord, MembershipRecord, OutboxItem};
 use crate::tables::{
-    Aliases, Arrivals, AuthChildren, Children, Deliveries, Departures, EventTransactions, Events,
-    InboundQueue, JoinedServers, LocalMembers, Memberships, Notable, Outbox, Pending, PublicRooms,
-    Purges, Receipts, Redactions, RoomAliases, RoomStates, Rooms, Timeline,
+    Aliases, Arrivals, AuthChildren, Children, Deliveries, Denied, Departures, EventTransactions,
+    Events, InboundQueue, JoinedServers, LocalMembers, Memberships, Notable, Outbox, Pending,
+    PublicRooms, Purges, Receipts, Redactions, RoomAliases, RoomStates, Rooms, Timeline,
 };
 use crate::{Batch, Prefix, Reader, RowOf, Store, StoreError, Table};
 
@@ -71,6 +71,7 @@ async fn purge_by(store: &Store, room: OwnedRoomId, page: usize) -> Result<Purge
     delete_rows::<JoinedServers>(store, &room, page).await?;
     delete_rows::<Children>(store, &room, page).await?;
     delete_rows::<Redactions>(store, &room, page).await?;
+    delete_rows::<Denied>(store, &room, page).await?;
     delete_rows::<Timeline>(store, &room, page).await?;
     delete_rows::<Notable>(store, &room, page).await?;
     delete_rows::<Arrivals>(store, &room, page).await?;

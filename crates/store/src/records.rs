@@ -7,7 +7,8 @@ use serde_json::value::RawValue;
 
 pub use crate::snapshot::Root;
 
-/// The judgement on an event. It is stored and never re-derived.
+/// The judgement on an event. It is stored, and re-derived only where an ACL stood against it
+/// (decision 0014).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "is", content = "why")]
 pub enum Verdict {

@@ -33,6 +33,8 @@ tables! {
     0x18 Purges: OwnedRoomId => (),
     /// Redactions that came before their target: (room, target, redaction).
     0x19 Redactions: (OwnedRoomId, OwnedEventId, OwnedEventId) => RedactionRecord,
+    /// Events that were soft-failed because the room's ACL denied their server, by stream position.
+    0x1a Denied: (OwnedRoomId, u64) => (OwnedServerName, OwnedEventId),
     /// Events that count as unread, by their order in the timeline.
     0x1e Notable: (OwnedRoomId, i64) => NotableRecord,
     /// Events of a room whose join is under way, numbered as they came. Nothing has been checked,

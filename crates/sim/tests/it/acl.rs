@@ -129,7 +129,7 @@ async fn a_denied_servers_leave_counts_once_others_build_upon_it() {
     a.rooms.ban(&stage.ann, &dan, &stage.room, None).await.unwrap();
 }
 
-/// H5: a server that is let in again is whole again.
+/// H5: a server that is let in again is whole again, with its next event at the latest.
 #[tokio::test]
 async fn a_room_heals_when_a_server_is_let_in_again() {
     let stage = stage().await;
@@ -152,6 +152,91 @@ async fn a_room_heals_when_a_server_is_let_in_again() {
         server.graph(&stage.room, |graph| assert_eq!(graph.room.extremities.len(), 1));
         assert!(server.rooms.acl_leaks().is_empty());
     }
+}
+
+/// H5: the servers that are let in are asked for what they said, and need not say anything first.
+#[tokio::test]
+async fn who_is_let_in_again_is_asked_for_what_was_said() {
+    for version in ["1", "6", "12"] {
+        let stage = stage_in(version).await;
+        stage.set_acl(&["c.example"]).await;
+        for text in ["1", "2"] {
+            stage.says(stage.c(), &stage.cat, text).await;
+        }
+        stage.mesh.net.take_requests();
+        stage.set_acl(&["c.example", "d.example"]).await;
+        let requests = stage.mesh.net.take_requests();
+        assert!(requests.iter().all(|(.., endpoint)| *endpoint == "send"), "nobody was let in");
+        stage.set_acl(&["d.example"]).await;
+        for server in [stage.a(), stage.b()] {
+            assert_eq!(server.messages(&stage.room), ["1", "2"], "in {version}");
+        }
+    }
+}
+
+/// H5: what others relayed of a server is judged again when it is let in.
+#[tokio::test]
+async fn what_was_soft_failed_is_judged_again() {
+    let stage = stage().await;
+    let powers = json!({ "users": { stage.cat.as_str(): 50, stage.bob.as_str(): 50 } });
+    stage.a().set(&stage.ann, &stage.room, "m.room.power_levels", powers).await;
+    stage.mesh.settle().await;
+    let dan = stage.c().user("dan");
+    stage.set_acl(&["c.example", "d.example"]).await;
+    let (a, b, c) = (stage.a(), stage.b(), stage.c());
+    let topic = state_draft(a, &stage.room, &stage.cat, "m.room.topic", json!({ "topic": "t" }));
+    let topic = c.sign(topic);
+    // A user who came meanwhile, and who is no one in current state.
+    let join = c.sign(exeunt_sim::events::member_draft(a, &stage.room, &dan, &dan, "join"));
+    let draft = message_draft(a, &stage.room, &dan, "hello");
+    let auth_events = [draft.auth_events.clone(), vec![Reference::from(&*join)]].concat();
+    let prev_events = vec![Reference::from(&*join)];
+    let hello = c.sign(Draft { prev_events, auth_events, ..draft });
+    // Nobody is to be asked: what follows is about what was relayed.
+    stage.mesh.net.script(&c.name, |_| exeunt_sim::Scripted::refused(404, "M_NOT_FOUND"));
+    a.receive(b, "relayed", &[&topic, &join, &hello]).await;
+    let relayed = [&topic, &join, &hello];
+    for event in relayed {
+        assert!(matches!(stage.verdict(event), Verdict::SoftFailed(_)));
+    }
+    // Somebody may not say any more what they could say then.
+    let lost = stage.message(c, &stage.cat, "said before cat was banned");
+    a.receive(b, "lost", &[&lost]).await;
+    a.rooms.ban(&stage.ann, &stage.cat, &stage.room, None).await.unwrap();
+    // Another denied server's ACL changes nothing.
+    stage.set_acl(&["c.example"]).await;
+    assert!(stage.a().messages(&stage.room).is_empty());
+    stage.set_acl(&[]).await;
+    assert_eq!(stage.a().messages(&stage.room), ["hello"]);
+    assert_eq!(stage.a().in_state(&dan, &stage.room).as_deref(), Some("join"));
+    for event in [&topic, &lost] {
+        let why = stage.verdict(event);
+        assert!(matches!(why, Verdict::SoftFailed(_)), "of a user who is banned now: {why:?}");
+    }
+    let rows = stage.a().store.reader().scan::<exeunt_store::tables::Denied>(()).keys().unwrap();
+    assert!(rows.is_empty(), "each is judged once: {rows:?}");
+    assert!(exeunt_store::verify(&stage.a().store).unwrap().is_clean());
+}
+
+/// H5: a process that ends as soon as the ACL is written.
+#[test]
+fn a_start_judges_what_the_last_run_did_not() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let mut stage = first.block_on(async {
+        let stage = stage().await;
+        stage.set_acl(&["c.example"]).await;
+        let message = stage.message(stage.c(), &stage.cat, "hello");
+        stage.a().receive(stage.b(), "relayed", &[&message]).await;
+        let acl = json!({ "allow": ["*"] });
+        stage.a().set(&stage.ann, &stage.room, "m.room.server_acl", acl).await;
+        stage
+    });
+    drop(first);
+    assert!(stage.a().messages(&stage.room).is_empty(), "it had no time");
+    stage.mesh.restart("a.example");
+    runtime().block_on(stage.a().rooms.sweep_denied()).unwrap();
+    assert_eq!(stage.a().messages(&stage.room), ["hello"]);
 }
 
 /// H1: an ACL from before our time, and after a restart.

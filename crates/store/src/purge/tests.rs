@@ -118,6 +118,7 @@ async fn make_room(store: &Store, room: &OwnedRoomId) {
     let absent = OwnedEventId::try_from("$absent").unwrap();
     let redaction = RedactionRecord { server: peer(), is_entitled: true };
     batch.put::<Redactions>(&(room.clone(), absent, event_id(room, MEMBERS)), &redaction);
+    batch.put::<Denied>(&(room.clone(), 1), &(peer(), event_id(room, MEMBERS)));
     batch.put::<Arrivals>(&(room.clone(), 1), &RawValue::from_string("{}".into()).unwrap());
     let queued = InboundRecord { origin: peer(), event: Object::new(), at: 0, tries: 0 };
     batch.put::<InboundQueue>(&(room.clone(), 1, 1), &queued);

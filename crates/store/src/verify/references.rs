@@ -9,8 +9,8 @@ use crate::records::{OutboxItem, Root};
 use crate::snapshot::{self, Node};
 use crate::table::{decode_key, decode_value, display_key};
 use crate::tables::{
-    AccountData, AuthChildren, Children, Events, MembershipLog, Memberships, Outbox, Pending,
-    Purges, Redactions, RoomStates, Rooms, SigningJournal, StateNodes, Timeline,
+    AccountData, AuthChildren, Children, Denied, Events, MembershipLog, Memberships, Outbox,
+    Pending, Purges, Redactions, RoomStates, Rooms, SigningJournal, StateNodes, Timeline,
 };
 use crate::{Reader, StoreError, Table};
 
@@ -52,6 +52,7 @@ impl Walk<'_> {
         self.each::<Children>(|walk, row, (_, _, child), ()| walk.event(row, &child))?;
         self.each::<AuthChildren>(|walk, row, (_, child), ()| walk.event(row, &child))?;
         self.each::<Redactions>(|walk, row, (_, _, redaction), _| walk.event(row, &redaction))?;
+        self.each::<Denied>(|walk, row, _, (_, event)| walk.event(row, &event))?;
         self.each::<Timeline>(|walk, row, _, event| walk.event(row, &event))
     }
 

@@ -8,7 +8,7 @@ use crate::records::{
     States, Verdict,
 };
 use crate::tables::{
-    Events, Memberships, Outbox, Redactions, Rooms, SigningJournal, StateNodes, Timeline,
+    Denied, Events, Memberships, Outbox, Redactions, Rooms, SigningJournal, StateNodes, Timeline,
 };
 use crate::{Batch, snapshot};
 
@@ -72,6 +72,7 @@ async fn sound() -> (Store, Root) {
     batch.put::<Memberships>(&(user(), room()), &membership("create", 1));
     let peer = ruma::owned_server_name!("y.org");
     batch.put::<Outbox>(&(peer.clone(), 1), &OutboxItem::Pdu(id("create")));
+    batch.put::<Denied>(&(room(), 1), &(peer.clone(), id("create")));
     let redaction = RedactionRecord { server: peer, is_entitled: true };
     batch.put::<Redactions>(&(room(), id("absent"), id("create")), &redaction);
     store.commit(batch).await.unwrap();
@@ -98,7 +99,7 @@ async fn a_sound_store_is_clean() {
 #[tokio::test]
 async fn a_lost_event_is_missed_by_all_who_name_it() {
     let found = findings(|batch, _| batch.delete::<Events>(&id("create"))).await;
-    for table in ["Timeline", "Rooms", "Memberships", "Outbox", "Redactions"] {
+    for table in ["Timeline", "Rooms", "Memberships", "Outbox", "Redactions", "Denied"] {
         let expected = format!("{table}: event $create is not there");
         assert!(found.contains(&expected), "{table}: {found:?}");
     }
