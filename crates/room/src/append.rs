@@ -1,7 +1,7 @@
 //! Events of our own users: built on the room's head, signed, placed.
 
 use exeunt_acl::ServerAcl;
-use exeunt_core::{CheckedPdu, Draft, Object, Reference, RoomVersion};
+use exeunt_core::{Draft, Object, Reference, RoomVersion};
 use exeunt_state_res::auth_types;
 use exeunt_store::tables;
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedUserId, RoomId, ServerName, UserId};
@@ -11,7 +11,6 @@ use crate::{
     graph::Graph,
     locks::RoomGuard,
     place::{Source, next_position},
-    signing::Signature,
 };
 
 const SERVER_ACL: &str = "m.room.server_acl";
@@ -91,19 +90,17 @@ impl Rooms {
         Ok(event_id)
     }
 
-    /// Builds and signs an event on the room's head without placing it.
-    pub(crate) async fn build(
+    /// An event on the room's head, not signed and not placed.
+    pub(crate) async fn draft_here(
         &self,
         guard: &RoomGuard,
         intent: Intent,
-    ) -> Result<(CheckedPdu, Signature), RoomError> {
+    ) -> Result<Draft, RoomError> {
         let (room_id, now) = (guard.room_id().to_owned(), self.now());
-        let draft = self
-            .inner
+        self.inner
             .store
             .read(move |reader| draft_on_head(&Graph::of(reader, &room_id)?, intent, now))
-            .await?;
-        Ok(self.sign_event(draft)?)
+            .await
     }
 
     async fn draft(&self, guard: &RoomGuard, intent: Intent) -> Result<Drafted, RoomError> {

@@ -14,6 +14,7 @@ use crate::{
     graph::{Graph, is_joined},
     locks::RoomGuard,
     place::{Placement, Source, check},
+    signing::Signature,
 };
 
 /// State that an invited user may see before joining (client-server API, "Stripped state").
@@ -35,17 +36,40 @@ impl Rooms {
         sender: &UserId,
         target: &UserId,
         room_id: &RoomId,
-        mut content: Object,
+        content: Object,
     ) -> Result<(), RoomError> {
-        content.insert("membership".into(), "invite".into());
-        let intent = Intent::state(sender.to_owned(), "m.room.member", target.as_str(), content);
+        let intent = invite_intent(sender, target, content);
         if target.server_name() == self.server_name() {
             self.check_not_blocked(sender, target).await?;
             self.append(room_id, intent).await?;
             return Ok(());
         }
         let guard = self.inner.locks.lock(room_id).await;
-        let (event, signature) = self.build(&guard, intent).await?;
+        let signed = self.sign_event(self.draft_here(&guard, intent).await?)?;
+        self.invite_outside(guard, target, signed).await
+    }
+
+    /// Invites a user of another server by a third-party invite that their server redeems.
+    pub(crate) async fn invite_by_exchange(
+        &self,
+        sender: &UserId,
+        target: &UserId,
+        room_id: &RoomId,
+        content: Object,
+    ) -> Result<(), RoomError> {
+        let guard = self.inner.locks.lock(room_id).await;
+        let draft = self.draft_here(&guard, invite_intent(sender, target, content)).await?;
+        let signed = self.sign_exchange(draft, target.server_name())?;
+        self.invite_outside(guard, target, signed).await
+    }
+
+    async fn invite_outside(
+        &self,
+        guard: RoomGuard,
+        target: &UserId,
+        (event, signature): (CheckedPdu, Signature),
+    ) -> Result<(), RoomError> {
+        let room_id = &*guard.room_id().to_owned();
         let was_there = self.is_there(target, room_id).await?;
         let state = self.check_and_describe(room_id, &event).await?;
         drop(guard);
@@ -168,6 +192,11 @@ impl Rooms {
         }
         Ok(signed)
     }
+}
+
+fn invite_intent(sender: &UserId, target: &UserId, mut content: Object) -> Intent {
+    content.insert("membership".into(), "invite".into());
+    Intent::state(sender.to_owned(), "m.room.member", target.as_str(), content)
 }
 
 /// The state that an invited user sees: the events of [`INVITE_STATE`] and the inviter's

@@ -13,6 +13,7 @@ mod fetch;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use exeunt_core::{
@@ -23,6 +24,7 @@ use exeunt_core::{
 use exeunt_store::{Batch, Store, StoreError, records::ServerKeyRecord, tables};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use ruma::{OwnedServerName, ServerName};
+use tokio::time::timeout;
 
 use crate::{
     Clock, Remote,
@@ -39,6 +41,11 @@ const FRESH_MS: u64 = 60_000;
 const MAX_KEY_IDS: usize = 10;
 /// Most servers whose last fetch is remembered.
 const MAX_REMEMBERED: usize = 10_000;
+/// Most servers whose keys are fetched for events that nobody asked for: whoever invites a user of
+/// ours chooses them.
+const MAX_SERVERS_UNASKED: usize = 5;
+/// How long that may take: somebody waits for the answer to an invite.
+const UNASKED_DEADLINE: Duration = Duration::from_secs(1);
 /// Events whose signatures are checked in one go.
 const CHECKED_AT_ONCE: usize = 64;
 /// Such goes side by side.
@@ -117,6 +124,31 @@ impl KeyCache {
         let checked: Vec<_> =
             stream::iter(checks).buffered(CONCURRENT_CHECKS).try_collect().await?;
         Ok(checked.into_iter().flatten().collect())
+    }
+
+    /// Which of some events that nobody asked for are not by those in whose names they are. Where
+    /// keys cannot be had soon, an event may be authentic.
+    pub(crate) async fn forged(&self, pdus: &[Pdu]) -> Result<Vec<bool>, StoreError> {
+        let mut wanted = WantedKeys::new();
+        pdus.iter().for_each(|pdu| want_signers(&mut wanted, pdu));
+        let (mut ring, mut lacking) = self.load(wanted.clone()).await?;
+        while lacking.len() > MAX_SERVERS_UNASKED {
+            lacking.pop_last();
+        }
+        if !lacking.is_empty() {
+            // Those that come in time are stored, whatever becomes of the others.
+            let fetched = timeout(UNASKED_DEADLINE, self.ring(lacking, None)).await;
+            fetched.map_or(Ok(()), |ring| ring.map(drop))?;
+            ring = self.load(wanted).await?.0;
+        }
+        let mut forged = Vec::new();
+        for pdu in pdus {
+            forged.push(match pdu.clone().check(&ring) {
+                Ok(_) => false,
+                Err(error) => !self.lacks(pdu, &error.server).await?,
+            });
+        }
+        Ok(forged)
     }
 
     /// The keys for what a room that we join by way of a server consists of.

@@ -16,10 +16,11 @@ use serde_json::Value;
 use crate::{
     Call, Intent, RoomError, Rooms,
     graph::{Graph, is_joined},
+    hedge::Hedge,
     inbound::put_pending,
-    leave::departure,
+    join::{ENTRY_PACE, Failed},
+    leave::sent_to,
     place::Placement,
-    stripped::clean_state,
 };
 
 /// What a knock meets here.
@@ -72,11 +73,17 @@ impl Rooms {
         };
         let mut attempts = Vec::new();
         let (mut refusal, mut perhaps) = (None, None);
-        for server in self.entry_candidates(room_id, via, pending.as_ref(), Vec::new()) {
-            match self.knock_through(&knock, &server).await? {
+        let servers = self.entry_candidates(room_id, via, pending.as_ref(), Vec::new());
+        let mut hedge = Hedge::new(servers, ENTRY_PACE, |server| {
+            let (awaiting, request) = MakeKnock::new(knock.clone(), server.clone());
+            async move { (awaiting, self.call(&server, Call::Make(&request)).await) }
+        });
+        while let Some((server, template)) = hedge.next().await {
+            match self.knock_through(&server, template).await? {
                 Ok((event, room_state)) => {
-                    let pending = (clean_state(event.version(), room_id, &room_state), via);
-                    return self.knocked(event, pending, server, member).await;
+                    let version = event.version();
+                    let state = self.check_knock_state(version, room_id, &room_state).await?;
+                    return self.knocked(event, (state, via), server, member).await;
                 }
                 Err(Failed { attempt, failure, perhaps_taken }) => {
                     tracing::info!(%room_id, %server, outcome = attempt.outcome, "a knock failed");

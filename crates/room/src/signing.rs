@@ -8,7 +8,8 @@ use exeunt_core::{CheckedPdu, Draft, FormatError};
 use exeunt_membership::{Membership, OwnMember};
 use exeunt_store::{Batch, records::SignatureRecord, tables};
 use metrics::counter;
-use ruma::{OwnedEventId, OwnedServerName, ServerName};
+use ruma::{OwnedEventId, OwnedServerName, ServerName, UserId};
+use serde_json::Value;
 
 use crate::{RoomError, Rooms};
 
@@ -70,8 +71,38 @@ impl Signing<'_> {
 impl Rooms {
     /// Signs an event of a user of ours for a room that we reside in.
     pub(crate) fn sign_event(&self, draft: Draft) -> Result<(CheckedPdu, Signature), FormatError> {
+        self.sign_draft(draft, "event", None)
+    }
+
+    /// Signs the invite in the name of a user of ours that `peer` redeems for a user of its own,
+    /// and nothing else.
+    pub(crate) fn sign_exchange(
+        &self,
+        draft: Draft,
+        peer: &ServerName,
+    ) -> Result<(CheckedPdu, Signature), RoomError> {
+        let content = |field| draft.content.get(field);
+        let signed = content("third_party_invite").and_then(|invite| invite.get("signed"));
+        let invited = signed.and_then(|signed| signed.get("mxid")).and_then(Value::as_str);
+        let user = invited.and_then(|user| <&UserId>::try_from(user).ok());
+        if draft.kind != "m.room.member"
+            || content("membership").and_then(Value::as_str) != Some("invite")
+            || user.is_none_or(|user| user.server_name() != peer)
+            || draft.state_key.as_deref() != invited
+        {
+            return Err(RoomError::InvalidParam("Not a third-party invite".into()));
+        }
+        Ok(self.sign_draft(draft, "third-party invite", Some(peer))?)
+    }
+
+    fn sign_draft(
+        &self,
+        draft: Draft,
+        purpose: &'static str,
+        peer: Option<&ServerName>,
+    ) -> Result<(CheckedPdu, Signature), FormatError> {
         let event = draft.sign(&self.inner.signer)?;
-        let signature = Signature::new("event", &event, None);
+        let signature = Signature::new(purpose, &event, peer);
         Ok((event, signature))
     }
 

@@ -3,7 +3,8 @@
 //! By the specification every entry is a whole event of the room, the create event among them
 //! (MSC4311). Many servers send only the four fields of stripped state; that is taken as well,
 //! but in rooms whose id is the hash of the create event, that event must be there and be the one.
-//! Anybody could make up the four fields, so signatures are not looked at.
+//! Of whole events the signatures count, as far as keys can be had at once: anybody could make up
+//! the four fields, so that what cannot be checked is worth no less.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +12,7 @@ use exeunt_core::{Object, Pdu, RoomVersion, hash};
 use ruma::{RoomId, UserId};
 use serde_json::Value;
 
-use crate::RoomError;
+use crate::{RoomError, Rooms};
 
 /// Most entries of `invite_room_state` or `knock_room_state` that are kept (CVE-2023-32323).
 pub const MAX_INVITE_STATE_EVENTS: usize = 100;
@@ -20,13 +21,64 @@ pub const MAX_INVITE_STATE_BYTES: usize = 128 * 1024;
 
 const CREATE: &str = "m.room.create";
 
+impl Rooms {
+    /// The entries without whole events that were not signed by those in whose names they are. An
+    /// invite without the create event that it needs is refused.
+    pub(crate) async fn check_invite_state(
+        &self,
+        version: RoomVersion,
+        room_id: &RoomId,
+        state: &Value,
+    ) -> Result<Vec<Object>, RoomError> {
+        check_create(version, room_id, state)?;
+        let authentic = self.authentic(version, room_id, state).await?;
+        check_create(version, room_id, &authentic)
+            .map_err(|_| RoomError::InvalidParam("The create event is not its sender's".into()))?;
+        Ok(clean_state(version, room_id, &authentic))
+    }
+
+    /// The same for what comes with a knock, which nothing makes fail.
+    pub(crate) async fn check_knock_state(
+        &self,
+        version: RoomVersion,
+        room_id: &RoomId,
+        state: &Value,
+    ) -> Result<Vec<Object>, RoomError> {
+        Ok(clean_state(version, room_id, &self.authentic(version, room_id, state).await?))
+    }
+
+    async fn authentic(
+        &self,
+        version: RoomVersion,
+        room_id: &RoomId,
+        state: &Value,
+    ) -> Result<Value, RoomError> {
+        let (mut kept, mut whole) = (Vec::new(), Vec::new());
+        for entry in entries(state) {
+            match entry.as_object().filter(|_| is_whole(entry)) {
+                // What does not parse is dropped as no event of the room.
+                Some(object) => whole.extend(Pdu::from_object(version, object.clone())),
+                None => kept.push(entry.clone()),
+            }
+        }
+        let forged = self.keys().forged(&whole).await?;
+        for (event, forged) in whole.into_iter().zip(forged) {
+            if forged {
+                tracing::info!(
+                    %room_id, sender = %event.sender(), kind = event.kind(),
+                    "a state event that was shown is not its sender's, dropped"
+                );
+            } else {
+                kept.push(Value::Object(event.object().clone()));
+            }
+        }
+        Ok(Value::Array(kept))
+    }
+}
+
 /// Refuses an invite to a room that may not be the one it is said to be: in a room of version 12
 /// the create event must come with it, and found the room.
-pub(crate) fn check_create(
-    version: RoomVersion,
-    room_id: &RoomId,
-    state: &Value,
-) -> Result<(), RoomError> {
+fn check_create(version: RoomVersion, room_id: &RoomId, state: &Value) -> Result<(), RoomError> {
     if !version.room_id_is_create_hash() {
         return Ok(());
     }

@@ -162,7 +162,8 @@ pub struct HeldWithdrawal {
 /// One use of the signing key on an event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SignatureRecord {
-    /// `event`, `departure`, `join`, `invite` (co-signed).
+    /// `event`, `departure`, `out-of-band leave`, `join`, `knock`, `third-party invite`; co-signed:
+    /// `invite`, `restricted join`.
     pub purpose: String,
     pub event_id: OwnedEventId,
     /// The server that the handshake ran with.

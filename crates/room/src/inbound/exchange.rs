@@ -50,7 +50,8 @@ impl Rooms {
         });
         let mut content = Object::new();
         content.insert("third_party_invite".into(), invite);
-        self.invite(&exchange.inviter, &exchange.invited, entry.room_id(), content).await
+        let Exchange { inviter, invited, .. } = exchange;
+        self.invite_by_exchange(&inviter, &invited, entry.room_id(), content).await
     }
 
     fn read_exchange(&self, entry: &Admitted, body: &Object) -> Result<Exchange, RoomError> {

@@ -15,7 +15,7 @@ use crate::{
     leave::log_line,
     locks::RoomGuard,
     place::Placement,
-    stripped::{check_create, clean_state},
+    stripped::clean_state,
 };
 
 /// An invite as the inviter's server sends it.
@@ -66,7 +66,8 @@ impl Rooms {
         if let Some(user) = event.target() {
             self.check_not_blocked(event.sender(), user).await?;
         }
-        check_create(version, entry.room_id(), &invite.invite_room_state)?;
+        let state = &invite.invite_room_state;
+        let stripped_state = self.check_invite_state(version, entry.room_id(), state).await?;
         let (signed, signature) = self
             .cosign_invite(&event, entry.origin())
             .ok_or_else(|| RoomError::InvalidParam("Not an invite of a user of ours".into()))?;
@@ -79,7 +80,7 @@ impl Rooms {
             membership: "invite".into(),
             room_version: version.as_str().into(),
             event: signed.object().clone(),
-            stripped_state: clean_state(version, entry.room_id(), &invite.invite_room_state),
+            stripped_state,
             sender: signed.sender().to_owned(),
             delivered_by: Some(entry.origin().to_owned()),
             candidates: Vec::new(),

@@ -29,6 +29,7 @@ mod redacting;
 mod rejecting;
 mod restricted;
 mod rows;
+mod shown;
 mod sticky;
 mod third_party;
 mod told;

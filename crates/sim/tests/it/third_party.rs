@@ -4,6 +4,7 @@ use exeunt_core::ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
 use exeunt_core::{Object, Signer};
 use exeunt_room::{Intent, Preset, RoomError};
 use exeunt_sim::{Mesh, Server, events::object, status};
+use exeunt_store::tables;
 use serde_json::{Value, json};
 
 /// Ann of `a` has invited somebody by email; it turns out to be bob of `b`.
@@ -78,6 +79,7 @@ async fn a_third_party_invite_becomes_an_invite() {
     let third = &invite.content()["third_party_invite"];
     assert_eq!(third["display_name"], "b...@mail.example");
     assert!(invite.content().get("custom").is_none());
+    assert_eq!(stage.a().signed_as(&invite), ["third-party invite"]);
     stage.b().join(&stage.bob, &stage.room, stage.a()).await.unwrap();
     stage.mesh.settle().await;
     assert_eq!(stage.a().in_state(&stage.bob, &stage.room).as_deref(), Some("join"));
@@ -122,6 +124,11 @@ async fn exchanges_that_are_refused() {
     stage.a().rooms.ban(&stage.ann, &stage.bob, &stage.room, None).await.unwrap();
     assert_eq!(status(stage.exchange(stage.b(), good()).await.unwrap_err()).0, 403);
     assert_eq!(stage.b().membership(&stage.bob, &stage.room), None);
+    let signed = |purpose: &str| {
+        let rows = stage.a().store.reader().scan::<tables::SigningJournal>(()).collect().unwrap();
+        rows.into_iter().filter(|(_, row)| row.purpose == purpose).count()
+    };
+    assert_eq!(signed("third-party invite"), 0);
     let entry = stage.b().rooms.admit(&c.name, &stage.room).await.unwrap();
     let unknown = stage.b().rooms.exchange_third_party_invite(&entry, &Object::new()).await;
     assert_eq!(status(unknown.unwrap_err()).0, 400);
