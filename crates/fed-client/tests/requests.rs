@@ -188,6 +188,18 @@ async fn a_hanging_server_times_out() {
     assert_eq!(error, RequestError::Unreachable("no answer within 0.3 s".into()));
 }
 
+/// A byte now and then, in the body or before it, keeps nobody.
+#[tokio::test]
+async fn a_dripping_server_times_out() {
+    let head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n".to_vec();
+    for first in [head, b"HTTP/1.1 200 OK\r\nx: ".to_vec()] {
+        let (_server, client) = pair(move |_| Reply::Drip(first.clone())).await;
+        let short = Request { timeout: Some(Duration::from_millis(300)), ..get("/_matrix/x") };
+        let error = client.request(short).await.unwrap_err();
+        assert_eq!(error, RequestError::Unreachable("no answer within 0.3 s".into()));
+    }
+}
+
 #[tokio::test]
 async fn a_web_page_misbehaves() {
     let page = || reply(200, "content-type: text/html; charset=utf-8\r\n", "<html></html>");

@@ -6,16 +6,16 @@ mod entry;
 mod held;
 mod index;
 mod intake;
-mod race;
 mod told;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use exeunt_core::{
-    FormatError, Object, Pdu, PendingMembership, RoomVersion, canonical, pdu::MAX_PDU_BYTES,
+    CheckedPdu, FormatError, Object, Pdu, PendingMembership, RoomVersion, canonical,
+    pdu::MAX_PDU_BYTES,
 };
 use exeunt_membership::{
-    AfterMakeJoin, AfterSendJoin, Attempt, Join, RemoteFailure, SendRequest, candidates,
+    AfterMakeJoin, AfterSendJoin, Attempt, Join, MakeJoin, RemoteFailure, SendRequest, candidates,
 };
 use exeunt_store::{records::Verdict, tables};
 use futures_util::future;
@@ -27,19 +27,23 @@ use crate::{
     Call, Intent, RoomError, Rooms,
     fetch::MAX_TIME_PER_EVENT,
     graph::{Graph, is_joined, joined_servers},
+    hedge::{Hedge, Pace},
     inbound::restricted::{self, Entrance},
 };
 pub(crate) use held::Joins;
 use held::Underway;
 pub use intake::clear_unfinished_joins;
 use intake::{Intake, Shelf};
-pub use race::HEDGE_AFTER;
-use race::{Made, Race};
 
 /// Names the user who lets another one into a restricted room (rooms/v8).
 const AUTHORISER: &str = "join_authorised_via_users_server";
 /// Most servers that one join asks.
 const MAX_CANDIDATES: usize = 10;
+/// How long a server may take for a template before the next one is asked as well: nine servers that
+/// never answer cost less than three seconds.
+pub const HEDGE_AFTER: Duration = Duration::from_millis(250);
+/// For templates of joins and knocks.
+pub(crate) const ENTRY_PACE: Pace = Pace { after: HEDGE_AFTER, at_once: MAX_CANDIDATES };
 /// Entries of an answer that wait to be laid aside.
 const ENTRIES_AHEAD: usize = 64;
 
@@ -156,7 +160,7 @@ impl Rooms {
     }
 
     /// Joins by handshake, with one server after the other. Of a slow one the next does not wait
-    /// for the template.
+    /// for the template. A join that failed, and that a server may have, is taken back.
     async fn join_with(
         &self,
         join: &Join,
@@ -166,14 +170,18 @@ impl Rooms {
         let room_id = &join.room_id;
         let mut attempts = Vec::new();
         let mut refusal: Option<(OwnedServerName, RemoteFailure)> = None;
-        let mut race = Race::new(self, join, servers);
-        while let Some(made) = race.next().await {
-            let server = made.server.clone();
-            let outcome = self.join_through(made, residency).await;
+        let mut perhaps = None;
+        let mut hedge = Hedge::new(servers, ENTRY_PACE, |server| {
+            let (awaiting, request) = MakeJoin::new(join.clone(), server.clone());
+            async move { (awaiting, self.call(&server, Call::Make(&request)).await) }
+        });
+        while let Some((server, template)) = hedge.next().await {
+            let outcome = self.join_through(&server, template, residency).await;
             self.clear_arrivals(room_id, Shelf::Join).await?;
             match outcome? {
                 Ok(()) => return Ok(()),
-                Err((attempt, failure)) => {
+                Err(Failed { attempt, failure, perhaps_taken }) => {
+                    perhaps = perhaps_taken.map(|event| (event, server.clone())).or(perhaps);
                     tracing::info!(%room_id, %server, outcome = attempt.outcome, "a join failed");
                     attempts.push(attempt);
                     // A server that merely cannot help says less than one that refuses.
@@ -184,6 +192,9 @@ impl Rooms {
                 }
             }
         }
+        if let Some((event, server)) = perhaps {
+            self.take_back(event, server).await?;
+        }
         Err(match refusal {
             Some((server, error)) => RoomError::JoinRefused { server, error, attempts },
             None => RoomError::NoServer(attempts),
@@ -193,22 +204,29 @@ impl Rooms {
     /// One handshake, from the template on. The inner error is the server's; the outer one is ours.
     async fn join_through(
         &self,
-        Made { server, awaiting, answer }: Made,
+        server: &OwnedServerName,
+        (awaiting, answer): (MakeJoin, Result<Value, RemoteFailure>),
         residency: Residency,
-    ) -> Result<Result<(), (Attempt, RemoteFailure)>, RoomError> {
-        let server = &server;
+    ) -> Result<Result<(), Failed>, RoomError> {
         let mut signing = self.signing_with(server);
         let step = awaiting.on_answer(answer, |join| signing.sign(join), self.now());
         signing.journal().await?;
         let (mut awaiting, mut request) = match step {
             AfterMakeJoin::Send(awaiting, request) => (awaiting, request),
-            AfterMakeJoin::NextCandidate(attempt, failure) => return Ok(Err((attempt, failure))),
+            AfterMakeJoin::NextCandidate(attempt, failure) => {
+                return Ok(Err(Failed { attempt, failure, perhaps_taken: None }));
+            }
+        };
+        // The server has the join, and what it says of the room cannot be used.
+        let its_room = |event: &CheckedPdu, error: RoomError| {
+            let failure = RemoteFailure::Misbehaved(error.to_string());
+            let attempt = Attempt::of_send(server, "its room", &failure);
+            Failed { attempt, failure, perhaps_taken: Some(event.clone()) }
         };
         loop {
             let (answer, intake) = match self.send_join_to(server, &request).await {
                 Err(error @ RoomError::InvalidParam(_)) => {
-                    let failure = RemoteFailure::Misbehaved(error.to_string());
-                    return Ok(Err((Attempt::of_send(server, "its room", &failure), failure)));
+                    return Ok(Err(its_room(&request.event, error)));
                 }
                 outcome => outcome?,
             };
@@ -220,17 +238,16 @@ impl Rooms {
                     };
                     return Ok(match joined {
                         Err(RoomError::Store(error)) => return Err(error.into()),
-                        Err(error) => {
-                            let failure = RemoteFailure::Misbehaved(error.to_string());
-                            Err((Attempt::of_send(server, "its room", &failure), failure))
-                        }
+                        Err(error) => Err(its_room(&request.event, error)),
                         Ok(()) => Ok(()),
                     });
                 }
                 AfterSendJoin::FallBackToV1(next, again) => (awaiting, request) = (next, again),
-                AfterSendJoin::Refused(attempt, failure)
-                | AfterSendJoin::Failed(_, attempt, failure) => {
-                    return Ok(Err((attempt, failure)));
+                AfterSendJoin::Refused(attempt, failure) => {
+                    return Ok(Err(Failed { attempt, failure, perhaps_taken: None }));
+                }
+                AfterSendJoin::Failed(event, attempt, failure) => {
+                    return Ok(Err(Failed { attempt, failure, perhaps_taken: Some(event) }));
                 }
             }
         }
@@ -280,6 +297,14 @@ enum Residency {
     /// Another server's users are needed to let ours in.
     Resident,
     Outside,
+}
+
+/// How the handshake with one server failed.
+pub(crate) struct Failed {
+    pub attempt: Attempt,
+    pub failure: RemoteFailure,
+    /// Our event, that the server may have taken all the same.
+    pub perhaps_taken: Option<CheckedPdu>,
 }
 
 /// What is known before a join.

@@ -7,7 +7,7 @@
 
 use exeunt_core::{CheckedPdu, Object, PendingMembership, RoomVersion};
 use exeunt_membership::{
-    AfterMakeKnock, AfterSendKnock, Attempt, Knock, MAX_CANDIDATES, MakeKnock, RemoteFailure,
+    AfterMakeKnock, AfterSendKnock, Knock, MAX_CANDIDATES, MakeKnock, RemoteFailure,
 };
 use exeunt_store::{Batch, records::MembershipRecord, tables};
 use ruma::{OwnedServerName, RoomId, UserId};
@@ -31,14 +31,6 @@ struct View {
     pending: Option<PendingMembership>,
     /// What the room is to the user.
     member: Option<MembershipRecord>,
-}
-
-/// How the handshake with one server failed.
-struct Failed {
-    attempt: Attempt,
-    failure: RemoteFailure,
-    /// The knock that the server may have taken all the same.
-    perhaps_taken: Option<CheckedPdu>,
 }
 
 impl Rooms {
@@ -120,15 +112,13 @@ impl Rooms {
             .await
     }
 
-    /// One handshake: the knock that the room has, and the answer's room state. The inner error is
-    /// the server's; the outer one is ours.
+    /// One handshake, from the template on: the knock that the room has, and the answer's room
+    /// state. The inner error is the server's; the outer one is ours.
     async fn knock_through(
         &self,
-        knock: &Knock,
         server: &OwnedServerName,
+        (awaiting, answer): (MakeKnock, Result<Value, RemoteFailure>),
     ) -> Result<Result<(CheckedPdu, Value), Failed>, RoomError> {
-        let (awaiting, request) = MakeKnock::new(knock.clone(), server.clone());
-        let answer = self.call(server, Call::Make(&request)).await;
         let mut signing = self.signing_with(server);
         let step = awaiting.on_answer(answer, |knock| signing.sign(knock), self.now());
         signing.journal().await?;
@@ -175,28 +165,13 @@ impl Rooms {
         }
         let now = self.now();
         let mut placement = Placement::only(Batch::default());
-        let pending = pending_knock(&event, state, server, via.to_vec(), now);
+        let mut candidates = via.to_vec();
+        candidates.truncate(MAX_CANDIDATES);
+        let sent = sent_to(&event, server, now);
+        let pending = PendingMembership { stripped_state: state, candidates, ..sent };
         placement.users.insert(pending.user_id.clone());
         put_pending(&mut placement.batch, &event, pending, now);
         self.commit(&guard, placement).await?;
-        Ok(())
-    }
-
-    /// A server has, or may have, a knock that is none to the user: it is retracted, as soon as
-    /// that server can be reached. Not so where another knock or an invite is held.
-    async fn take_back(&self, event: CheckedPdu, server: OwnedServerName) -> Result<(), RoomError> {
-        let (room_id, user) = (event.room_id().to_owned(), event.sender().to_owned());
-        let guard = self.inner.locks.lock(&room_id).await;
-        let view = self.knock_view(&user, &room_id).await?;
-        if view.resident.is_some() || view.pending.is_some() {
-            return Ok(());
-        }
-        let (mut batch, now) = (Batch::default(), self.now());
-        let pending = pending_knock(&event, Vec::new(), server, Vec::new(), now);
-        let departure = departure(pending, None, self.server_name(), now, 0);
-        batch.put::<tables::Departures>(&(user, room_id), &departure);
-        self.commit(&guard, Placement::only(batch)).await?;
-        self.inner.wake.departure_queued();
         Ok(())
     }
 }
@@ -204,26 +179,4 @@ impl Rooms {
 /// Whether somebody in the room has turned an earlier knock down, which the new one outlives.
 fn is_declined(member: &MembershipRecord, knock: &CheckedPdu) -> bool {
     member.membership == "leave" && member.sender != knock.sender()
-}
-
-fn pending_knock(
-    event: &CheckedPdu,
-    stripped_state: Vec<Object>,
-    server: OwnedServerName,
-    mut via: Vec<OwnedServerName>,
-    now: u64,
-) -> PendingMembership {
-    via.truncate(MAX_CANDIDATES);
-    PendingMembership {
-        user_id: event.sender().to_owned(),
-        room_id: event.room_id().to_owned(),
-        membership: "knock".into(),
-        room_version: event.version().as_str().into(),
-        event: event.object().clone(),
-        stripped_state,
-        sender: event.sender().to_owned(),
-        delivered_by: Some(server),
-        candidates: via,
-        received_at: now,
-    }
 }

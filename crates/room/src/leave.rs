@@ -3,9 +3,9 @@
 //!
 //! Specification: server-server API, "Leaving Rooms (Rejecting Invites)"; spec-map rows RJ.
 
-mod hedge;
 mod local;
 mod outbox;
+mod take_back;
 
 use std::time::Duration;
 
@@ -21,10 +21,12 @@ use crate::{
     locks::RoomGuard,
 };
 
-pub use hedge::MAX_HANDSHAKES_AT_ONCE;
-pub use outbox::{CONFIRM_AFTER_MS, DepartureOutcome, RACE_WINDOW_MS};
+pub use outbox::{CONFIRM_AFTER_MS, DepartureOutcome, MAX_HANDSHAKES_AT_ONCE, RACE_WINDOW_MS};
+
+pub use take_back::REJOIN_WITHIN_MS;
 
 pub(crate) use local::{departure, log_line, pending_event, put_local_leave};
+pub(crate) use take_back::sent_to;
 
 /// The first attempt is made at once; the outbox waits this long before it steps in.
 const FIRST_ATTEMPT_MS: u64 = 10_000;

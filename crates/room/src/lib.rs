@@ -32,6 +32,7 @@ pub mod farewell;
 mod fetch;
 mod fetch_limits;
 mod forget;
+mod hedge;
 mod history;
 mod ingest;
 pub mod invite;

@@ -52,7 +52,7 @@ pub enum Scripted {
     /// It is honest.
     Honest,
     Answer(Result<Value, RemoteError>),
-    /// It never answers.
+    /// It never answers: the request ends when its time is over ([`Call::wire`]).
     Silent,
 }
 

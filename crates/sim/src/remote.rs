@@ -132,7 +132,12 @@ impl Remote for SimRemote {
         match net.scripted(server, &call) {
             Scripted::Honest => {}
             Scripted::Answer(answer) => return answer,
-            Scripted::Silent => return std::future::pending().await,
+            Scripted::Silent => {
+                let patience = call.wire().timeout;
+                pass(patience).await;
+                let why = format!("no answer within {} s", patience.as_secs());
+                return Err(RemoteError::Unreachable(why));
+            }
         }
         self.identify(&arrival.host).await?;
         let served = serve(&arrival.host.rooms, &self.ours, call).await.map_err(refused);

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::ServerConfig;
@@ -76,6 +77,8 @@ pub enum Reply {
     Cut(Vec<u8>),
     /// A body without end.
     Endless,
+    /// As before, then a blank now and then, without end.
+    Drip(Vec<u8>),
     /// No answer ever.
     Hang,
 }
@@ -171,6 +174,14 @@ async fn serve(
                 stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await?;
                 loop {
                     stream.write_all(b"8\r\n        \r\n").await?;
+                }
+            }
+            Reply::Drip(bytes) => {
+                stream.write_all(&bytes).await?;
+                loop {
+                    stream.write_all(b" ").await?;
+                    stream.flush().await?;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
             Reply::Hang => std::future::pending().await,

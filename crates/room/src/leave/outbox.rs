@@ -16,15 +16,18 @@ use exeunt_store::{
 use metrics::counter;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 
-use super::{
-    hedge::{Race, race},
-    local::log_line,
+use super::local::log_line;
+use crate::{
+    Call, RoomError, Rooms,
+    change::put_log,
+    hedge::{Hedge, Pace},
 };
-use crate::{Call, RoomError, Rooms, change::put_log};
 
 /// While an invite is as young as this, the inviter's own server may not have it in state yet, and
 /// its "you are not invited" is asked for twice.
 pub const RACE_WINDOW_MS: u64 = 60_000;
+/// Handshakes of one departure that run side by side.
+pub const MAX_HANDSHAKES_AT_ONCE: usize = 3;
 /// How long after the first refusal by every candidate the second one counts.
 pub const CONFIRM_AFTER_MS: u64 = 5_000;
 
@@ -96,19 +99,26 @@ impl Rooms {
         let servers = asked(&departure, self.server_name());
         let (wanted, its_key) = (&departure, &key);
         let ask = |server| async move { self.leave_through(its_key, wanted, &server).await };
-        let Race { won, lost } = race(&servers, self.inner.options.hedge_after, ask).await;
-        for Attempt { server, outcome, .. } in &lost {
-            tracing::info!(%user, %room_id, %server, outcome, "a departure failed");
-        }
-        let taken = match won {
-            None => None,
-            Some((server, Finish::Taken(event))) => {
-                tracing::info!(%user, %room_id, %server, "a departure was delivered");
-                Some((event, server))
+        let pace = Pace { after: self.inner.options.hedge_after, at_once: MAX_HANDSHAKES_AT_ONCE };
+        let mut hedge = Hedge::new(servers.clone(), pace, ask);
+        let (mut taken, mut lost) = (None, Vec::new());
+        while let Some((server, outcome)) = hedge.next().await {
+            match outcome {
+                Ok(Finish::Taken(event)) => {
+                    tracing::info!(%user, %room_id, %server, "a departure was delivered");
+                    taken = Some((event, server));
+                    break;
+                }
+                Ok(Finish::Superseded) => return Ok(DepartureOutcome::Ended),
+                Ok(Finish::Broken(error)) => return Err(error),
+                Err(attempt) => {
+                    let outcome = &attempt.outcome;
+                    tracing::info!(%user, %room_id, %server, outcome, "a departure failed");
+                    lost.push(attempt);
+                }
             }
-            Some((_, Finish::Superseded)) => return Ok(DepartureOutcome::Ended),
-            Some((_, Finish::Broken(error))) => return Err(error),
-        };
+        }
+        drop(hedge);
         self.settle(key, &departure, &servers, lost, taken).await
     }
 

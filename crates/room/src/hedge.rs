@@ -1,53 +1,56 @@
-//! Asking several servers for the same thing without waiting for the slow ones.
+//! Asking several servers for the same thing without waiting for the slow ones: for a leave, each
+//! with a whole handshake; for a join or a knock, each for the template, which commits nobody.
 
-use std::{future::Future, time::Duration};
+use std::{pin::Pin, time::Duration, vec};
 
-use exeunt_membership::Attempt;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use ruma::OwnedServerName;
 
-/// Handshakes of one departure that run side by side.
-pub const MAX_HANDSHAKES_AT_ONCE: usize = 3;
+type Asking<'a, T> = Pin<Box<dyn Future<Output = (OwnedServerName, T)> + Send + 'a>>;
 
-/// How it ended.
-pub(super) struct Race<T> {
-    /// The first that succeeded. What the others were doing was dropped.
-    pub won: Option<(OwnedServerName, T)>,
-    /// Those that failed before, in the order in which they did.
-    pub lost: Vec<Attempt>,
+/// How fast one goes from server to server.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// How long a server may take before the next one is asked as well.
+    pub after: Duration,
+    /// Most servers that are being asked at a time.
+    pub at_once: usize,
 }
 
-/// Runs `ask` for each server in order until one succeeds. The next one begins when one has failed,
-/// or has not answered within `hedge_after`, but never more than [`MAX_HANDSHAKES_AT_ONCE`] run.
-///
-/// All run in the caller's task: once one has succeeded, none of the others takes another step.
-pub(super) async fn race<T, F>(
-    servers: &[OwnedServerName],
-    hedge_after: Duration,
-    ask: impl Fn(OwnedServerName) -> F,
-) -> Race<T>
+/// The servers that have yet to be asked, and those that have yet to answer. All are asked in the
+/// caller's task: once the caller has what it wants, none of the others takes another step.
+pub(crate) struct Hedge<'a, T, F> {
+    pace: Pace,
+    waiting: vec::IntoIter<OwnedServerName>,
+    running: FuturesUnordered<Asking<'a, T>>,
+    ask: F,
+}
+
+impl<'a, T, F, A> Hedge<'a, T, F>
 where
-    F: Future<Output = Result<T, Attempt>>,
+    F: Fn(OwnedServerName) -> A,
+    A: Future<Output = T> + Send + 'a,
 {
-    let mut waiting = servers.iter().cloned();
-    let mut running = FuturesUnordered::new();
-    let mut lost = Vec::new();
-    loop {
-        if running.len() < MAX_HANDSHAKES_AT_ONCE
-            && let Some(server) = waiting.next()
-        {
-            let asked = ask(server.clone());
-            running.push(async move { (server, asked.await) });
-        }
-        let hedges = running.len() < MAX_HANDSHAKES_AT_ONCE && waiting.len() > 0;
-        tokio::select! {
-            biased;
-            ended = running.next() => match ended {
-                Some((server, Ok(won))) => return Race { won: Some((server, won)), lost },
-                Some((_, Err(attempt))) => lost.push(attempt),
-                None => return Race { won: None, lost },
-            },
-            () = tokio::time::sleep(hedge_after), if hedges => {}
+    pub fn new(servers: Vec<OwnedServerName>, pace: Pace, ask: F) -> Self {
+        Self { pace, waiting: servers.into_iter(), running: FuturesUnordered::new(), ask }
+    }
+
+    /// The next answer, in whatever order they come; `None` when there are no more. To ask for it
+    /// is to say that those before were not good enough: another server is asked at once.
+    pub async fn next(&mut self) -> Option<(OwnedServerName, T)> {
+        loop {
+            if self.running.len() < self.pace.at_once
+                && let Some(server) = self.waiting.next()
+            {
+                let asking = (self.ask)(server.clone());
+                self.running.push(Box::pin(async move { (server, asking.await) }));
+            }
+            let hedges = self.running.len() < self.pace.at_once && self.waiting.len() > 0;
+            tokio::select! {
+                biased;
+                answer = self.running.next() => return answer,
+                () = tokio::time::sleep(self.pace.after), if hedges => {}
+            }
         }
     }
 }
@@ -56,7 +59,6 @@ where
 mod tests {
     use std::sync::Mutex;
 
-    use exeunt_membership::Class;
     use ruma::ServerName;
     use tokio::time::{Instant, sleep};
 
@@ -74,20 +76,27 @@ mod tests {
         let servers: Vec<_> = (0..script.len()).map(name).collect();
         let start = Instant::now();
         let asked = Mutex::new(vec![None; script.len()]);
-        let won = race(&servers, AFTER, |server| {
+        let pace = Pace { after: AFTER, at_once: 3 };
+        let mut hedge = Hedge::new(servers.clone(), pace, |server| {
             let index = servers.iter().position(|known| *known == server).unwrap();
             let Server(takes, succeeds) = script[index];
             asked.lock().unwrap()[index] = Some(start.elapsed().as_secs());
             async move {
                 sleep(Duration::from_secs(takes)).await;
-                let failed = Attempt { server, outcome: "no".into(), class: Class::Transient };
-                if succeeds { Ok(()) } else { Err(failed) }
+                succeeds
             }
-        })
-        .await;
-        let lost = won.lost.iter().map(|attempt| attempt.server.to_string()).collect();
+        });
+        let (mut won, mut lost) = (None, Vec::new());
+        while let Some((server, succeeds)) = hedge.next().await {
+            if succeeds {
+                won = Some(server.to_string());
+                break;
+            }
+            lost.push(server.to_string());
+        }
+        drop(hedge);
         let asked = asked.into_inner().unwrap().into_iter().flatten().collect();
-        (won.won.map(|(server, ())| server.to_string()), lost, asked)
+        (won, lost, asked)
     }
 
     #[tokio::test(start_paused = true)]
