@@ -3,15 +3,20 @@
 //! Specification: client-server API, "Leaving rooms"; spec-map rows FG1 to FG5.
 //!
 //! A purge takes the room's graph. The departures of its users stay a while without it, for devices
-//! that have not heard of them (row FG3), and go with a later sweep.
+//! that have not heard of them (row FG3), and go with a later sweep. So do rejected invites to rooms
+//! that nobody of ours was ever in (pain A13).
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use exeunt_store::{
     Batch, PurgeError, Reader, purge_room,
     records::{MembershipRecord, OutboxItem},
     tables,
 };
+use futures_util::{StreamExt, TryStreamExt, stream};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 use crate::{
@@ -23,8 +28,11 @@ use crate::{
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// For how long a forgotten room is kept for servers that have yet to get events of it.
 const MAX_WAIT_MS: u64 = 7 * 24 * 3600 * 1000;
-/// For how long devices may be away and still hear of a departure from a room that is gone.
+/// For how long devices may be away and still hear of a departure from a room that is gone, unless
+/// the operator says otherwise ([`Options::keep_departures`](crate::Options)).
 pub const KEEP_DEPARTURES_MS: u64 = 30 * 24 * 3600 * 1000;
+/// Rooms whose old memberships are dropped at once.
+const DROPPED_AT_ONCE: usize = 64;
 
 impl Rooms {
     /// Makes a local user forget a room that they have left. To forget what one never knew, or has
@@ -87,9 +95,8 @@ impl Rooms {
             .await?;
         for room_id in forgotten {
             self.purge_or_complain(&room_id).await;
-            self.drop_old_departures(&room_id).await?;
         }
-        Ok(())
+        self.drop_old_departures().await
     }
 
     async fn purge_or_complain(&self, room_id: &RoomId) {
@@ -137,30 +144,54 @@ impl Rooms {
         }
     }
 
-    /// Deletes what is kept of forgotten memberships in a room that is gone.
-    async fn drop_old_departures(&self, room_id: &RoomId) -> Result<(), RoomError> {
-        let _guard = self.inner.locks.lock(room_id).await;
-        let (room, now) = (room_id.to_owned(), self.now());
-        let batch = self
-            .store()
-            .read(move |reader| {
-                let mut batch = Batch::default();
-                if reader.contains::<tables::Rooms>(&room)? {
-                    return Ok(batch);
+    /// Drops the memberships that ended in rooms of which there is nothing else here: those that
+    /// nobody of ours was ever in, and those that were purged. Devices have had the time to hear of
+    /// them (decision 0020).
+    pub async fn drop_old_departures(&self) -> Result<(), RoomError> {
+        let before = self.now().saturating_sub(millis(self.options().keep_departures));
+        let old = self.store().read(move |reader| {
+            let mut old: BTreeMap<OwnedRoomId, Vec<OwnedUserId>> = BTreeMap::new();
+            for row in reader.scan::<tables::Memberships>(()).iter() {
+                let (key, record) = row?;
+                if has_ended(&record) && is_old(reader, &key, before)? {
+                    old.entry(key.1).or_default().push(key.0);
                 }
-                for (room, user) in reader.scan::<tables::LocalMembers>(room).keys()? {
-                    let key = (user, room);
-                    let record = reader.get::<tables::Memberships>(&key)?;
-                    let ended = record.is_some_and(|r| r.forgotten && has_ended(&r));
-                    let old = departed_at(reader, &key)?.saturating_add(KEEP_DEPARTURES_MS) <= now;
-                    if ended && old && !is_under_way(reader, &key)? {
-                        batch.delete::<tables::Memberships>(&key);
-                        batch.delete::<tables::LocalMembers>(&(key.1, key.0));
-                    }
+            }
+            Ok::<_, RoomError>(old)
+        });
+        let drops = old.await?.into_iter().map(|(room, users)| self.drop_from(room, users, before));
+        stream::iter(drops).buffer_unordered(DROPPED_AT_ONCE).try_collect().await
+    }
+
+    async fn drop_from(
+        &self,
+        room: OwnedRoomId,
+        users: Vec<OwnedUserId>,
+        before: u64,
+    ) -> Result<(), RoomError> {
+        let _guard = self.inner.locks.lock(&room).await;
+        let batch = self.store().read(move |reader| {
+            let mut batch = Batch::default();
+            for user in users {
+                let key = (user, room.clone());
+                let record = reader.get::<tables::Memberships>(&key)?;
+                if !record.is_some_and(|record| has_ended(&record))
+                    || !is_old(reader, &key, before)?
+                {
+                    continue;
                 }
-                Ok::<_, RoomError>(batch)
-            })
-            .await?;
+                batch.delete::<tables::Memberships>(&key);
+                let (user, room) = key;
+                batch.delete::<tables::LocalMembers>(&(room.clone(), user.clone()));
+                // How somebody came to be in the room, and out of it, stays on record.
+                let lines = reader.scan::<tables::MembershipLog>((room, user)).collect()?;
+                if lines.iter().all(|(_, line)| line.membership != "join") {
+                    lines.iter().for_each(|(key, _)| batch.delete::<tables::MembershipLog>(key));
+                }
+            }
+            Ok::<_, RoomError>(batch)
+        });
+        let batch = batch.await?;
         self.store().commit(batch).await?;
         Ok(())
     }
@@ -171,6 +202,18 @@ fn has_ended(record: &MembershipRecord) -> bool {
 }
 
 type Member = (OwnedUserId, OwnedRoomId);
+
+/// Whether a membership that ended did so before that time, with nothing under way, in a room that
+/// is not here.
+fn is_old(reader: &Reader<'_>, key: &Member, before: u64) -> Result<bool, RoomError> {
+    Ok(!reader.contains::<tables::Rooms>(&key.1)?
+        && departed_at(reader, key)? <= before
+        && !is_under_way(reader, key)?)
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
 
 /// Whether something about the membership has yet to reach the room, or waits for the user.
 fn is_under_way(reader: &Reader<'_>, key: &Member) -> Result<bool, RoomError> {

@@ -119,6 +119,8 @@ pub struct Options {
     pub room_ids: RoomIds,
     /// Whether users are told of who is there.
     pub presence: bool,
+    /// For how long it is known who left a room that is not here otherwise.
+    pub keep_departures: Duration,
 }
 
 impl Default for Options {
@@ -130,6 +132,7 @@ impl Default for Options {
             trusted_key_servers: Vec::new(),
             room_ids: RoomIds::default(),
             presence: true,
+            keep_departures: Duration::from_millis(KEEP_DEPARTURES_MS),
         }
     }
 }

@@ -198,6 +198,7 @@ fn room_options(config: &Config) -> exeunt_room::Options {
         leave_deadline: config.federation.leave_deadline,
         trusted_key_servers: config.federation.trusted_key_servers.0.clone(),
         presence: config.presence.enabled,
+        keep_departures: config.rooms.keep_departures,
         ..exeunt_room::Options::default()
     }
 }

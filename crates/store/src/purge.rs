@@ -6,7 +6,7 @@
 //!
 //! Stays: what users and admins have of the room without its graph. Departures, pending invites and
 //! knocks, the membership log and the signing journal; memberships that ended, with their event
-//! beside the graph; account data and transaction ids, which are the users'; and events that wait
+//! beside the graph, until they are old; account data and transaction ids, which are the users'; and events that wait
 //! for a server, as outliers, until another purge.
 
 use std::collections::BTreeSet;

@@ -80,10 +80,14 @@ section! {
 }
 
 section! {
-    /// Rooms that are created here.
+    /// What is created here, and what is remembered.
     Rooms("rooms") {
         /// The version of rooms whose creator does not ask for another one.
         default_version: RoomVersion = Default("\"12\""),
+        /// For how long a rejected invite is remembered where no user of this server was ever in the
+        /// room, and a departure from a room that was deleted. A device that was away for longer is
+        /// not told of it.
+        keep_departures: Duration = Default("\"30d\""),
     }
 }
 

@@ -87,6 +87,41 @@ async fn fg5_a_forgotten_room_leaves_no_row() {
     assert_eq!(stage.a().in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
 }
 
+/// A13: of invites to rooms that nobody of ours was ever in nothing stays but the journal of what
+/// was signed; not so while somebody may have yet to hear of it, in the room or here.
+#[tokio::test]
+async fn a_rejected_invite_leaves_no_row() {
+    let stage = stage().await;
+    let (a, b, bob) = (stage.a(), stage.b(), &stage.bob);
+    let log = || b.store.reader().scan::<tables::MembershipLog>(()).keys().unwrap().len();
+    let (before, logged) = (rows(b), log());
+    for _ in 0..2 {
+        a.invite(&stage.ann, bob, &stage.room).await.unwrap();
+        b.leave(bob, &stage.room).await.unwrap();
+    }
+    let of_ben = b.user("ben");
+    a.invite(&stage.ann, &of_ben, &stage.room).await.unwrap();
+    stage.mesh.isolate("a.example");
+    b.leave(&of_ben, &stage.room).await.unwrap();
+    let days = |days: u64| days * 24 * 3600 * 1000;
+    stage.mesh.clock.advance(KEEP_DEPARTURES_MS - days(1));
+    b.rooms.sweep_forgotten().await.unwrap();
+    assert_eq!(b.membership(bob, &stage.room).as_deref(), Some("leave"), "a device may be away");
+    stage.mesh.clock.advance(days(2));
+    b.rooms.sweep_forgotten().await.unwrap();
+    assert_eq!(b.membership(bob, &stage.room), None);
+    assert_eq!(b.membership(&of_ben, &stage.room).as_deref(), Some("leave"), "ann has yet to hear");
+    stage.mesh.heal("a.example");
+    stage.mesh.settle().await;
+    stage.mesh.clock.advance(KEEP_DEPARTURES_MS);
+    b.rooms.sweep_forgotten().await.unwrap();
+    assert_eq!((rows(b), log()), (before, logged));
+    assert_eq!(a.in_state(&of_ben, &stage.room).as_deref(), Some("leave"));
+    // Bob is invited like anybody else.
+    a.invite(&stage.ann, bob, &stage.room).await.unwrap();
+    assert_eq!(b.membership(bob, &stage.room).as_deref(), Some("invite"));
+}
+
 #[tokio::test]
 async fn a_room_that_somebody_still_knows_stays() {
     let stage = stage().await;
