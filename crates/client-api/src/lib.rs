@@ -33,6 +33,12 @@ pub use error::{room_error, users_error};
 pub use exeunt_users::Session;
 pub use state::{ClientApi, Options};
 
+/// What administrators may do, for a listener that none but the operator can reach: nobody is asked
+/// who they are.
+pub fn operator_routes(state: ClientApi) -> Routes<ClientApi> {
+    admin::routes(Routes::new(state).body_limit(MAX_BODY), admin::Gate::Operator)
+}
+
 /// All client endpoints.
 pub fn routes(state: ClientApi) -> Routes<ClientApi> {
     let routes = Routes::new(state).body_limit(MAX_BODY);
@@ -55,7 +61,7 @@ pub fn routes(state: ClientApi) -> Routes<ClientApi> {
     let routes = read::routes(routes);
     let routes = ephemeral::routes(routes);
     let routes = sync::routes(routes);
-    let routes = admin::routes(routes);
+    let routes = admin::routes(routes, admin::Gate::Administrators);
     planned::routes(routes)
 }
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use exeunt_store::{PurgeError, Reader, StoreError, purge_room, records::OutboxItem, tables};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     RoomError, Rooms,
@@ -30,7 +30,7 @@ pub struct Farewell {
 }
 
 /// What a deletion did, and what it could not.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FarewellReport {
     /// Users of other servers whose invite was withdrawn or knock declined.
     pub ended: Vec<OwnedUserId>,
@@ -46,13 +46,13 @@ pub struct FarewellReport {
     pub events: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FarewellFailure {
     pub user: OwnedUserId,
     pub error: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Undelivered {
     pub server: OwnedServerName,
     pub event: OwnedEventId,

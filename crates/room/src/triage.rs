@@ -23,7 +23,7 @@ pub const TOLD_AT_ONCE: usize = 8;
 const TELLING_MS: u64 = 600_000;
 
 /// Which invites. What is not given is no condition.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TriageFilter {
     /// The invited user.
@@ -35,7 +35,7 @@ pub struct TriageFilter {
     pub min_age_ms: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TriageMode {
     /// Nothing is done.
@@ -48,7 +48,7 @@ pub enum TriageMode {
     Silent,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TriageReport {
     pub matched: usize,
     pub rejected: usize,
@@ -59,7 +59,7 @@ pub struct TriageReport {
     pub failed: Vec<TriageFailure>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TriagedInvite {
     pub user: OwnedUserId,
     pub room: OwnedRoomId,
@@ -70,7 +70,7 @@ pub struct TriagedInvite {
     pub resident: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TriageFailure {
     pub user: OwnedUserId,
     pub room: OwnedRoomId,

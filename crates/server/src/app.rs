@@ -54,6 +54,13 @@ pub async fn serve(config: Config) -> Result<(), Failure> {
     for (listener, bound) in config.listeners.iter().zip(bound) {
         listening.push(bound.serve(services.on(listener, &config), store.clone())?);
     }
+    match Bound::operator(&config.store.path) {
+        Ok(bound) => {
+            let routes = exeunt_client_api::operator_routes(services.client_api.clone());
+            listening.push(bound.serve(Service::new().mount(routes), store.clone())?);
+        }
+        Err(error) => tracing::warn!(%error, "no socket for commands in the data folder"),
+    }
     for listener in &listening {
         tracing::info!(name = %config.server.name, address = %listener.address(), "listening");
     }

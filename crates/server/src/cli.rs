@@ -1,6 +1,7 @@
 //! The command line.
 
 mod health;
+mod operate;
 mod reports;
 mod room;
 mod store;
@@ -10,11 +11,15 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
-use exeunt_room::reports::SignatureQuery;
+use exeunt_room::{
+    reports::SignatureQuery,
+    triage::{TriageFilter, TriageMode},
+};
 use exeunt_store::Store;
 
 use crate::{
@@ -49,9 +54,21 @@ enum Command {
     User(UserCommand),
     /// Departures that no server has taken yet: who left which room, and what the servers said so
     /// far (also beside the running server, as the next four)
-    Departures(Report),
+    #[command(args_conflicts_with_subcommands = true)]
+    Departures {
+        #[command(flatten)]
+        report: Report,
+        #[command(subcommand)]
+        command: Option<DeparturesCommand>,
+    },
     /// Invites and knocks of users of this server that wait for an answer
-    Invites(Report),
+    #[command(args_conflicts_with_subcommands = true)]
+    Invites {
+        #[command(flatten)]
+        report: Report,
+        #[command(subcommand)]
+        command: Option<InvitesCommand>,
+    },
     /// Every membership change in a room: who signed it, how it came, what decided, who has it
     Timeline {
         room_id: OwnedRoomId,
@@ -74,7 +91,7 @@ enum Command {
         #[arg(long)]
         peer: Option<OwnedServerName>,
     },
-    /// Rooms (also beside the running server)
+    /// Rooms
     #[command(subcommand)]
     Room(RoomCommand),
     /// The database
@@ -122,12 +139,93 @@ enum UserCommand {
         #[arg(long)]
         password_stdin: bool,
     },
+    /// Close an account for good: it leaves every room, rejects every invite and retracts every
+    /// knock, also if the server is stopped meanwhile (the server must be running)
+    Deactivate {
+        user_id: OwnedUserId,
+        #[command(flatten)]
+        report: Report,
+    },
+    /// Say how far the departure of a closed account is (the server must be running)
+    Departure {
+        user_id: OwnedUserId,
+        #[command(flatten)]
+        report: Report,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DeparturesCommand {
+    /// Give a departure up that no server takes: the user stays out, and the room is not told (the
+    /// server must be running)
+    Abandon {
+        user_id: OwnedUserId,
+        room_id: OwnedRoomId,
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum InvitesCommand {
+    /// List the pending invites that match all that is given, or turn them down (the server must be
+    /// running)
+    Triage {
+        /// Only invites of this user of ours
+        #[arg(long)]
+        user: Option<OwnedUserId>,
+        /// Only those by this user
+        #[arg(long)]
+        inviter: Option<OwnedUserId>,
+        /// Only those by users of servers that match: * and ? as in server ACLs
+        #[arg(long)]
+        server: Option<String>,
+        /// Only those to this room
+        #[arg(long)]
+        room: Option<OwnedRoomId>,
+        /// Only those that came so long ago, like 2h or 30d
+        #[arg(long, value_parser = duration)]
+        older_than: Option<Duration>,
+        /// Reject them, as their users could
+        #[arg(long, conflicts_with = "silent")]
+        reject: bool,
+        /// End them here, and let no other server know
+        #[arg(long)]
+        silent: bool,
+        #[command(flatten)]
+        report: Report,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 enum RoomCommand {
+    /// Take a user of this server out of a room, or turn their invite or knock down, broken rooms
+    /// included (the server must be running)
+    Leave {
+        room_id: OwnedRoomId,
+        user_id: OwnedUserId,
+        /// What the room is told
+        #[arg(long)]
+        reason: Option<String>,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Delete a room here: end its invites and knocks of users of other servers, take our users
+    /// out, tell the others, then free the space (the server must be running)
+    Delete {
+        room_id: OwnedRoomId,
+        /// What the room is told
+        #[arg(long)]
+        reason: Option<String>,
+        /// How long to wait for other servers, at most 60s. What they have not taken by then stays
+        /// queued
+        #[arg(long, default_value = "10s", value_parser = duration)]
+        deadline: Duration,
+        #[command(flatten)]
+        report: Report,
+    },
     /// Say why an event is in its room or not: its verdict, the checks, and how the state before it
-    /// was resolved
+    /// was resolved (also beside the running server)
     Explain {
         #[command(flatten)]
         at: At,
@@ -179,11 +277,47 @@ fn dispatch(command: Command, out: &mut impl Write) -> Result<ExitCode, Failure>
             let password = user::password(password_stdin)?;
             print(out, &user::create(&config, &name, &password, admin)?)?;
         }
-        Command::Departures(Report { at, json }) => {
+        Command::User(UserCommand::Deactivate { user_id, report: Report { at, json } }) => {
+            let config = config::load(&at.config)?;
+            print(out, &operate::deactivate(&config, &user_id, json)?)?;
+        }
+        Command::User(UserCommand::Departure { user_id, report: Report { at, json } }) => {
+            let config = config::load(&at.config)?;
+            print(out, &operate::departure(&config, &user_id, json)?)?;
+        }
+        Command::Departures {
+            command: Some(DeparturesCommand::Abandon { user_id, room_id, at }),
+            ..
+        } => {
+            let config = config::load(&at.config)?;
+            print(out, &operate::abandon(&config, &user_id, &room_id)?)?;
+        }
+        Command::Departures { report: Report { at, json }, command: None } => {
             let config = config::load(&at.config)?;
             print(out, &reports::departures(&config, json)?)?;
         }
-        Command::Invites(Report { at, json }) => {
+        Command::Invites { command: Some(command), .. } => {
+            let InvitesCommand::Triage {
+                user,
+                inviter,
+                server,
+                room,
+                older_than,
+                reject,
+                silent,
+                report,
+            } = command;
+            let config = config::load(&report.at.config)?;
+            let min_age_ms = older_than.map(|age| age.as_millis().try_into().unwrap_or(u64::MAX));
+            let filter = TriageFilter { user, inviter, server, room, min_age_ms };
+            let mode = match (reject, silent) {
+                (true, _) => TriageMode::Normal,
+                (_, true) => TriageMode::Silent,
+                _ => TriageMode::DryRun,
+            };
+            print(out, &operate::triage(&config, &filter, mode, report.json)?)?;
+        }
+        Command::Invites { report: Report { at, json }, command: None } => {
             let config = config::load(&at.config)?;
             print(out, &reports::invites(&config, json)?)?;
         }
@@ -195,6 +329,15 @@ fn dispatch(command: Command, out: &mut impl Write) -> Result<ExitCode, Failure>
             let config = config::load(&at.config)?;
             let query = SignatureQuery { purpose, event_id: event, peer, ..Default::default() };
             print(out, &reports::signatures(&config, query, json)?)?;
+        }
+        Command::Room(RoomCommand::Leave { room_id, user_id, reason, at }) => {
+            let config = config::load(&at.config)?;
+            print(out, &operate::leave(&config, &room_id, &user_id, reason)?)?;
+        }
+        Command::Room(RoomCommand::Delete { room_id, reason, deadline, report }) => {
+            let config = config::load(&report.at.config)?;
+            let Report { json, .. } = report;
+            print(out, &operate::delete_room(&config, &room_id, reason, deadline, json)?)?;
         }
         Command::Room(RoomCommand::Explain { at, room_id, event_id, json }) => {
             let config = config::load(&at.config)?;
@@ -212,6 +355,10 @@ fn dispatch(command: Command, out: &mut impl Write) -> Result<ExitCode, Failure>
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    config::duration(text).ok_or("a whole number with its unit (ms, s, m, h, d), like 10s")
 }
 
 fn print(out: &mut impl Write, text: &str) -> Result<(), Failure> {

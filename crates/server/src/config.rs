@@ -21,7 +21,7 @@ pub use sections::{
     Federation, Listener, Log, Presence, Registration, Rooms, Server, Store, WellKnown,
 };
 use thiserror::Error;
-pub use values::{Authority, BaseUrl, Filter, LogFormat, Secret, ServerNames, Serves};
+pub use values::{Authority, BaseUrl, Filter, LogFormat, Secret, ServerNames, Serves, duration};
 
 /// The most listeners that can be configured.
 pub const MAX_LISTENERS: usize = 16;

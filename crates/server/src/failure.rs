@@ -26,6 +26,8 @@ pub enum Failure {
     NoStore { path: PathBuf },
     #[error("cannot listen on {address}: {error}; {}", bind_advice(error))]
     Bind { address: SocketAddr, error: io::Error },
+    #[error("{path}: {error}; this command is carried out by the running server")]
+    NotRunning { path: PathBuf, error: io::Error },
     #[error("{address}: {text}")]
     Unhealthy { address: SocketAddr, text: String },
     #[error("{0}")]
@@ -47,6 +49,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Unhealthy { .. }
+            | Self::NotRunning { .. }
             | Self::User(_)
             | Self::Room(_)
             | Self::Input(_)

@@ -1,6 +1,14 @@
 //! Listeners: sockets, TLS, time limits, and the way they stop.
 
-use std::{io, net::SocketAddr, net::TcpListener, sync::Arc, thread, time::Duration};
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener},
+    os::unix::{fs::DirBuilderExt, net::UnixListener},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use actix_web::{
     App, HttpResponse, HttpServer,
@@ -31,29 +39,45 @@ const MAX_WORKERS: usize = 4;
 
 /// A socket that is bound: no request is answered yet, and none is lost.
 pub struct Bound {
-    socket: TcpListener,
-    address: SocketAddr,
-    tls: Option<Arc<ServerConfig>>,
+    socket: Socket,
+    address: String,
+}
+
+enum Socket {
+    Tcp(TcpListener, Option<Arc<ServerConfig>>),
+    Local(UnixListener),
+}
+
+/// Where the running server takes the operator's commands: in a folder that nobody else may enter.
+pub fn operator_socket(data: &Path) -> PathBuf {
+    data.join("operator").join("socket")
 }
 
 impl Bound {
     pub fn new(address: SocketAddr, tls: Option<Arc<ServerConfig>>) -> Result<Self, Failure> {
         let failure = |error| Failure::Bind { address, error };
         let socket = TcpListener::bind(address).map_err(failure)?;
-        let address = socket.local_addr().map_err(failure)?;
-        Ok(Self { socket, address, tls })
+        let address = socket.local_addr().map_err(failure)?.to_string();
+        Ok(Self { socket: Socket::Tcp(socket, tls), address })
     }
 
-    /// Where it listens, with the port that the system chose for port 0.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// The operator's socket. The caller has the store, so that what an earlier process left there
+    /// is nobody's.
+    pub fn operator(data: &Path) -> io::Result<Self> {
+        let path = operator_socket(data);
+        let folder = path.parent().unwrap_or(data);
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => fs::DirBuilder::new().mode(0o700).create(folder)?,
+        }
+        let socket = UnixListener::bind(&path)?;
+        Ok(Self { socket: Socket::Local(socket), address: path.display().to_string() })
     }
 
     /// Answers requests until [`Listening::stop`].
     pub fn serve(self, service: Service, store: Store) -> Result<Listening, Failure> {
-        let address = self.address;
-        let server =
-            self.server(service, store).map_err(|e| Failure::Bind { address, error: e })?;
+        let address = self.address.clone();
+        let server = self.server(service, store).map_err(Failure::Runtime)?;
         let handle = server.handle();
         Ok(Listening { address, handle, task: tokio::spawn(server) })
     }
@@ -74,9 +98,10 @@ impl Bound {
         .tcp_nodelay(true)
         .shutdown_timeout(SHUTDOWN_SECONDS)
         .disable_signals();
-        let server = match self.tls {
-            Some(config) => server.listen_rustls_0_23(self.socket, (*config).clone())?,
-            None => server.listen(self.socket)?,
+        let server = match self.socket {
+            Socket::Tcp(socket, Some(tls)) => server.listen_rustls_0_23(socket, (*tls).clone())?,
+            Socket::Tcp(socket, None) => server.listen(socket)?,
+            Socket::Local(socket) => server.listen_uds(socket)?,
         };
         Ok(server.run())
     }
@@ -84,14 +109,15 @@ impl Bound {
 
 /// A listener that answers.
 pub struct Listening {
-    address: SocketAddr,
+    address: String,
     handle: ServerHandle,
     task: JoinHandle<io::Result<()>>,
 }
 
 impl Listening {
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Where it listens, with the port that the system chose for port 0.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Accepts nothing more and waits for running requests, within a bound.

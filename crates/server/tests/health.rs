@@ -1,8 +1,9 @@
-//! `exeunt health` beside a running server.
+//! `exeunt health`, and the commands that a running server carries out.
 
 use std::{
     fs,
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
 };
@@ -28,6 +29,8 @@ impl Running {
         }
         fs::write(path("exeunt.toml"), text).unwrap();
         certify(&folder);
+        let created = command(&folder).args(["user", "create", "--name", "bob"]).output().unwrap();
+        assert!(created.status.success(), "{created:?}");
         let mut server = command(&folder)
             .args(["serve"])
             .env("NO_COLOR", "1")
@@ -42,6 +45,10 @@ impl Running {
             .find_map(|line| line.split_once("address=").map(|(_, rest)| rest.trim().to_owned()))
             .expect("the log says where it listens");
         Self { folder, server, address }
+    }
+
+    fn run(&self, words: &str) -> (Option<i32>, String) {
+        said(command(&self.folder).args(words.split(' ')).output().unwrap())
     }
 
     fn health(&self) -> (Option<i32>, String) {
@@ -100,4 +107,34 @@ fn a_certificate_that_was_renewed_without_a_restart_is_named() {
     assert_eq!(code, Some(1));
     assert!(text.contains("it shows another certificate than"), "{text}");
     assert!(text.contains("restart it to use the new one"), "{text}");
+}
+
+#[test]
+fn the_running_server_carries_commands_out() {
+    let mut running = Running::start(false);
+    let socket = running.folder.path().join("data/operator");
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o700);
+    for (words, code, expected) in [
+        ("invites triage --server *.spam.example --older-than 2h", 0, "0 invites match; nothing"),
+        ("invites triage --silent", 0, "0 invites match; 0 are turned down"),
+        ("invites triage --silent --reject", 2, "cannot be used with"),
+        ("invites triage --older-than soon", 2, "a whole number with its unit"),
+        ("room delete !none:a.example --reason bye", 1, "Unknown room"),
+        ("room leave !none:a.example @bob:a.example", 1, "not in the room"),
+        ("departures abandon @bob:a.example !none:a.example", 1, "No such departure"),
+        ("user departure @bob:a.example", 1, "No departure from everywhere"),
+        ("user deactivate @bob:a.example", 0, "@bob:a.example is closed, 0 of 0 rooms"),
+        ("user departure @bob:a.example", 0, "@bob:a.example: 0 of 0 rooms, invites and knocks"),
+        ("user departure @bob:a.example --json", 0, "\"total\":0"),
+        ("invites", 0, "no invite is waiting"),
+    ] {
+        let (got, text) = running.run(words);
+        assert_eq!(got, Some(code), "{words}: {text}");
+        assert!(text.contains(expected), "{words}: {text}");
+    }
+    running.server.kill().unwrap();
+    running.server.wait().unwrap();
+    let (code, text) = running.run("user deactivate @bob:a.example");
+    assert_eq!(code, Some(1));
+    assert!(text.contains("this command is carried out by the running server"), "{text}");
 }

@@ -1,4 +1,5 @@
-//! What administrators see and do: `/_exeunt/admin/v1`, for accounts with the admin flag.
+//! What administrators see and do: `/_exeunt/admin/v1`, for accounts with the admin flag, and for
+//! whoever can reach the operator's socket.
 
 mod jobs;
 mod reports;
@@ -11,13 +12,22 @@ use serde_json::Value;
 
 use crate::{ClientApi, users_error};
 
-pub(super) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+pub(super) fn routes(routes: Routes<ClientApi>, gate: Gate) -> Routes<ClientApi> {
     let families = [reports::routes, jobs::routes];
-    families.into_iter().fold(AdminRoutes(routes), |routes, family| family(routes)).0
+    families.into_iter().fold(AdminRoutes(routes, gate), |routes, family| family(routes)).0
 }
 
-/// Declares endpoints. Each lets administrators in and nobody else.
-pub(crate) struct AdminRoutes(pub Routes<ClientApi>);
+/// Who is let in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// Administrators, and nobody else.
+    Administrators,
+    /// Everybody: it is the listener that lets nobody in but the operator.
+    Operator,
+}
+
+/// Declares endpoints behind the gate.
+pub(crate) struct AdminRoutes(pub Routes<ClientApi>, pub Gate);
 
 impl AdminRoutes {
     pub fn on<F, Fut>(self, method: Method, path: &'static str, handler: F) -> Self
@@ -26,6 +36,13 @@ impl AdminRoutes {
         Fut: Future<Output = Result<Value, MatrixError>> + 'static,
     {
         let handler = Arc::new(handler);
+        if self.1 == Gate::Operator {
+            let open = move |api: ClientApi, call: RawCall| {
+                let handler = Arc::clone(&handler);
+                async move { Ok(Reply::json(handler(api, call).await?)) }
+            };
+            return Self(self.0.public_raw(method, path, open), self.1);
+        }
         let gated = move |api: ClientApi, session: Session, call: RawCall| {
             let handler = Arc::clone(&handler);
             async move {
@@ -36,6 +53,6 @@ impl AdminRoutes {
                 Ok(Reply::json(handler(api, call).await?))
             }
         };
-        Self(self.0.authed_raw(method, path, gated))
+        Self(self.0.authed_raw(method, path, gated), self.1)
     }
 }

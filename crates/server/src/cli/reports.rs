@@ -92,7 +92,7 @@ where
 struct Text<'a, T>(&'a T);
 
 /// A time for people, in UTC.
-fn time(ms: u64) -> String {
+pub(super) fn time(ms: u64) -> String {
     let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok();
     at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{ms} ms"))
 }

@@ -75,22 +75,26 @@ impl FromValue for Duration {
         "a whole number of at least 1 with its unit (ms, s, m, h, d), like \"10s\"";
 
     fn from_value(value: Value) -> Option<Self> {
-        const DAY: u64 = 24 * 60 * 60;
-        let text = text(value)?;
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let number: u64 = number.parse().ok().filter(|n| *n > 0)?;
-        let seconds = match unit.trim_start() {
-            "ms" => return Some(Duration::from_millis(number)),
-            "s" => 1,
-            "m" => 60,
-            "h" => 60 * 60,
-            "d" => DAY,
-            _ => return None,
-        };
-        let seconds = number.checked_mul(seconds).filter(|s| *s <= 10_000 * DAY)?;
-        Some(Duration::from_secs(seconds))
+        duration(&text(value)?)
     }
+}
+
+/// A whole number with its unit.
+pub fn duration(text: &str) -> Option<Duration> {
+    const DAY: u64 = 24 * 60 * 60;
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok().filter(|n| *n > 0)?;
+    let seconds = match unit.trim_start() {
+        "ms" => return Some(Duration::from_millis(number)),
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => DAY,
+        _ => return None,
+    };
+    let seconds = number.checked_mul(seconds).filter(|s| *s <= 10_000 * DAY)?;
+    Some(Duration::from_secs(seconds))
 }
 
 impl FromValue for OwnedServerName {
