@@ -81,9 +81,9 @@ class User:
         )
 
     @classmethod
-    async def create(cls, server: Server, localpart: str) -> User:
+    async def create(cls, server: Server, localpart: str, *, admin: bool = False) -> User:
         """Registers with the shared secret, logs in and syncs once."""
-        await _register_with_secret(server, localpart)
+        await _register_with_secret(server, localpart, admin)
         user = cls(server, localpart)
         await user._ok(user._nio.login(PASSWORD))
         await user.sync()
@@ -239,20 +239,21 @@ async def eventually(
         await asyncio.sleep(POLL_INTERVAL)
 
 
-async def _register_with_secret(server: Server, localpart: str) -> None:
+async def _register_with_secret(server: Server, localpart: str, admin: bool) -> None:
     url = f"{server.client_url}/_synapse/admin/v1/register"
     connector = aiohttp.TCPConnector(ssl=server.authority.client_context())
     timeout = aiohttp.ClientTimeout(total=REQUEST_DEADLINE)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         async with session.get(url) as answer:
             nonce = (await answer.json())["nonce"]
-        signed = "\0".join((nonce, localpart, PASSWORD, "notadmin")).encode()
+        role = "admin" if admin else "notadmin"
+        signed = "\0".join((nonce, localpart, PASSWORD, role)).encode()
         mac = hmac.new(server.secret.encode(), signed, hashlib.sha1).hexdigest()
         body = {
             "nonce": nonce,
             "username": localpart,
             "password": PASSWORD,
-            "admin": False,
+            "admin": admin,
             "mac": mac,
             "inhibit_login": True,
         }

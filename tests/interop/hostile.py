@@ -54,6 +54,8 @@ ENDPOINTS = tuple(
         ("make_join", "GET", rf"{FEDERATION}/v1/make_join/([^/]+)/([^/]+)"),
         ("send_join_v1", "PUT", rf"{FEDERATION}/v1/send_join/([^/]+)/([^/]+)"),
         ("send_join_v2", "PUT", rf"{FEDERATION}/v2/send_join/([^/]+)/([^/]+)"),
+        ("make_knock", "GET", rf"{FEDERATION}/v1/make_knock/([^/]+)/([^/]+)"),
+        ("send_knock", "PUT", rf"{FEDERATION}/v1/send_knock/([^/]+)/([^/]+)"),
         ("invite", "PUT", rf"{FEDERATION}/v[12]/invite/([^/]+)/([^/]+)"),
         ("send", "PUT", rf"{FEDERATION}/v1/send/([^/]+)"),
         ("trap", "*", r"/trap/.*"),
@@ -80,36 +82,39 @@ _OPTIONAL_KEYS = {"origin", "unsigned"}
 _CONTENT_KEYS = {
     "leave": {"membership", "reason"},
     "join": {"membership", "reason", "displayname", "avatar_url"},
+    "knock": {"membership", "reason", "displayname", "avatar_url"},
 }
 
 
 @dataclass
 class Room:
-    """A room that only the hostile server resides in, and its one invitation."""
+    """A room that only the hostile server resides in, and its one invitation, if there is one."""
 
     version: str
     id: str
     state: list[Json]
-    invite: Json
+    #: Whom the room is for: invited, or about to knock.
+    user: str
+    invite: Json | None
 
     @property
-    def user(self) -> str:
-        return self.invite["state_key"]
+    def graph(self) -> list[Json]:
+        return self.state if self.invite is None else [*self.state, self.invite]
 
     def ids(self, *wanted: tuple[str, str]) -> list[str]:
         """The ids of the state events with these types and state keys."""
         return [
             events.event_id(event, self.version)
-            for event in (*self.state, self.invite)
+            for event in self.graph
             if (event["type"], event["state_key"]) in wanted
         ]
 
     def template(self, membership: str) -> Json:
-        """An honest answer to make_leave or make_join."""
+        """An honest answer to make_leave, make_join or make_knock."""
         wanted = [("m.room.power_levels", ""), ("m.room.member", self.user)]
         if not events.room_ids_are_hashes(self.version):
             wanted.append(("m.room.create", ""))
-        if membership == "join":
+        if membership != "leave":
             wanted.append(("m.room.join_rules", ""))
         event = {
             "type": "m.room.member",
@@ -117,10 +122,10 @@ class Room:
             "sender": self.user,
             "state_key": self.user,
             "content": {"membership": membership},
-            "depth": self.invite["depth"] + 1,
+            "depth": self.graph[-1]["depth"] + 1,
             "origin": self.user.split(":", 1)[1],
             "origin_server_ts": _now_ms(),
-            "prev_events": [events.event_id(self.invite, self.version)],
+            "prev_events": [events.event_id(self.graph[-1], self.version)],
             "auth_events": self.ids(*wanted),
         }
         return {"room_version": self.version, "event": event}
@@ -209,14 +214,20 @@ class Hostile:
         self._answers.append(answer)
         return room
 
-    async def objections(self, server: Server, room: Room, membership: str) -> list[str]:
-        """Every use of the server's signing key that its user's wish does not explain.
+    def knockable(self, user: str, version: str) -> Room:
+        """Makes a room upon which `user` may knock."""
+        room = self._create_room(user, version, "knock")
+        self._rooms[room.id] = room
+        return room
 
-        The user wants the one `membership` in the one `room`; beyond that event the server
+    async def objections(self, server: Server, room: Room, *memberships: str) -> list[str]:
+        """Every use of the server's signing key that its user's wishes do not explain.
+
+        The user wants these `memberships` in the one `room`; beyond those events the server
         signs the invite and its requests.
         """
         keys = await self._keys_of(server)
-        judge = _Judge(server.name, keys, room, membership)
+        judge = _Judge(server.name, keys, room, memberships)
         for call in self.calls:
             judge.request(self.name, call)
         for body in (*(call.body for call in self.calls), *self._answers):
@@ -234,12 +245,12 @@ class Hostile:
         room = self._rooms.get(call.arguments[0]) if call.arguments else None
         if room is None:
             return None
-        if call.endpoint in ("make_leave", "make_join"):
+        if call.endpoint in ("make_leave", "make_join", "make_knock"):
             return room.template(call.endpoint.removeprefix("make_"))
         joined = {
             "origin": self.name,
-            "state": [*room.state, room.invite],
-            "auth_chain": [*room.state, room.invite],
+            "state": room.graph,
+            "auth_chain": room.graph,
             "event": call.body,
             "members_omitted": False,
         }
@@ -248,6 +259,7 @@ class Hostile:
             "send_leave_v1": [200, {}],
             "send_join_v2": joined,
             "send_join_v1": [200, joined],
+            "send_knock": {"knock_room_state": room.state},
         }.get(call.endpoint)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -262,7 +274,7 @@ class Hostile:
         behaviour = self.script.get(endpoint, _honestly)
         return await behaviour(call)
 
-    def _create_room(self, user: str, version: str) -> Room:
+    def _create_room(self, user: str, version: str, join_rule: str = "invite") -> Room:
         hashed_id = events.room_ids_are_hashes(version)
         graph: list[Json] = []
         room_id = None if hashed_id else f"!{_now_ms()}-{len(self._rooms)}:{self.name}"
@@ -295,12 +307,14 @@ class Hostile:
         users = {} if hashed_id else {self.user: 100}
         levels = add("m.room.power_levels", "", {"users": users}, [create, member])
         rules = add(
-            "m.room.join_rules", "", {"join_rule": "invite"}, [create, member, levels]
+            "m.room.join_rules", "", {"join_rule": join_rule}, [create, member, levels]
         )
+        if join_rule != "invite":
+            return Room(version, room_id, graph, user, None)
         invite = add(
             "m.room.member", user, {"membership": "invite"}, [create, member, levels, rules]
         )
-        return Room(version, room_id, graph[:-1], invite)
+        return Room(version, room_id, graph[:-1], user, invite)
 
     def _signed_keys(self) -> Json:
         key = get_verify_key(self._key)
@@ -356,12 +370,12 @@ class _Judge:
     """Decides which uses of a signing key were meant."""
 
     def __init__(
-        self, server: str, keys: dict[str, VerifyKey], room: Room, membership: str
+        self, server: str, keys: dict[str, VerifyKey], room: Room, memberships: tuple[str, ...]
     ) -> None:
         self._server = server
         self._keys = keys
         self._room = room
-        self._membership = membership
+        self._memberships = memberships
         self.objections: list[str] = []
 
     def request(self, destination: str, call: Call) -> None:
@@ -386,7 +400,7 @@ class _Judge:
         if call.body is not None:
             signed["content"] = call.body
         self._check_signature(signed, where)
-        if call.endpoint.startswith(("send_leave", "send_join")):
+        if call.endpoint.startswith(("send_leave", "send_join", "send_knock")):
             path = call.arguments
             body_id = events.event_id(call.body, self._room.version)
             if path != (self._room.id, body_id):
@@ -418,9 +432,10 @@ class _Judge:
             if event[key] != value:
                 yield f"foreign {key}"
         content = event["content"]
-        if content.get("membership") != self._membership:
+        membership = content.get("membership")
+        if membership not in self._memberships:
             yield "foreign membership"
-        if not set(content) <= _CONTENT_KEYS[self._membership]:
+        elif not set(content) <= _CONTENT_KEYS[membership]:
             yield "foreign content"
         if event.get("origin", self._server) != self._server:
             yield "foreign origin"

@@ -15,7 +15,7 @@ from hostile import TRAP, Behaviour, Call
 #: A request that is left hanging is let go after this long.
 PATIENCE = 120.0
 DRIP_INTERVAL = 0.25
-FLOOD_BYTES = 100 * 1024 * 1024
+FLOOD_BYTES = 1024 * 1024 * 1024
 CHUNK = b"a" * (1024 * 1024)
 MANY = 5000
 DEEP = 50_000

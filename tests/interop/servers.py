@@ -162,11 +162,17 @@ class Exeunt(Server):
     keeps_departures = True
     answers_at_once = True
 
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        #: Further options by section, as lines of TOML; they count from the next start on.
+        self.options: dict[str, str] = {}
+
     @property
     def config(self) -> Path:
         return self.folder / "exeunt.toml"
 
     def configure(self) -> None:
+        further = "".join(f"\n[{name}]\n{text}\n" for name, text in self.options.items())
         self.config.write_text(
             f"""\
 [server]
@@ -187,7 +193,7 @@ extra_ca = "{self.authority.certificate}"
 [registration]
 open = true
 shared_secret = "{self.secret}"
-"""
+{further}"""
         )
 
     def command(self) -> tuple[str, ...]:

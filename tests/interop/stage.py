@@ -54,9 +54,9 @@ class Stage:
         await server.start()
         return server
 
-    async def user(self, server: Server, name: str) -> User:
+    async def user(self, server: Server, name: str, *, admin: bool = False) -> User:
         """A new user, whose name nobody had before."""
-        user = await User.create(server, fresh_localpart(name))
+        user = await User.create(server, fresh_localpart(name), admin=admin)
         self.keep(user)
         return user
 
