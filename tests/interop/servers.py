@@ -189,6 +189,7 @@ path = "{self.folder / "store"}"
 
 [federation]
 extra_ca = "{self.authority.certificate}"
+public_rooms = true
 
 [registration]
 open = true
@@ -272,6 +273,7 @@ class Synapse(Server):
                     "enable_registration_without_verification": True,
                     "bcrypt_rounds": 4,
                     "presence": {"enabled": False},
+                    "allow_public_rooms_over_federation": True,
                     "federation": {
                         "client_timeout": "10s",
                         "max_short_retries": 1,

@@ -7,7 +7,7 @@ use ruma::api::client::{
     room::aliases::v3 as list,
 };
 
-use crate::{ClientApi, room_error};
+use crate::{ClientApi, room_error, users_error};
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes.public(get).authed(create).authed(delete).authed(list)
@@ -44,7 +44,10 @@ async fn delete(
     session: Session,
     request: delete::Request,
 ) -> Result<delete::Response, MatrixError> {
-    api.rooms.delete_alias(&request.room_alias, &session.user_id).await.map_err(room_error)?;
+    let account = api.users.account(&session.user_id).await.map_err(users_error)?;
+    let is_admin = account.is_some_and(|account| account.admin);
+    let deleted = api.rooms.delete_alias(&request.room_alias, &session.user_id, is_admin).await;
+    deleted.map_err(room_error)?;
     Ok(delete::Response::new())
 }
 

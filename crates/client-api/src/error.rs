@@ -38,7 +38,9 @@ pub fn room_error(error: RoomError) -> MatrixError {
             remote_error(&server, &error).with("attempts", told(&attempts))
         }
         RoomError::InviteBlocked => MatrixError::new(403, "M_INVITE_BLOCKED", text),
+        RoomError::TooManyReports => MatrixError::limit_exceeded(REPORTS_RETRY_MS),
         RoomError::AliasTaken => MatrixError::new(400, "M_ROOM_IN_USE", text),
+        RoomError::BadAlias(_) => MatrixError::new(400, "M_BAD_ALIAS", text),
         // Of what other servers send: a client's request does not lead there.
         RoomError::Inbound(_)
         | RoomError::Signature(_)
@@ -117,5 +119,7 @@ pub fn users_error(error: UsersError) -> MatrixError {
     }
 }
 
+/// When a user may make reports again: not before somebody has looked at them.
+const REPORTS_RETRY_MS: u64 = 24 * 3600 * 1000;
 /// When a client whose password could not be hashed may come again.
 const BUSY_RETRY_MS: u64 = 2000;

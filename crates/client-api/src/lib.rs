@@ -13,25 +13,34 @@ mod error;
 mod filter;
 mod knock;
 mod membership;
+mod notices;
 mod openid;
 mod planned;
 mod profile;
 mod public_rooms;
 mod push_rules;
 mod read;
+mod report;
 mod send;
 mod send_member;
+mod spaces;
 mod state;
+mod support;
 mod sync;
 mod tags;
+mod third_party_networks;
 mod upgrade;
 mod user_directory;
+mod voip;
 
 use exeunt_http::Routes;
 
 pub use error::{room_error, users_error};
 pub use exeunt_users::Session;
+pub use notices::NoticeOptions;
 pub use state::{ClientApi, Options};
+pub use support::{Support, SupportContact};
+pub use voip::Turn;
 
 /// What administrators may do, for a listener that none but the operator can reach: nobody is asked
 /// who they are.
@@ -58,6 +67,11 @@ pub fn routes(state: ClientApi) -> Routes<ClientApi> {
     let routes = send::routes(routes);
     let routes = directory::routes(routes);
     let routes = public_rooms::routes(routes);
+    let routes = spaces::routes(routes);
+    let routes = report::routes(routes);
+    let routes = support::routes(routes);
+    let routes = voip::routes(routes);
+    let routes = third_party_networks::routes(routes);
     let routes = read::routes(routes);
     let routes = ephemeral::routes(routes);
     let routes = sync::routes(routes);

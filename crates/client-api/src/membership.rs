@@ -21,8 +21,10 @@ use serde_json::{Value, json};
 
 use crate::{
     ClientApi, body,
+    notices::check_leave,
     profile::{self, member_profile},
     room_error,
+    upgrade::bring_along,
 };
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
@@ -132,6 +134,7 @@ async fn enter(
     content.extend(member_profile(api, &session.user_id).await?);
     let content = with_reason(content, reason);
     api.rooms.join(&session.user_id, room_id, via, content).await.map_err(room_error)?;
+    bring_along(api, &session.user_id, room_id).await;
     Ok(Reply::json(json!({ "room_id": room_id })))
 }
 
@@ -142,6 +145,7 @@ async fn leave(
     request: leave::Request,
 ) -> Result<leave::Response, MatrixError> {
     let leave::Request { room_id, reason, .. } = request;
+    check_leave(&api, &session.user_id, &room_id).await?;
     api.rooms.leave(&session.user_id, &room_id, reason).await.map_err(room_error)?;
     Ok(leave::Response::new())
 }

@@ -12,8 +12,7 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 /// Client-server API, in the order of its chapters.
 #[rustfmt::skip]
-const PLANNED: [(Method, &str); 83] = [
-    (Method::GET, "/.well-known/matrix/support"),
+const PLANNED: [(Method, &str); 75] = [
     (Method::GET, "/.well-known/matrix/policy_server"),
     (Method::GET, "/_matrix/client/v1/auth_metadata"),
     (Method::GET, "/_matrix/client/v3/login/sso/redirect"),
@@ -40,8 +39,6 @@ const PLANNED: [(Method, &str); 83] = [
     (Method::GET, "/_matrix/client/v1/rooms/{room_id}/relations/{event_id}/{rel_type}/{event_type}"),
     (Method::GET, "/_matrix/client/v1/rooms/{room_id}/threads"),
     (Method::PUT, "/_matrix/client/v3/directory/list/appservice/{network_id}/{room_id}"),
-    (Method::GET, "/_matrix/client/v1/rooms/{room_id}/hierarchy"),
-    (Method::GET, "/_matrix/client/v1/room_summary/{room_id_or_alias}"),
     (Method::POST, "/_matrix/client/v3/search"),
     (Method::POST, "/_matrix/client/v3/keys/upload"),
     (Method::POST, "/_matrix/client/v3/keys/query"),
@@ -80,16 +77,11 @@ const PLANNED: [(Method, &str); 83] = [
     (Method::GET, "/_matrix/media/v3/thumbnail/{server_name}/{media_id}"),
     (Method::GET, "/_matrix/media/v3/preview_url"),
     (Method::GET, "/_matrix/media/v3/config"),
-    (Method::POST, "/_matrix/client/v3/rooms/{room_id}/report"),
-    (Method::POST, "/_matrix/client/v3/rooms/{room_id}/report/{event_id}"),
-    (Method::POST, "/_matrix/client/v3/users/{user_id}/report"),
-    (Method::GET, "/_matrix/client/v3/voip/turnServer"),
     (Method::GET, "/_matrix/client/v3/admin/whois/{user_id}"),
     (Method::GET, "/_matrix/client/v1/admin/suspend/{user_id}"),
     (Method::PUT, "/_matrix/client/v1/admin/suspend/{user_id}"),
     (Method::GET, "/_matrix/client/v1/admin/lock/{user_id}"),
     (Method::PUT, "/_matrix/client/v1/admin/lock/{user_id}"),
-    (Method::GET, "/_matrix/client/v3/thirdparty/protocols"),
     (Method::GET, "/_matrix/client/v3/thirdparty/protocol/{protocol}"),
     (Method::GET, "/_matrix/client/v3/thirdparty/location/{protocol}"),
     (Method::GET, "/_matrix/client/v3/thirdparty/user/{protocol}"),

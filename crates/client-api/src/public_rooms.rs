@@ -1,10 +1,10 @@
-//! The published room directory of this server.
+//! Published room directories: of this server, and of others by asking them.
 
 use exeunt_core::Object;
-use exeunt_http::{MatrixError, Method, RawCall, Reply, Routes};
-use exeunt_room::PublicRoomsRequest;
+use exeunt_http::{Authenticator, MatrixError, Method, RawCall, Reply, Routes};
+use exeunt_room::{PublicRoomsBody, PublicRoomsRequest};
 use exeunt_users::Session;
-use ruma::OwnedRoomId;
+use ruma::{OwnedRoomId, OwnedServerName, ServerName};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -29,46 +29,45 @@ pub(crate) fn routes(mut routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 /// `GET /_matrix/client/v3/publicRooms`
 async fn list(api: ClientApi, call: RawCall) -> Result<Reply, MatrixError> {
-    check_server(&api, &call)?;
+    let server = other_server(&api, &call)?;
+    if server.is_some() {
+        // Nobody makes us ask others but our users.
+        api.authenticate(&call.head, &call.body).await?;
+    }
     let limit = call.head.query("limit").map(|limit| limit.parse()).transpose();
-    let limit = limit.map_err(|_| MatrixError::invalid_param("limit is not a number"))?;
-    let since = call.head.query("since");
-    page(&api, PublicRoomsRequest { limit, since, ..PublicRoomsRequest::default() }).await
-}
-
-#[derive(Deserialize)]
-struct Search {
-    limit: Option<usize>,
-    since: Option<String>,
-    filter: Option<Filter>,
-}
-
-#[derive(Deserialize)]
-struct Filter {
-    generic_search_term: Option<String>,
-    room_types: Option<Vec<Option<String>>>,
+    let body = PublicRoomsBody {
+        limit: limit.map_err(|_| MatrixError::invalid_param("limit is not a number"))?,
+        since: call.head.query("since"),
+        third_party_instance_id: call.head.query("third_party_instance_id"),
+        ..PublicRoomsBody::default()
+    };
+    page(&api, server, body).await
 }
 
 /// `POST /_matrix/client/v3/publicRooms`
 async fn search(api: ClientApi, _: Session, call: RawCall) -> Result<Reply, MatrixError> {
-    check_server(&api, &call)?;
-    let Search { limit, since, filter } = body::read(&call)?;
-    let (search, room_types) =
-        filter.map_or((None, None), |filter| (filter.generic_search_term, filter.room_types));
-    page(&api, PublicRoomsRequest { limit, since, search, room_types }).await
+    page(&api, other_server(&api, &call)?, body::read(&call)?).await
 }
 
-async fn page(api: &ClientApi, request: PublicRoomsRequest) -> Result<Reply, MatrixError> {
-    let page = api.rooms.public_rooms(request).await.map_err(room_error)?;
-    Ok(Reply::json(json!(page)))
+async fn page(
+    api: &ClientApi,
+    server: Option<OwnedServerName>,
+    body: PublicRoomsBody,
+) -> Result<Reply, MatrixError> {
+    let request = PublicRoomsRequest::try_from(body).map_err(room_error)?;
+    let page = match server {
+        Some(server) => api.rooms.public_rooms_of(&server, request).await,
+        None => api.rooms.public_rooms(request).await,
+    };
+    Ok(Reply::json(json!(page.map_err(room_error)?)))
 }
 
-/// The directories of other servers are not asked yet.
-fn check_server(api: &ClientApi, call: &RawCall) -> Result<(), MatrixError> {
-    match call.head.query("server") {
-        Some(server) if server != api.server_name().as_str() => Err(MatrixError::unrecognized()),
-        _ => Ok(()),
-    }
+/// The server whose directory is asked for, unless it is this one.
+fn other_server(api: &ClientApi, call: &RawCall) -> Result<Option<OwnedServerName>, MatrixError> {
+    let Some(name) = call.head.query("server") else { return Ok(None) };
+    let server = ServerName::parse(&name)
+        .map_err(|_| MatrixError::invalid_param(format!("{name:?} is not a server name")))?;
+    Ok(Some(server).filter(|server| server != api.server_name()))
 }
 
 #[derive(Deserialize, Serialize, Clone, Copy, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use exeunt_http::{MatrixError, Routes};
 use exeunt_room::{ClientTransaction, Intent};
 use exeunt_users::Session;
 use ruma::{
-    RoomId, TransactionId,
+    TransactionId,
     api::client::{
         message::send_message_event::v3 as message, redact::redact_event::v3 as redaction,
         state::send_state_event::v3 as state,
@@ -54,7 +54,8 @@ async fn state(
         }
         _ => {
             if kind == "m.room.canonical_alias" {
-                check_aliases(&api, &request.room_id, &content).await?;
+                let checked = api.rooms.check_canonical_alias(&request.room_id, &content).await;
+                checked.map_err(room_error)?;
             }
             let intent = Intent::state(session.user_id, kind, request.state_key, content);
             api.rooms.append(&request.room_id, intent).await.map_err(room_error)?
@@ -101,48 +102,4 @@ fn transaction(
 
 fn content<T>(raw: &Raw<T>) -> Result<Object, MatrixError> {
     serde_json::from_str(raw.json().get()).map_err(|error| MatrixError::bad_json(error.to_string()))
-}
-
-/// An alias of ours in `m.room.canonical_alias` has to lead to the room (client-server API,
-/// "PUT state", `M_BAD_ALIAS`); what other servers' aliases mean is their business.
-async fn check_aliases(
-    api: &ClientApi,
-    room_id: &RoomId,
-    content: &Object,
-) -> Result<(), MatrixError> {
-    for alias in named_aliases(content)? {
-        let alias = ruma::RoomAliasId::parse(alias)
-            .map_err(|_| MatrixError::invalid_param(format!("{alias:?} is not a room alias")))?;
-        if alias.server_name() != api.server_name() {
-            continue;
-        }
-        let found = api.rooms.local_alias(&alias).await.map_err(room_error)?;
-        if found.is_none_or(|(room, _)| room != room_id) {
-            let text = format!("{alias} does not lead to this room");
-            return Err(MatrixError::new(400, "M_BAD_ALIAS", text));
-        }
-    }
-    Ok(())
-}
-
-fn named_aliases(content: &Object) -> Result<Vec<&str>, MatrixError> {
-    use serde_json::Value::{Array, Null, String};
-    let invalid = |key| MatrixError::invalid_param(format!("{key} has the wrong type"));
-    let mut named = match content.get("alias") {
-        // Old clients remove the alias with an empty text.
-        None | Some(Null) => Vec::new(),
-        Some(String(alias)) if alias.is_empty() => Vec::new(),
-        Some(String(alias)) => vec![alias.as_str()],
-        Some(_) => return Err(invalid("alias")),
-    };
-    match content.get("alt_aliases") {
-        None | Some(Null) => {}
-        Some(Array(others)) => {
-            for other in others {
-                named.push(other.as_str().ok_or_else(|| invalid("alt_aliases"))?);
-            }
-        }
-        Some(_) => return Err(invalid("alt_aliases")),
-    }
-    Ok(named)
 }

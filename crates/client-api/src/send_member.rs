@@ -7,7 +7,9 @@ use exeunt_users::Session;
 use ruma::{OwnedEventId, RoomId, UserId};
 use serde_json::Value;
 
-use crate::{ClientApi, profile::member_profile, room_error};
+use crate::{
+    ClientApi, notices::check_leave, profile::member_profile, room_error, upgrade::bring_along,
+};
 
 /// Changes a membership as the content says. Returns the member event that is in force then.
 pub(crate) async fn put(
@@ -29,6 +31,7 @@ pub(crate) async fn put(
         "join" if own => {
             let content = with_profile(api, target, content).await?;
             rooms.join(sender, room_id, &[], content).await.map_err(room_error)?;
+            bring_along(api, sender, room_id).await;
         }
         "invite" => {
             let content = with_profile(api, target, content).await?;
@@ -38,7 +41,10 @@ pub(crate) async fn put(
             let content = with_profile(api, target, content).await?;
             rooms.knock(sender, room_id, &[], content).await.map_err(room_error)?;
         }
-        "leave" if own => rooms.leave(sender, room_id, reason).await.map_err(room_error)?,
+        "leave" if own => {
+            check_leave(api, sender, room_id).await?;
+            rooms.leave(sender, room_id, reason).await.map_err(room_error)?;
+        }
         "leave" => {
             let event = match current(api, room_id, target).await? {
                 Some((banned, _)) if banned == "ban" => {

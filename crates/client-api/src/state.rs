@@ -9,7 +9,7 @@ use exeunt_users::{Clock, RegistrationPolicy, Session, SharedSecret, Uia, Users}
 use ring::rand::SystemRandom;
 use ruma::ServerName;
 
-use crate::error::users_error;
+use crate::{error::users_error, notices::NoticeOptions, support::Support, voip::Turn};
 
 /// From the configuration.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +17,9 @@ pub struct Options {
     pub registration: RegistrationPolicy,
     /// Base URL that `/.well-known/matrix/client` names; `None`: somebody else serves it.
     pub well_known_client: Option<String>,
+    pub support: Support,
+    pub notices: NoticeOptions,
+    pub turn: Turn,
 }
 
 /// State of the client API. Cheap to clone.
@@ -31,6 +34,7 @@ struct Inner {
     options: Options,
     uia: Uia,
     shared_secret: Option<SharedSecret>,
+    clock: Clock,
 }
 
 impl ClientApi {
@@ -43,8 +47,8 @@ impl ClientApi {
     ) -> Self {
         let uia = Uia::new(options.registration.clone(), clock.clone(), rng.clone());
         let secret = options.registration.shared_secret.as_deref();
-        let shared_secret = secret.map(|secret| SharedSecret::new(secret, clock, rng));
-        Self { rooms, users, inner: Arc::new(Inner { options, uia, shared_secret }) }
+        let shared_secret = secret.map(|secret| SharedSecret::new(secret, clock.clone(), rng));
+        Self { rooms, users, inner: Arc::new(Inner { options, uia, shared_secret, clock }) }
     }
 
     pub fn server_name(&self) -> &ServerName {
@@ -58,6 +62,11 @@ impl ClientApi {
 
     pub(crate) fn options(&self) -> &Options {
         &self.inner.options
+    }
+
+    /// Milliseconds since the epoch.
+    pub(crate) fn now(&self) -> u64 {
+        (self.inner.clock)()
     }
 
     pub(crate) fn uia(&self) -> &Uia {

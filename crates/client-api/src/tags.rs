@@ -4,7 +4,7 @@
 use exeunt_core::Object;
 use exeunt_http::{MatrixError, Method, RawCall, Reply, Routes};
 use exeunt_users::Session;
-use ruma::OwnedRoomId;
+use ruma::{OwnedRoomId, RoomId, UserId};
 use serde_json::{Value, json};
 
 use crate::{ClientApi, account_data::check_owner, body, users_error};
@@ -25,8 +25,7 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 /// `GET /_matrix/client/v3/user/{userId}/rooms/{roomId}/tags`
 async fn list(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, MatrixError> {
-    check_owner(&session, &call)?;
-    let room_id: OwnedRoomId = body::id(&call, 1)?;
+    let room_id = of_room(&session, &call)?;
     let content = api.users.account_data(&session.user_id, Some(&room_id), KIND).await;
     let mut content = content.map_err(users_error)?.unwrap_or_default();
     Ok(Reply::json(json!({ "tags": tags(&mut content) })))
@@ -40,29 +39,36 @@ async fn put(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, M
     if name.len() > MAX_TAG {
         return Err(MatrixError::invalid_param(format!("A tag has at most {MAX_TAG} bytes")));
     }
-    change(&api, &session, &call, |tags| drop(tags.insert(name.to_owned(), tag.into()))).await
+    let (user, room_id) = (&session.user_id, of_room(&session, &call)?);
+    change(&api, user, &room_id, |tags| drop(tags.insert(name.to_owned(), tag.into()))).await?;
+    Ok(Reply::json(json!({})))
 }
 
 /// `DELETE /_matrix/client/v3/user/{userId}/rooms/{roomId}/tags/{tag}`
 async fn delete(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, MatrixError> {
-    change(&api, &session, &call, |tags| drop(tags.remove(body::arg(&call, 2)))).await
+    let (user, room_id) = (&session.user_id, of_room(&session, &call)?);
+    change(&api, user, &room_id, |tags| drop(tags.remove(body::arg(&call, 2)))).await?;
+    Ok(Reply::json(json!({})))
 }
 
-async fn change(
-    api: &ClientApi,
-    session: &Session,
-    call: &RawCall,
-    change: impl FnOnce(&mut Object),
-) -> Result<Reply, MatrixError> {
+/// The room of a request about the caller's own tags.
+fn of_room(session: &Session, call: &RawCall) -> Result<OwnedRoomId, MatrixError> {
     check_owner(session, call)?;
-    let room_id: OwnedRoomId = body::id(call, 1)?;
-    let user = &session.user_id;
-    let changed = api.users.change_account_data(user, Some(&room_id), KIND, |content| {
+    body::id(call, 1)
+}
+
+/// Changes the tags of a user's room.
+pub(crate) async fn change(
+    api: &ClientApi,
+    user: &UserId,
+    room_id: &RoomId,
+    change: impl FnOnce(&mut Object),
+) -> Result<(), MatrixError> {
+    let changed = api.users.change_account_data(user, Some(room_id), KIND, |content| {
         change(tags(content));
     });
-    let position = changed.await.map_err(users_error)?;
-    api.rooms.wake_user(user, position);
-    Ok(Reply::json(json!({})))
+    api.rooms.wake_user(user, changed.await.map_err(users_error)?);
+    Ok(())
 }
 
 /// The tags in the account data. A client may have put anything there; what is no object gives way.

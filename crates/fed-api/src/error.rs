@@ -32,9 +32,10 @@ pub fn matrix_error(error: RoomError) -> MatrixError {
         RoomError::Inbound(InboundError::InvalidParam(_)) => MatrixError::invalid_param(message),
         RoomError::Inbound(InboundError::Forbidden(_)) => MatrixError::forbidden(message),
         RoomError::Inbound(InboundError::BadJson(_)) => MatrixError::bad_json(message),
-        RoomError::Busy => MatrixError::limit_exceeded(BUSY_RETRY_MS),
+        RoomError::Busy | RoomError::TooManyReports => MatrixError::limit_exceeded(BUSY_RETRY_MS),
         RoomError::InviteBlocked => MatrixError::new(403, "M_INVITE_BLOCKED", message),
         RoomError::AliasTaken => MatrixError::new(409, "M_ROOM_IN_USE", message),
+        RoomError::BadAlias(_) => MatrixError::new(400, "M_BAD_ALIAS", message),
         // What a third server answered us is nobody else's business.
         RoomError::Remote { .. } | RoomError::JoinRefused { .. } | RoomError::NoServer(_) => {
             tracing::info!(error = message, "another server did not help");

@@ -4,8 +4,10 @@
 //! about one room is declared through [`FedRoutes::room`](route::FedRoutes::room), the ACL gate.
 
 mod auth;
+mod directory;
 mod error;
 mod event;
+mod hierarchy;
 mod history;
 mod invite;
 mod join;
@@ -41,6 +43,8 @@ pub struct Options {
     pub server_version: String,
     /// Host and port for `/.well-known/matrix/server`, if it is served.
     pub well_known_server: Option<String>,
+    /// Whether other servers may list the rooms that this one publishes.
+    pub public_rooms: bool,
 }
 
 /// The state of the federation endpoints. Cheap to clone.
@@ -80,6 +84,8 @@ pub fn routes(state: FedApi) -> Routes<FedApi> {
         history::routes,
         query::routes,
         openid::routes,
+        directory::routes,
+        hierarchy::routes,
     ];
     families.into_iter().fold(FedRoutes::new(state), |routes, family| family(routes)).finish()
 }

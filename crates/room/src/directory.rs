@@ -2,12 +2,15 @@
 //!
 //! Specification: client-server API, "Room aliases"; server-server API, "GET query/directory".
 
+use std::collections::BTreeSet;
+
 use exeunt_core::Object;
 use exeunt_store::{
     Batch, Reader,
     records::AliasRecord,
     tables::{Aliases, RoomAliases},
 };
+use futures_util::future::join_all;
 use ruma::{
     OwnedRoomAliasId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, ServerName, UserId,
 };
@@ -15,11 +18,14 @@ use serde_json::Value;
 
 use crate::{
     Call, Intent, RemoteError, RoomError, Rooms,
+    describe::describe,
     graph::{Graph, joined_servers},
 };
 
 /// Most servers that go with a resolved alias.
 const MAX_ALIAS_SERVERS: usize = 50;
+/// Most aliases that one event can add to a room: each is looked up, some at other servers.
+const MAX_ADDED_ALIASES: usize = 20;
 const CANONICAL_ALIAS: &str = "m.room.canonical_alias";
 
 impl Rooms {
@@ -93,9 +99,14 @@ impl Rooms {
         self.put_alias(alias, room_id, creator).await
     }
 
-    /// Removes an alias: its creator may, and whoever may change the room's canonical alias. The
-    /// canonical alias event loses it too, if the user may send that.
-    pub async fn delete_alias(&self, alias: &RoomAliasId, user: &UserId) -> Result<(), RoomError> {
+    /// Removes an alias: its creator may, an administrator of the server, and whoever may change
+    /// the room's canonical alias. That event loses it too, if the user may send it.
+    pub async fn delete_alias(
+        &self,
+        alias: &RoomAliasId,
+        user: &UserId,
+        is_admin: bool,
+    ) -> Result<(), RoomError> {
         let _lock = self.inner.alias_lock.lock().await;
         let (key, who) = (alias.to_owned(), user.to_owned());
         let (room_id, canonical) = self
@@ -104,7 +115,8 @@ impl Rooms {
             .read(move |reader| {
                 let record = reader.get::<Aliases>(&key)?.ok_or_else(unknown_alias)?;
                 let graph = Graph::open(reader, &record.room_id)?;
-                let may = record.creator == who
+                let may = is_admin
+                    || record.creator == who
                     || graph.as_ref().map_or(Ok(false), |graph| may_change_aliases(graph, &who))?;
                 if !may {
                     return Err(RoomError::Forbidden("The alias is another user's".into()));
@@ -130,15 +142,60 @@ impl Rooms {
         Ok(())
     }
 
-    /// This server's aliases of a room, for one of its members.
+    /// This server's aliases of a room: for its members, and for all where it is world readable.
     pub async fn aliases_of(
         &self,
         room_id: &RoomId,
         user: &UserId,
     ) -> Result<Vec<OwnedRoomAliasId>, RoomError> {
-        self.require_joined(room_id, user).await?;
+        let (room, user) = (room_id.to_owned(), user.to_owned());
+        self.inner
+            .store
+            .read(move |reader| {
+                let graph = Graph::open(reader, &room)?.ok_or_else(not_in_room)?;
+                let is_member = graph.membership(&user)?.as_deref() == Some("join");
+                if !is_member && !describe(&graph)?.world_readable {
+                    return Err(not_in_room());
+                }
+                aliases_of(reader, &room)
+            })
+            .await
+    }
+
+    /// Refuses the content of an `m.room.canonical_alias` that adds an alias which does not lead
+    /// to the room. What the room has said before is not asked about again: it could not be
+    /// mended otherwise.
+    pub async fn check_canonical_alias(
+        &self,
+        room_id: &RoomId,
+        content: &Object,
+    ) -> Result<(), RoomError> {
+        let mut added = named_aliases(content)?;
+        if added.is_empty() {
+            return Ok(());
+        }
         let room = room_id.to_owned();
-        self.inner.store.read(move |reader| aliases_of(reader, &room)).await
+        let known = self.inner.store.read(move |reader| match Graph::open(reader, &room)? {
+            Some(graph) => graph.current(CANONICAL_ALIAS, ""),
+            None => Ok(None),
+        });
+        if let Some(event) = known.await? {
+            let known = named_aliases(event.content()).unwrap_or_default();
+            added.retain(|alias| !known.contains(alias));
+        }
+        if added.len() > MAX_ADDED_ALIASES {
+            let text = format!("At most {MAX_ADDED_ALIASES} aliases can be added at once");
+            return Err(RoomError::InvalidParam(text));
+        }
+        let asked = added.iter().map(|alias| self.resolve_alias(alias));
+        for (alias, found) in added.iter().zip(join_all(asked).await) {
+            match found {
+                Ok((found, _)) if found == room_id => {}
+                Err(RoomError::Store(error)) => return Err(error.into()),
+                Ok(_) | Err(_) => return Err(RoomError::BadAlias(alias.clone())),
+            }
+        }
+        Ok(())
     }
 
     /// Lets an alias of this server mean another room.
@@ -174,7 +231,7 @@ impl Rooms {
             .await?;
         match membership.as_deref() {
             Some("join") => Ok(()),
-            _ => Err(RoomError::Forbidden("You are not in the room".into())),
+            _ => Err(not_in_room()),
         }
     }
 
@@ -208,6 +265,32 @@ pub(crate) fn aliases_of(
 ) -> Result<Vec<OwnedRoomAliasId>, RoomError> {
     let keys = reader.scan::<RoomAliases>(room_id.to_owned()).keys()?;
     Ok(keys.into_iter().map(|(_, alias)| alias).collect())
+}
+
+fn not_in_room() -> RoomError {
+    RoomError::Forbidden("You are not in the room".into())
+}
+
+/// The aliases that an `m.room.canonical_alias` names.
+fn named_aliases(content: &Object) -> Result<BTreeSet<OwnedRoomAliasId>, RoomError> {
+    let wrong = |key| RoomError::InvalidParam(format!("{key} has the wrong type"));
+    let mut named: Vec<&Value> = match content.get("alias") {
+        None | Some(Value::Null) => Vec::new(),
+        // Old clients remove the alias with an empty text.
+        Some(Value::String(alias)) if alias.is_empty() => Vec::new(),
+        Some(alias) => vec![alias],
+    };
+    match content.get("alt_aliases") {
+        None | Some(Value::Null) => {}
+        Some(Value::Array(others)) => named.extend(others),
+        Some(_) => return Err(wrong("alt_aliases")),
+    }
+    let parse = |alias: &Value| {
+        let alias = alias.as_str().ok_or_else(|| wrong("an alias"))?;
+        RoomAliasId::parse(alias)
+            .map_err(|_| RoomError::InvalidParam(format!("{alias:?} is not a room alias")))
+    };
+    named.into_iter().map(parse).collect()
 }
 
 fn unknown_alias() -> RoomError {

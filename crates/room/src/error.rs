@@ -4,7 +4,7 @@ use exeunt_core::FormatError;
 use exeunt_membership::{Attempt, InboundError};
 use exeunt_state_res::{AuthError, LookupError, ResolveError};
 use exeunt_store::StoreError;
-use ruma::{OwnedEventId, OwnedServerName};
+use ruma::{OwnedEventId, OwnedRoomAliasId, OwnedServerName};
 use thiserror::Error;
 
 use crate::remote::RemoteError;
@@ -71,8 +71,13 @@ pub enum RoomError {
     /// The user takes no invites, or none by this one (MSC4380, MSC4155).
     #[error("the user does not take this invite")]
     InviteBlocked,
+    #[error("you have made many reports that nobody has looked at yet")]
+    TooManyReports,
     #[error("the alias is taken")]
     AliasTaken,
+    /// Of a canonical alias.
+    #[error("{0} does not lead to this room")]
+    BadAlias(OwnedRoomAliasId),
     #[error("{0}")]
     Resolve(#[from] ResolveError),
     #[error("{0}")]

@@ -25,8 +25,10 @@ pub mod views;
 mod append;
 mod change;
 mod collapse;
+mod content_reports;
 pub mod create;
 mod depart_all;
+mod describe;
 mod directory;
 pub mod farewell;
 mod fetch;
@@ -45,6 +47,7 @@ pub mod leave;
 mod let_in;
 mod moderation;
 mod notable;
+mod notices;
 mod outliers;
 mod place;
 mod profile;
@@ -52,6 +55,7 @@ mod public_rooms;
 mod redactions;
 mod resolution;
 mod signing;
+pub mod spaces;
 mod sticky;
 mod stripped;
 pub mod triage;
@@ -65,8 +69,10 @@ use exeunt_store::Store;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName};
 
 pub use append::{ClientTransaction, Intent};
+pub use content_reports::{MAX_REASON_BYTES, MAX_REPORTS_PER_USER};
 pub use create::{NewRoom, Preset};
 pub use depart_all::LEAVES_AT_ONCE;
+pub use describe::{PublicRoom, RoomSummary};
 pub use ephemeral::{EphemeralView, Presence, Receipt, ReceiptKind};
 pub use error::RoomError;
 pub use exeunt_membership::{Attempt, InboundError};
@@ -74,7 +80,8 @@ pub use forget::KEEP_DEPARTURES_MS;
 pub use join::{HEDGE_AFTER, clear_unfinished_joins};
 pub use keys::KeyCache;
 pub use notary::MAX_NOTARY_SERVERS;
-pub use public_rooms::{PublicRoom, PublicRoomsPage, PublicRoomsRequest};
+pub use notices::Notice;
+pub use public_rooms::{PublicRoomsBody, PublicRoomsFilter, PublicRoomsPage, PublicRoomsRequest};
 pub use remote::{Call, Entry, Listing, Remote, RemoteError, ServerKeys, WantedKeys};
 pub use stripped::{MAX_INVITE_STATE_BYTES, MAX_INVITE_STATE_EVENTS};
 pub use upgrade::Upgrade;
@@ -168,6 +175,8 @@ struct Inner {
     departing: locks::Locks<(OwnedUserId, OwnedRoomId)>,
     /// Held by the departure of a user from everywhere.
     jobs: locks::Locks<OwnedUserId>,
+    /// Held by who sends a notice to a user.
+    notices: locks::Locks<OwnedUserId>,
     /// Held by who takes in the state across a gap in a room.
     told: locks::Locks<OwnedRoomId>,
     /// Held by the fetch of a room's history.
@@ -180,6 +189,9 @@ struct Inner {
     alias_lock: tokio::sync::Mutex<()>,
     ephemeral: ephemeral::Ephemeral,
     users: user_directory::Index,
+    /// What others told of rooms elsewhere.
+    answers: spaces::Answers,
+    walks: spaces::Walks,
 }
 
 impl Rooms {
@@ -221,6 +233,7 @@ impl Rooms {
                 collapses: collapse::Collapses::default(),
                 departing: locks::Locks::default(),
                 jobs: locks::Locks::default(),
+                notices: locks::Locks::default(),
                 told: locks::Locks::default(),
                 histories: locks::Locks::default(),
                 leaks: leaks::Leaks::default(),
@@ -229,6 +242,8 @@ impl Rooms {
                 alias_lock: tokio::sync::Mutex::default(),
                 ephemeral: ephemeral::Ephemeral::new(position),
                 users: user_directory::Index::default(),
+                answers: spaces::Answers::default(),
+                walks: spaces::Walks::default(),
             }),
         }
     }

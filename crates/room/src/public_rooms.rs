@@ -2,24 +2,25 @@
 //!
 //! Specification: client-server API, "Published room directory".
 
-use exeunt_store::{
-    Batch, Reader, StoreError,
-    records::PublicRoomRecord,
-    tables::{JoinedServers, PublicRooms},
-};
-use ruma::{OwnedRoomId, RoomId, ServerName, UserId};
-use serde::Serialize;
+use exeunt_store::{Batch, Reader, records::PublicRoomRecord, tables::PublicRooms};
+use ruma::{RoomId, ServerName, UserId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::{
-    RoomError, Rooms,
+    Call, PublicRoom, RemoteError, RoomError, Rooms,
+    describe::describe,
     directory::may_change_aliases,
     graph::{Graph, is_joined},
+    spaces::server_may_know,
 };
 
 /// Most rooms in one page, and how many there are if the client does not say.
 const MAX_PAGE: usize = 100;
 /// Most rooms that one listing looks at.
 const MAX_LISTED: usize = 10_000;
+/// Longest token of another server, in bytes.
+const MAX_TOKEN: usize = 1_024;
 
 /// What a client wants to see of the directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +34,36 @@ pub struct PublicRoomsRequest {
     pub room_types: Option<Vec<Option<String>>>,
 }
 
+/// The same as it is in requests of clients and of servers.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct PublicRoomsBody {
+    pub limit: Option<usize>,
+    pub since: Option<String>,
+    pub filter: Option<PublicRoomsFilter>,
+    /// A network that an application service bridges to.
+    pub third_party_instance_id: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct PublicRoomsFilter {
+    pub generic_search_term: Option<String>,
+    pub room_types: Option<Vec<Option<String>>>,
+}
+
+impl TryFrom<PublicRoomsBody> for PublicRoomsRequest {
+    type Error = RoomError;
+
+    fn try_from(body: PublicRoomsBody) -> Result<Self, RoomError> {
+        let PublicRoomsBody { limit, since, filter, third_party_instance_id } = body;
+        if third_party_instance_id.is_some_and(|id| !id.is_empty()) {
+            let text = "There are no third-party networks here (third_party_instance_id)";
+            return Err(RoomError::InvalidParam(text.into()));
+        }
+        let PublicRoomsFilter { generic_search_term, room_types } = filter.unwrap_or_default();
+        Ok(Self { limit, since, search: generic_search_term, room_types })
+    }
+}
+
 /// A page of the directory, as clients get it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PublicRoomsPage {
@@ -44,26 +75,6 @@ pub struct PublicRoomsPage {
     pub total_room_count_estimate: usize,
 }
 
-/// `PublicRoomsChunk` of the client-server API.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PublicRoom {
-    pub room_id: OwnedRoomId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub topic: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub canonical_alias: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub avatar_url: Option<String>,
-    pub num_joined_members: u64,
-    pub world_readable: bool,
-    pub guest_can_join: bool,
-    pub join_rule: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub room_type: Option<String>,
-}
-
 impl Rooms {
     /// One page of the rooms that this server publishes, those with most members first.
     pub async fn public_rooms(
@@ -71,7 +82,30 @@ impl Rooms {
         request: PublicRoomsRequest,
     ) -> Result<PublicRoomsPage, RoomError> {
         let ours = self.server_name().to_owned();
-        self.inner.store.read(move |reader| page(reader, &ours, &request)).await
+        self.inner.store.read(move |reader| page(reader, &ours, &request, None)).await
+    }
+
+    /// The same for another server, which is not told of rooms that do not let it in.
+    pub async fn public_rooms_for_server(
+        &self,
+        origin: &ServerName,
+        request: PublicRoomsRequest,
+    ) -> Result<PublicRoomsPage, RoomError> {
+        let (ours, origin) = (self.server_name().to_owned(), origin.to_owned());
+        self.inner.store.read(move |reader| page(reader, &ours, &request, Some(&origin))).await
+    }
+
+    /// One page of the rooms that another server publishes.
+    pub async fn public_rooms_of(
+        &self,
+        server: &ServerName,
+        request: PublicRoomsRequest,
+    ) -> Result<PublicRoomsPage, RoomError> {
+        let limit = request.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE);
+        let request = PublicRoomsRequest { limit: Some(limit), ..request };
+        let answer = self.call(server, Call::PublicRooms { request: &request }).await;
+        let page = answer.and_then(|answer| told_page(answer, limit));
+        page.map_err(|error| RoomError::Remote { server: server.to_owned(), error })
     }
 
     /// Whether a room is published; `NotFound` if there is no such room here.
@@ -128,6 +162,7 @@ fn page(
     reader: &Reader<'_>,
     ours: &ServerName,
     request: &PublicRoomsRequest,
+    origin: Option<&ServerName>,
 ) -> Result<PublicRoomsPage, RoomError> {
     let start = request.since.as_deref().map_or(Ok(0), read_token)?;
     let limit = request.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE);
@@ -137,7 +172,13 @@ fn page(
         if !is_joined(reader, &room_id, ours)? {
             continue;
         }
-        let room = describe(&Graph::of(reader, &room_id)?)?;
+        let graph = Graph::of(reader, &room_id)?;
+        if let Some(origin) = origin
+            && !server_may_know(&graph, origin)?
+        {
+            continue;
+        }
+        let room = describe(&graph)?;
         if request.wants(&room) {
             rooms.push(room);
         }
@@ -156,7 +197,39 @@ fn page(
     })
 }
 
+/// The page that another server gives; what is no room of a directory is left out.
+fn told_page(answer: Value, limit: usize) -> Result<PublicRoomsPage, RemoteError> {
+    let chunk = answer.get("chunk").and_then(Value::as_array);
+    let chunk = chunk.ok_or_else(|| RemoteError::Misbehaved("the answer lists no rooms".into()))?;
+    let rooms = chunk.iter().filter_map(|room| PublicRoom::deserialize(room).ok());
+    let chunk: Vec<_> = rooms.take(limit).collect();
+    let token = |name| {
+        let token = answer.get(name).and_then(Value::as_str);
+        token.filter(|token| token.len() <= MAX_TOKEN).map(str::to_owned)
+    };
+    let total = answer.get("total_room_count_estimate").and_then(Value::as_u64);
+    let total = total.and_then(|total| usize::try_from(total).ok());
+    Ok(PublicRoomsPage {
+        next_batch: token("next_batch"),
+        prev_batch: token("prev_batch"),
+        total_room_count_estimate: total.unwrap_or(chunk.len()),
+        chunk,
+    })
+}
+
 impl PublicRoomsRequest {
+    /// The filter as it goes to another server; `None` if there is none.
+    pub(crate) fn filter(&self) -> Option<Value> {
+        let mut filter = json!({});
+        if let Some(term) = &self.search {
+            filter["generic_search_term"] = json!(term);
+        }
+        if let Some(types) = &self.room_types {
+            filter["room_types"] = json!(types);
+        }
+        (filter != json!({})).then_some(filter)
+    }
+
     fn wants(&self, room: &PublicRoom) -> bool {
         let of_type = self.room_types.as_ref().is_none_or(|types| types.contains(&room.room_type));
         let Some(term) = self.search.as_deref().filter(|term| !term.is_empty()) else {
@@ -166,34 +239,6 @@ impl PublicRoomsRequest {
         let texts = [&room.name, &room.topic, &room.canonical_alias];
         of_type && texts.into_iter().flatten().any(|text| text.to_lowercase().contains(&term))
     }
-}
-
-fn describe(graph: &Graph<'_>) -> Result<PublicRoom, RoomError> {
-    let text = |kind: &str, field: &str| {
-        let event = graph.current(kind, "")?;
-        let text = event.and_then(|event| event.content_str(field).map(str::to_owned));
-        Ok::<_, RoomError>(text.filter(|text| !text.is_empty()))
-    };
-    let is = |kind: &str, field: &str, value: &str| {
-        Ok::<_, RoomError>(text(kind, field)?.is_some_and(|found| found == value))
-    };
-    Ok(PublicRoom {
-        room_id: graph.room_id.clone(),
-        name: text("m.room.name", "name")?,
-        topic: text("m.room.topic", "topic")?,
-        canonical_alias: text("m.room.canonical_alias", "alias")?,
-        avatar_url: text("m.room.avatar", "url")?,
-        num_joined_members: joined_members(graph.reader, &graph.room_id)?,
-        world_readable: is("m.room.history_visibility", "history_visibility", "world_readable")?,
-        guest_can_join: is("m.room.guest_access", "guest_access", "can_join")?,
-        join_rule: text("m.room.join_rules", "join_rule")?.unwrap_or_else(|| "invite".into()),
-        room_type: graph.create()?.content_str("type").map(str::to_owned),
-    })
-}
-
-fn joined_members(reader: &Reader<'_>, room_id: &RoomId) -> Result<u64, StoreError> {
-    let servers = reader.scan::<JoinedServers>(room_id.to_owned()).collect()?;
-    Ok(servers.into_iter().map(|(_, users)| users).sum())
 }
 
 /// The place in the directory before the room with that number.

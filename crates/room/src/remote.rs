@@ -14,6 +14,8 @@ use tokio::sync::mpsc;
 
 pub use exeunt_membership::RemoteFailure as RemoteError;
 
+use crate::PublicRoomsRequest;
+
 /// Other servers, as rooms need them. Implemented over real federation, and over a simulated one.
 #[async_trait]
 pub trait Remote: Send + Sync + 'static {
@@ -133,6 +135,12 @@ pub enum Call<'a> {
         user: &'a UserId,
         field: Option<&'a str>,
     },
+    PublicRooms {
+        request: &'a PublicRoomsRequest,
+    },
+    Hierarchy {
+        room: &'a RoomId,
+    },
 }
 
 /// A [`Call`] as an HTTP request.
@@ -153,6 +161,8 @@ const USUAL: Duration = Duration::from_secs(30);
 const JOIN: Duration = Duration::from_secs(300);
 /// Answers that hold at most a few events.
 const SMALL: usize = 512 * 1024;
+/// Answers that hold what describes many rooms.
+const LISTS: usize = 4 * 1024 * 1024;
 /// Answers that hold many events.
 const LARGE: usize = 32 * 1024 * 1024;
 /// Answers that hold a room's state, read event by event.
@@ -283,8 +293,33 @@ impl Call<'_> {
                     SMALL,
                 )
             }
+            Call::PublicRooms { request } => public_rooms(request),
+            Call::Hierarchy { room } => {
+                get(format!("/v1/hierarchy/{}", encode(room.as_str())), QUICK, LISTS)
+            }
         }
     }
+}
+
+/// A search is a `POST`; servers that know no search know the rest.
+fn public_rooms(request: &PublicRoomsRequest) -> Wire {
+    let path = "/_matrix/federation/v1/publicRooms";
+    if let Some(filter) = request.filter() {
+        let mut body = json!({ "filter": filter });
+        if let Some(limit) = request.limit {
+            body["limit"] = limit.into();
+        }
+        if let Some(since) = &request.since {
+            body["since"] = since.as_str().into();
+        }
+        let (method, path) = ("POST", path.to_owned());
+        return Wire { method, path, body: Some(body), timeout: QUICK, max_bytes: LISTS };
+    }
+    let limit = request.limit.map(|limit| format!("limit={limit}"));
+    let since = request.since.as_ref().map(|since| format!("since={}", encode(since)));
+    let query: Vec<_> = limit.into_iter().chain(since).collect();
+    let path = format!("{path}?{}", query.join("&"));
+    Wire { method: "GET", path, body: None, timeout: QUICK, max_bytes: LISTS }
 }
 
 fn federation(event: &Pdu) -> Value {

@@ -141,7 +141,8 @@ pub(crate) fn clean_state(version: RoomVersion, room_id: &RoomId, state: &Value)
     out
 }
 
-fn clean_entry(entry: &Value) -> Option<((String, String), Object)> {
+/// What stripped state has of an entry, and its key; `None` for what is no state event.
+pub(crate) fn clean_entry(entry: &Value) -> Option<((String, String), Object)> {
     let text = |field| entry.get(field).and_then(Value::as_str);
     let (kind, state_key) = (text("type")?, text("state_key")?);
     let sender = <&UserId>::try_from(text("sender")?).ok()?;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use exeunt_core::{Object, Pdu, RoomVersion, StateKey};
 use exeunt_state_res::{Level, PowerLevels};
+use exeunt_store::tables::PublicRooms;
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::{Value, json};
 
@@ -25,7 +26,7 @@ const TRANSFERABLE: [&str; 8] = [
 ];
 /// Fields of the create event that the new room gets.
 const TRANSFERABLE_CREATION: [&str; 2] = ["type", "m.federate"];
-/// Most state events (bans, children of a space) that go along.
+/// Most state events (bans, relations of spaces) that go along.
 const MAX_CARRIED: usize = 10_000;
 const MODERATOR: i64 = 50;
 
@@ -48,6 +49,7 @@ struct Old {
     state: Vec<(String, String, Object)>,
     aliases: Vec<OwnedRoomAliasId>,
     canonical_alias: Option<Object>,
+    published: bool,
     /// Power levels under which only moderators speak.
     closed: Option<Object>,
 }
@@ -74,6 +76,10 @@ impl Rooms {
         for alias in old.aliases {
             self.move_alias(&alias, &new_id).await?;
         }
+        if old.published {
+            self.put_published(&new_id, true).await?;
+            self.put_published(room_id, false).await?;
+        }
         let mut last = Vec::new();
         if let Some(content) = old.canonical_alias {
             self.append(&new_id, state(&user, "m.room.canonical_alias", content.into())).await?;
@@ -88,6 +94,28 @@ impl Rooms {
         }
         Ok(new_id)
     }
+
+    /// The room that this one replaces, by the word of both: its create event names the other, and
+    /// the other's tombstone names it (GHSA-cjh7-rcpx-xpf8).
+    pub async fn replaced_room(&self, room_id: &RoomId) -> Result<Option<OwnedRoomId>, RoomError> {
+        let room_id = room_id.to_owned();
+        self.inner
+            .store
+            .read(move |reader| {
+                let Some(graph) = Graph::open(reader, &room_id)? else { return Ok(None) };
+                let create = graph.create()?;
+                let old = create.content().get("predecessor").and_then(|p| p.get("room_id"));
+                let old = old.and_then(Value::as_str).and_then(|id| RoomId::parse(id).ok());
+                let Some(old) = old else { return Ok(None) };
+                let Some(graph) = Graph::open(reader, &old)? else { return Ok(None) };
+                let tombstone = graph.current("m.room.tombstone", "")?;
+                let leads_here = tombstone.is_some_and(|tombstone| {
+                    tombstone.content_str("replacement_room") == Some(room_id.as_str())
+                });
+                Ok(leads_here.then_some(old))
+            })
+            .await
+    }
 }
 
 fn state(user: &OwnedUserId, kind: &str, content: Value) -> Intent {
@@ -101,7 +129,7 @@ fn survey(graph: &Graph<'_>, upgrade: Upgrade) -> Result<Old, RoomError> {
     check_entitled(graph, &user)?;
     let power = graph.current("m.room.power_levels", "")?;
     let power = power.map(|event| event.content().clone()).unwrap_or_default();
-    let mut state = carried(graph)?;
+    let mut state = carried(graph, version)?;
     let carried_levels = carry_levels(&power, version, &user, &additional_creators);
     state.push(("m.room.power_levels".into(), String::new(), carried_levels));
     let room = NewRoom {
@@ -123,6 +151,7 @@ fn survey(graph: &Graph<'_>, upgrade: Upgrade) -> Result<Old, RoomError> {
     Ok(Old {
         room,
         state,
+        published: graph.reader.contains::<PublicRooms>(&graph.room_id)?,
         aliases: aliases_of(graph.reader, &graph.room_id)?,
         canonical_alias: canonical.map(|e| e.content().clone()).filter(|c| !c.is_empty()),
         closed: close(&power, &levels),
@@ -166,11 +195,17 @@ fn creation_content(
     Ok(content)
 }
 
-/// Bans, the children of a space, and what is [`TRANSFERABLE`].
-fn carried(graph: &Graph<'_>) -> Result<Vec<(String, String, Object)>, RoomError> {
+/// Bans, the children and parents of a space, and what is [`TRANSFERABLE`].
+fn carried(
+    graph: &Graph<'_>,
+    version: RoomVersion,
+) -> Result<Vec<(String, String, Object)>, RoomError> {
     let mut carried = Vec::new();
     let mut carry = |event: &Pdu| {
-        let content = event.content().clone();
+        let mut content = event.content().clone();
+        if event.kind() == "m.room.join_rules" {
+            keep_join_rule(&mut content, version);
+        }
         let key = event.state_key().unwrap_or_default();
         carried.push((event.kind().to_owned(), key.to_owned(), content));
     };
@@ -181,11 +216,12 @@ fn carried(graph: &Graph<'_>) -> Result<Vec<(String, String, Object)>, RoomError
     }
     let mut more = 0;
     for (StateKey { kind, .. }, id) in graph.state_ids(graph.room.state)? {
-        if more >= MAX_CARRIED || !matches!(&*kind, "m.room.member" | "m.space.child") {
+        let is_relation = matches!(&*kind, "m.space.child" | "m.space.parent");
+        if more >= MAX_CARRIED || !(is_relation || kind == "m.room.member") {
             continue;
         }
         let event = graph.event_here(&id)?.pdu;
-        if event.membership() == Some("ban") || (kind == "m.space.child" && is_child(&event)) {
+        if event.membership() == Some("ban") || (is_relation && has_servers(&event)) {
             carry(&event);
             more += 1;
         }
@@ -193,9 +229,24 @@ fn carried(graph: &Graph<'_>) -> Result<Vec<(String, String, Object)>, RoomError
     Ok(carried)
 }
 
-/// A child without servers is one that was taken out of the space.
-fn is_child(event: &Pdu) -> bool {
+/// A relation without servers is one that was taken back.
+fn has_servers(event: &Pdu) -> bool {
     event.content().get("via").and_then(Value::as_array).is_some_and(|via| !via.is_empty())
+}
+
+/// A join rule that the new version does not know would let nobody in: whoever could knock or was
+/// a member elsewhere has to be invited.
+fn keep_join_rule(content: &mut Object, version: RoomVersion) {
+    let rules = &version.rules().authorization;
+    let is_known = match content.get("join_rule").and_then(Value::as_str) {
+        Some("knock") => rules.knocking,
+        Some("restricted") => rules.restricted_join_rule,
+        Some("knock_restricted") => rules.knock_restricted_join_rule,
+        _ => true,
+    };
+    if !is_known {
+        *content = Object::from_iter([("join_rule".to_owned(), "invite".into())]);
+    }
 }
 
 /// The old room's levels. Creators have no entry where their power is infinite (rooms/v12); else
@@ -207,6 +258,9 @@ fn carry_levels(
     additional_creators: &[OwnedUserId],
 ) -> Object {
     let mut levels = old.clone();
+    if version.rules().authorization.integer_power_levels {
+        levels.values_mut().for_each(integers);
+    }
     let users = levels.entry("users").or_insert_with(|| json!({}));
     let mut users = users.as_object().cloned().unwrap_or_default();
     if version.rules().authorization.explicitly_privilege_room_creators {
@@ -218,6 +272,19 @@ fn carry_levels(
     }
     levels.insert("users".into(), users.into());
     levels
+}
+
+/// Makes numbers of levels that are texts, which versions before 10 allow.
+fn integers(level: &mut Value) {
+    match level {
+        Value::Object(levels) => levels.values_mut().for_each(integers),
+        Value::String(text) => {
+            if let Ok(number) = text.trim().parse::<i64>() {
+                *level = number.into();
+            }
+        }
+        _ => {}
+    }
 }
 
 /// The levels with which only those above the others speak and invite; `None` if they are so.

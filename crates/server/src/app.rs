@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use exeunt_client_api::ClientApi;
+use exeunt_client_api::{ClientApi, NoticeOptions, Support, SupportContact, Turn};
 use exeunt_fed_api::FedApi;
 use exeunt_fed_client::FederationClient;
 use exeunt_http::Service;
@@ -177,6 +177,7 @@ impl Services {
         let fed_options = exeunt_fed_api::Options {
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             well_known_server: config.well_known.server.as_ref().map(|s| s.as_name().to_string()),
+            public_rooms: config.federation.public_rooms,
         };
         let fed_api = FedApi::new(rooms.clone(), users.clone(), alive, clock.clone(), fed_options);
         let client_api = ClientApi::new(rooms, users, client_options(config), clock, rng);
@@ -234,5 +235,32 @@ fn client_options(config: &Config) -> exeunt_client_api::Options {
             shared_secret: registration.shared_secret.as_ref().map(reveal),
         },
         well_known_client: config.well_known.client.as_ref().map(|url| url.as_str().to_owned()),
+        support: support(&config.support),
+        turn: Turn {
+            uris: config.turn.uris.0.clone(),
+            shared_secret: config.turn.shared_secret.as_ref().map(reveal).unwrap_or_default(),
+            life: config.turn.credentials_life,
+        },
+        notices: NoticeOptions {
+            localpart: config.notices.localpart.as_str().to_owned(),
+            name: config.notices.name.as_str().to_owned(),
+        },
+    }
+}
+
+fn support(config: &crate::config::Support) -> Support {
+    let text = |text: &crate::config::Text| text.as_str().to_owned();
+    let contacts = [
+        ("m.role.admin", &config.admin_email, &config.admin_user),
+        ("m.role.security", &config.security_email, &config.security_user),
+    ];
+    let contacts = contacts.into_iter().map(|(role, email, user)| SupportContact {
+        role,
+        email: email.as_ref().map(text),
+        user: user.clone(),
+    });
+    Support {
+        contacts: contacts.filter(|c| c.email.is_some() || c.user.is_some()).collect(),
+        page: config.page.as_ref().map(|url| url.as_str().to_owned()),
     }
 }

@@ -53,7 +53,7 @@ enum Command {
     #[command(subcommand)]
     User(UserCommand),
     /// Departures that no server has taken yet: who left which room, and what the servers said so
-    /// far (also beside the running server, as the next four)
+    /// far (also beside the running server, as the next five)
     #[command(args_conflicts_with_subcommands = true)]
     Departures {
         #[command(flatten)]
@@ -69,6 +69,8 @@ enum Command {
         #[command(subcommand)]
         command: Option<InvitesCommand>,
     },
+    /// What users have reported to the administrators
+    Reports(Report),
     /// Every membership change in a room: who signed it, how it came, what decided, who has it
     Timeline {
         room_id: OwnedRoomId,
@@ -320,6 +322,10 @@ fn dispatch(command: Command, out: &mut impl Write) -> Result<ExitCode, Failure>
         Command::Invites { report: Report { at, json }, command: None } => {
             let config = config::load(&at.config)?;
             print(out, &reports::invites(&config, json)?)?;
+        }
+        Command::Reports(Report { at, json }) => {
+            let config = config::load(&at.config)?;
+            print(out, &reports::content(&config, json)?)?;
         }
         Command::Timeline { room_id, user_id, report: Report { at, json } } => {
             let config = config::load(&at.config)?;

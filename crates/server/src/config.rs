@@ -18,10 +18,13 @@ pub use example::example;
 use option::Section;
 use read::Tree;
 pub use sections::{
-    Federation, Listener, Log, Presence, Registration, Rooms, Server, Store, WellKnown,
+    Federation, Listener, Log, Notices, Presence, Registration, Rooms, Server, Store, Support,
+    Turn, WellKnown,
 };
 use thiserror::Error;
-pub use values::{Authority, BaseUrl, Filter, LogFormat, Secret, ServerNames, Serves, duration};
+pub use values::{
+    Authority, BaseUrl, Filter, LogFormat, Secret, ServerNames, Serves, Text, Uris, duration,
+};
 
 /// The most listeners that can be configured.
 pub const MAX_LISTENERS: usize = 16;
@@ -36,6 +39,9 @@ pub struct Config {
     pub registration: Registration,
     pub rooms: Rooms,
     pub presence: Presence,
+    pub notices: Notices,
+    pub support: Support,
+    pub turn: Turn,
     pub log: Log,
     pub well_known: WellKnown,
 }
@@ -118,6 +124,9 @@ fn read_all(mut tree: Tree) -> Result<Config, ConfigError> {
     let registration = tree.section::<Registration>();
     let rooms = tree.section::<Rooms>();
     let presence = tree.section::<Presence>();
+    let notices = tree.section::<Notices>();
+    let support = tree.section::<Support>();
+    let turn = tree.section::<Turn>();
     let log = tree.section::<Log>();
     let well_known = tree.section::<WellKnown>();
     let mut unknown: Vec<String> = tree.root.keys().cloned().collect();
@@ -134,6 +143,9 @@ fn read_all(mut tree: Tree) -> Result<Config, ConfigError> {
             registration: registration?,
             rooms: rooms?,
             presence: presence?,
+            notices: notices?,
+            support: support?,
+            turn: turn?,
             log: log?,
             well_known: well_known?,
         })
@@ -156,6 +168,9 @@ const SECTIONS: &[(&str, &[option::Opt])] = &[
     (Registration::KEY, Registration::OPTIONS),
     (Rooms::KEY, Rooms::OPTIONS),
     (Presence::KEY, Presence::OPTIONS),
+    (Notices::KEY, Notices::OPTIONS),
+    (Support::KEY, Support::OPTIONS),
+    (Turn::KEY, Turn::OPTIONS),
     (Log::KEY, Log::OPTIONS),
     (WellKnown::KEY, WellKnown::OPTIONS),
 ];

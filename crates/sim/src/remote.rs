@@ -277,6 +277,8 @@ fn endpoint(call: &Call<'_>) -> &'static str {
         Call::Backfill { .. } => "backfill",
         Call::Directory { .. } => "directory",
         Call::Profile { .. } => "profile",
+        Call::PublicRooms { .. } => "publicRooms",
+        Call::Hierarchy { .. } => "hierarchy",
     }
 }
 
@@ -363,6 +365,13 @@ async fn serve(rooms: &Rooms, origin: &ServerName, call: Call<'_>) -> Result<Val
         Call::Directory { alias } => {
             let (room_id, servers) = rooms.query_directory(alias).await?;
             Ok(json!({ "room_id": room_id, "servers": servers }))
+        }
+        Call::PublicRooms { request } => {
+            Ok(json!(rooms.public_rooms_for_server(origin, request.clone()).await?))
+        }
+        Call::Hierarchy { room } => {
+            let entry = rooms.admit(origin, room).await?;
+            rooms.hierarchy_for_server(&entry, false).await
         }
         // Rooms know no profiles.
         Call::Profile { .. } => Err(unknown()),

@@ -309,6 +309,24 @@ pub struct PublicRoomRecord {
     pub published_at: u64,
 }
 
+/// Something that a user finds inappropriate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentReportRecord {
+    pub reported: Reported,
+    pub reason: Option<String>,
+    /// Milliseconds since the epoch.
+    pub at: u64,
+}
+
+/// What a report is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "reported")]
+pub enum Reported {
+    Event { room_id: OwnedRoomId, event_id: OwnedEventId, sender: OwnedUserId },
+    Room { room_id: OwnedRoomId },
+    User { user_id: OwnedUserId },
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AccountRecord {
     /// Argon2 hash in PHC form; `None` for an account without a password.

@@ -86,6 +86,11 @@ tables! {
     /// Rooms in the published directory of this server.
     0x44 PublicRooms: OwnedRoomId => PublicRoomRecord,
 
+    /// What users reported to the administrators, by stream position.
+    0x45 ContentReports: (OwnedUserId, u64) => ContentReportRecord,
+    /// The room in which the server speaks to a user.
+    0x46 NoticeRooms: OwnedUserId => OwnedRoomId,
+
     /// Local accounts.
     0x50 Accounts: OwnedUserId => AccountRecord,
     /// Devices of local users.

@@ -9,6 +9,7 @@ mod device;
 mod error;
 mod filter;
 mod name;
+mod notices;
 mod password;
 mod policy;
 mod profile;
@@ -19,6 +20,7 @@ mod seen;
 mod session;
 mod shared_secret;
 mod short_lived;
+mod succession;
 mod token;
 mod uia;
 

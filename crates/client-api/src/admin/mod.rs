@@ -2,6 +2,7 @@
 //! whoever can reach the operator's socket.
 
 mod jobs;
+mod notices;
 mod reports;
 
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use crate::{ClientApi, users_error};
 
 pub(super) fn routes(routes: Routes<ClientApi>, gate: Gate) -> Routes<ClientApi> {
-    let families = [reports::routes, jobs::routes];
+    let families = [reports::routes, jobs::routes, notices::routes];
     families.into_iter().fold(AdminRoutes(routes, gate), |routes, family| family(routes)).0
 }
 
@@ -35,11 +36,21 @@ impl AdminRoutes {
         F: Fn(ClientApi, RawCall) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Value, MatrixError>> + 'static,
     {
+        self.by(method, path, move |api, _, call| handler(api, call))
+    }
+
+    /// As [`Self::on`], for a handler that wants to know which administrator it is; `None`: the
+    /// operator.
+    fn by<F, Fut>(self, method: Method, path: &'static str, handler: F) -> Self
+    where
+        F: Fn(ClientApi, Option<Session>, RawCall) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Value, MatrixError>> + 'static,
+    {
         let handler = Arc::new(handler);
         if self.1 == Gate::Operator {
             let open = move |api: ClientApi, call: RawCall| {
                 let handler = Arc::clone(&handler);
-                async move { Ok(Reply::json(handler(api, call).await?)) }
+                async move { Ok(Reply::json(handler(api, None, call).await?)) }
             };
             return Self(self.0.public_raw(method, path, open), self.1);
         }
@@ -50,7 +61,7 @@ impl AdminRoutes {
                 if !account.is_some_and(|account| account.admin) {
                     return Err(MatrixError::forbidden("You are not an administrator"));
                 }
-                Ok(Reply::json(handler(api, call).await?))
+                Ok(Reply::json(handler(api, Some(session), call).await?))
             }
         };
         Self(self.0.authed_raw(method, path, gated), self.1)

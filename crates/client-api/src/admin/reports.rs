@@ -2,7 +2,7 @@
 
 use exeunt_http::{MatrixError, Method, RawCall};
 use exeunt_room::reports::{self, MAX_ROWS, SignatureQuery, TimelineQuery};
-use ruma::OwnedServerName;
+use ruma::{OwnedServerName, OwnedUserId};
 use serde_json::{Value, json};
 
 use super::AdminRoutes;
@@ -19,6 +19,8 @@ pub(super) fn routes(routes: AdminRoutes) -> AdminRoutes {
         .on(Method::GET, "/_exeunt/admin/v1/invites", invites)
         .on(Method::GET, "/_exeunt/admin/v1/signatures", signatures)
         .on(Method::GET, "/_exeunt/admin/v1/set_aside", set_aside)
+        .on(Method::GET, "/_exeunt/admin/v1/reports", content_reports)
+        .on(Method::DELETE, "/_exeunt/admin/v1/reports/{user_id}/{id}", drop_report)
 }
 
 /// `GET rooms/{roomId}/timeline?user_id=&from=&limit=`
@@ -68,6 +70,21 @@ async fn set_aside(api: ClientApi, call: RawCall) -> Result<Value, MatrixError> 
     let server: Option<OwnedServerName> = parameter(&call, "server")?;
     let rows = api.rooms.report(move |reader| reports::set_aside(reader, server.as_deref())).await;
     Ok(json!({ "rows": rows.map_err(room_error)? }))
+}
+
+/// `GET reports?from=&limit=`: what users have reported.
+async fn content_reports(api: ClientApi, call: RawCall) -> Result<Value, MatrixError> {
+    let from = parameter::<Number>(&call, "from")?.map_or(0, |n| n.0);
+    let limit = limit(&call)?;
+    let page = api.rooms.report(move |reader| reports::content_reports(reader, from, limit)).await;
+    Ok(json!(page.map_err(room_error)?))
+}
+
+/// `DELETE reports/{userId}/{id}`: a report that has been dealt with, by its reporter and id.
+async fn drop_report(api: ClientApi, call: RawCall) -> Result<Value, MatrixError> {
+    let (reporter, id): (OwnedUserId, Number) = (body::id(&call, 0)?, body::id(&call, 1)?);
+    api.rooms.drop_report(&reporter, id.0).await.map_err(room_error)?;
+    Ok(json!({}))
 }
 
 struct Number(u64);

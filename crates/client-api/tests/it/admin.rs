@@ -1,21 +1,14 @@
 //! The admin API: who gets in, and what the reports hold.
 
-use exeunt_users::NewAccount;
 use serde_json::json;
 
-use crate::common::{Client, Server, escape};
-
-async fn admin(server: &Server) -> Client<'_> {
-    let account = NewAccount { localpart: Some("root"), admin: true, ..NewAccount::default() };
-    let user = server.api.users.register(account).await.unwrap();
-    server.login(&user).await
-}
+use crate::common::{Server, escape};
 
 /// continuwuity 0.5.6.
 #[actix_web::test]
 async fn only_administrators_get_in() {
     let server = Server::new();
-    let (ann, root) = (server.user("ann").await, admin(&server).await);
+    let (ann, root) = (server.user("ann").await, server.admin("root").await);
     let room = format!("/_exeunt/admin/v1/rooms/{}/timeline", escape("!r:example.org"));
     let others = ["departures", "invites", "signatures"].map(|p| format!("/_exeunt/admin/v1/{p}"));
     for path in others.iter().chain([&room]) {
@@ -29,7 +22,7 @@ async fn only_administrators_get_in() {
 async fn the_timeline_tells_every_change() {
     let server = Server::new();
     let (ann, bob, root) =
-        (server.user("ann").await, server.user("bob").await, admin(&server).await);
+        (server.user("ann").await, server.user("bob").await, server.admin("root").await);
     let room = ann.public_room().await;
     bob.join(&room).await;
     let kick = json!({ "user_id": bob.user, "reason": "tired" });
@@ -67,7 +60,7 @@ async fn the_timeline_tells_every_change() {
 #[actix_web::test]
 async fn every_signature_can_be_asked_for() {
     let server = Server::new();
-    let (ann, root) = (server.user("ann").await, admin(&server).await);
+    let (ann, root) = (server.user("ann").await, server.admin("root").await);
     let room = ann.public_room().await;
     let sent = ann.put(&format!("/rooms/{}/send/m.room.message/1", escape(&room)), json!({})).await;
     let event_id = sent.ok()["event_id"].as_str().unwrap().to_owned();

@@ -89,6 +89,14 @@ impl Server {
         self.login(&user).await
     }
 
+    /// The same, an administrator.
+    pub async fn admin(&self, localpart: &str) -> Client<'_> {
+        let account =
+            NewAccount { localpart: Some(localpart), admin: true, ..NewAccount::default() };
+        let user = self.api.users.register(account).await.unwrap();
+        self.login(&user).await
+    }
+
     /// One more device of a user.
     pub async fn login(&self, user: &UserId) -> Client<'_> {
         let login = self.api.users.login(user, NewSession::default()).await.unwrap();

@@ -61,4 +61,22 @@ async fn who_may_delete_an_alias() {
     bob.put(path, json!({ "room_id": room })).await.ok();
     ann.delete(path).await.ok();
     assert_eq!(ann.state(&room, "m.room.canonical_alias", "").await.unwrap(), json!({}));
+    // An administrator of the server, from outside the room.
+    let root = server.admin("root").await;
+    bob.put(path, json!({ "room_id": room })).await.ok();
+    root.delete(path).await.ok();
+    ann.get(path).await.fails(404, "M_NOT_FOUND");
+}
+
+#[actix_web::test]
+async fn the_aliases_of_a_world_readable_room_are_everybodys() {
+    let server = Server::new();
+    let (ann, bob) = (server.user("ann").await, server.user("bob").await);
+    let content = json!({ "history_visibility": "world_readable" });
+    let visible = json!({ "type": "m.room.history_visibility", "content": content });
+    let body = json!({ "initial_state": [visible], "room_alias_name": "tea" });
+    let room = ann.create_room(body).await;
+    let list = format!("/rooms/{}/aliases", escape(&room));
+    assert_eq!(bob.get(&list).await.ok(), json!({ "aliases": ["#tea:example.org"] }));
+    bob.get("/rooms/!none:example.org/aliases").await.fails(403, "M_FORBIDDEN");
 }

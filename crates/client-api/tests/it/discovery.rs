@@ -1,4 +1,4 @@
-use exeunt_client_api::Options;
+use exeunt_client_api::{Options, Turn};
 use serde_json::json;
 
 use crate::common::Server;
@@ -45,13 +45,32 @@ async fn what_is_not_built_is_not_recognized() {
     server.anyone().put("/login", json!({})).await.fails(405, "M_UNRECOGNIZED");
 }
 
+#[actix_web::test]
+async fn no_calls_and_no_bridges_unless_the_operator_has_some() {
+    let server = Server::new();
+    let ann = server.user("ann").await;
+    for path in ["/voip/turnServer", "/thirdparty/protocols"] {
+        assert_eq!(ann.get(path).await.ok(), json!({}));
+        server.anyone().get(path).await.fails(401, "M_MISSING_TOKEN");
+    }
+    let turn = Turn {
+        uris: vec!["turn:turn.example.org".into()],
+        shared_secret: "north".into(),
+        life: std::time::Duration::from_secs(60),
+    };
+    let server = Server::with(Options { turn, ..Options::default() });
+    let ann = server.user("ann").await;
+    let found = ann.get("/voip/turnServer").await.ok();
+    assert_eq!(found["username"], format!("1700000060:{}", ann.user));
+}
+
 /// Paths of the specification that are not built are known all the same.
 #[actix_web::test]
 async fn what_is_not_built_is_told_from_what_has_another_method() {
     use actix_web::http::Method;
     let server = Server::new();
     let (ann, patch) = (server.user("ann").await, Method::PATCH);
-    for path in ["/_matrix/media/v3/upload", "/keys/upload", "/rooms/!r:example.org/report"] {
+    for path in ["/_matrix/media/v3/upload", "/keys/upload", "/pushers/set"] {
         ann.post(path, json!({})).await.fails(404, "M_UNRECOGNIZED");
         ann.send(patch.clone(), path, None).await.fails(405, "M_UNRECOGNIZED");
     }

@@ -103,8 +103,16 @@ async fn pages_and_filters() {
     ann.get("/publicRooms?since=s4").await.fails(400, "M_INVALID_PARAM");
     ann.post("/publicRooms", json!({ "filter": 1 })).await.fails(400, "M_BAD_JSON");
     server.anyone().post("/publicRooms", json!({})).await.fails(401, "M_MISSING_TOKEN");
-    ann.get("/publicRooms?server=else.org").await.fails(404, "M_UNRECOGNIZED");
-    ann.post("/publicRooms?server=else.org", json!({})).await.fails(404, "M_UNRECOGNIZED");
+    let irc = json!({ "third_party_instance_id": "irc" });
+    ann.post("/publicRooms", irc).await.fails(400, "M_INVALID_PARAM");
+    ann.get("/publicRooms?third_party_instance_id=irc").await.fails(400, "M_INVALID_PARAM");
+    let all = json!({ "include_all_networks": true, "third_party_instance_id": null });
+    ann.post("/publicRooms", all).await.ok();
+    // Nobody makes us ask others but our users.
+    let other = "/publicRooms?server=else.org";
+    server.anyone().get(other).await.fails(401, "M_MISSING_TOKEN");
+    ann.get(other).await.fails(502, "M_UNKNOWN");
+    ann.get("/publicRooms?server=no%20name").await.fails(400, "M_INVALID_PARAM");
 }
 
 #[actix_web::test]

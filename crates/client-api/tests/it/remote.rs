@@ -30,6 +30,8 @@ async fn another_servers_refusal_is_never_a_logout() {
         let profile = ann.get("/profile/@bob:else.org").await.fails(expected, code);
         assert!(profile.starts_with("else.org: "), "{profile}");
         ann.get("/directory/room/%23a:else.org").await.fails(expected, code);
+        ann.get("/publicRooms?server=else.org").await.fails(expected, code);
+        ann.post("/publicRooms?server=else.org", json!({})).await.fails(expected, code);
         ann.post("/join/%23a:else.org", json!({})).await.fails(expected, code);
         ann.post("/join/!r:else.org", json!({})).await.fails(expected, code);
         ann.post("/knock/!r:else.org", json!({})).await.fails(expected, code);

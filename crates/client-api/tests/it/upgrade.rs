@@ -103,3 +103,86 @@ async fn who_may_not_replace_a_room() {
     ann.post("/rooms/!none:x/upgrade", to_11()).await.fails(404, "M_NOT_FOUND");
     assert_eq!(ann.state(&room, "m.room.tombstone", "").await, None);
 }
+
+/// The directory lists the new room; who is a member of the space may join it still, unless the
+/// version does not know that; levels that are texts become numbers.
+#[actix_web::test]
+async fn a_room_keeps_its_place() {
+    let server = Server::new();
+    let ann = server.user("ann").await;
+    let allow = json!([{ "type": "m.room_membership", "room_id": "!space:x" }]);
+    let rule = json!({ "join_rule": "restricted", "allow": allow });
+    let parent = json!({ "via": ["x"], "canonical": true });
+    let old = ann
+        .create_room(json!({
+            "room_version": "9",
+            "visibility": "public",
+            "power_level_content_override": { "kick": "60", "events": { "m.room.name": "70" } },
+            "initial_state": [
+                { "type": "m.room.join_rules", "content": rule },
+                { "type": "m.room.avatar", "content": { "url": "mxc://example.org/a" } },
+                { "type": "m.space.parent", "state_key": "!space:x", "content": parent },
+                { "type": "m.space.parent", "state_key": "!gone:x", "content": {} },
+            ],
+        }))
+        .await;
+    let new = upgrade(&ann, &old, json!({ "new_version": "12" })).await;
+    let levels = ann.state(&new, "m.room.power_levels", "").await.unwrap();
+    assert_eq!((&levels["kick"], &levels["events"]["m.room.name"]), (&json!(60), &json!(70)));
+    assert_eq!(ann.state(&new, "m.room.join_rules", "").await, Some(rule));
+    assert_eq!(ann.state(&new, "m.space.parent", "!space:x").await, Some(parent));
+    assert_eq!(ann.state(&new, "m.space.parent", "!gone:x").await, None);
+    let listed = ann.get("/publicRooms").await.ok();
+    assert_eq!(listed["total_room_count_estimate"], 1);
+    assert_eq!(listed["chunk"][0]["room_id"], new.as_str());
+    // Version 7 knows no restricted rooms.
+    let back = upgrade(&ann, &new, json!({ "new_version": "7" })).await;
+    let rule = ann.state(&back, "m.room.join_rules", "").await;
+    assert_eq!(rule, Some(json!({ "join_rule": "invite" })));
+}
+
+/// Tags, direct chats and push rules follow each user who joins the new room, not other rooms'
+/// claims.
+#[actix_web::test]
+async fn a_users_own_data_follows() {
+    let server = Server::new();
+    let (ann, bob, eve) =
+        (server.user("ann").await, server.user("bob").await, server.user("eve").await);
+    let old = ann.public_room().await;
+    bob.join(&old).await;
+    let tags = json!({ "tags": { "m.favourite": { "order": 0.5 } } });
+    let direct = json!({ ann.user.clone(): [old, "!other:x"], "@cat:x": ["!other:x"] });
+    let data = |user: &str, room: &str, kind: &str| {
+        format!("/user/{user}/rooms/{}/account_data/{kind}", escape(room))
+    };
+    let global = |user: &str| format!("/user/{user}/account_data/m.direct");
+    let rule = |room: &str| format!("/pushrules/global/room/{}", escape(room));
+    for user in [&ann, &bob] {
+        user.put(&data(&user.user, &old, "m.tag"), tags.clone()).await.ok();
+        user.put(&global(&user.user), direct.clone()).await.ok();
+        user.put(&rule(&old), json!({ "actions": [] })).await.ok();
+    }
+    // A room that only claims to follow ours.
+    let creation = json!({ "predecessor": { "room_id": old, "event_id": "$x" } });
+    let body = json!({ "preset": "public_chat", "creation_content": creation });
+    let claims = eve.create_room(body).await;
+    bob.join(&claims).await;
+    bob.get(&data(&bob.user, &claims, "m.tag")).await.fails(404, "M_NOT_FOUND");
+
+    let new = upgrade(&ann, &old, json!({ "new_version": "12" })).await;
+    bob.get(&data(&bob.user, &new, "m.tag")).await.fails(404, "M_NOT_FOUND");
+    let invite = json!({ "user_id": bob.user });
+    ann.post(&format!("/rooms/{}/invite", escape(&new)), invite).await.ok();
+    bob.join(&new).await;
+    let followed = json!({ ann.user.clone(): [old, "!other:x", new], "@cat:x": ["!other:x"] });
+    for user in [&ann, &bob] {
+        assert_eq!(user.get(&data(&user.user, &new, "m.tag")).await.ok(), tags);
+        assert_eq!(user.get(&global(&user.user)).await.ok(), followed);
+        assert_eq!(user.get(&rule(&new)).await.ok()["actions"], json!([]));
+    }
+    // What the user has set since stays.
+    let own = json!({ "tags": {} });
+    bob.put(&data(&bob.user, &new, "m.tag"), own.clone()).await.ok();
+    bob.join(&new).await;
+    assert_eq!(bob.get(&data(&bob.user, &new, "m.tag")).await.ok(), own);
+}

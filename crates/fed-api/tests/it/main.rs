@@ -2,6 +2,7 @@
 
 mod auth;
 mod common;
+mod directory;
 mod gate;
 mod handshakes;
 mod public;

@@ -101,6 +101,7 @@ async fn version_and_well_known() {
     let options = Options {
         server_version: "1.2.3".into(),
         well_known_server: Some("matrix.a.example:443".into()),
+        ..Options::default()
     };
     let site = site_with(options).await;
     let version = site.send(plain("GET", "/_matrix/federation/v1/version", None)).await.ok();

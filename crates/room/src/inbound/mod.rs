@@ -12,6 +12,7 @@ mod event_auth;
 mod exchange;
 mod gate;
 mod handed;
+mod hierarchy;
 mod invite;
 mod keys;
 mod make_join;
@@ -38,6 +39,7 @@ pub use doubt::{
     WITHDRAWAL_LIFE_MS,
 };
 pub use gate::Admitted;
+pub use hierarchy::MAX_CHILDREN_LISTED;
 pub use invite::InboundInvite;
 pub(crate) use invite::put_pending;
 pub use keys::KEY_VALIDITY_MS;

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use exeunt_store::{Reader, tables};
-use ruma::{OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::Value;
 
 use crate::{
@@ -131,6 +131,19 @@ fn conditions(graph: &Graph<'_>) -> Result<Option<Vec<Value>>, RoomError> {
     ))
 }
 
+/// The room that a condition names.
+fn condition_room(condition: &Value) -> Option<&RoomId> {
+    let field = |name| condition.get(name).and_then(Value::as_str);
+    let room = field("room_id").filter(|_| field("type") == Some("m.room_membership"))?;
+    <&RoomId>::try_from(room).ok()
+}
+
+/// The rooms whose members the join rule lets in; none where it is no restricted one.
+pub(crate) fn allowed_rooms(graph: &Graph<'_>) -> Result<Vec<OwnedRoomId>, RoomError> {
+    let conditions = conditions(graph)?.unwrap_or_default();
+    Ok(conditions.iter().filter_map(condition_room).map(ToOwned::to_owned).collect())
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Conditions {
     Met,
@@ -147,13 +160,7 @@ fn check_conditions(
 ) -> Result<Conditions, RoomError> {
     let mut found = Conditions::Unmet;
     for condition in conditions {
-        let field = |name| condition.get(name).and_then(Value::as_str);
-        let Some(room) = field("room_id").and_then(|id| <&RoomId>::try_from(id).ok()) else {
-            continue;
-        };
-        if field("type") != Some("m.room_membership") {
-            continue;
-        }
+        let Some(room) = condition_room(condition) else { continue };
         if !is_joined(reader, room, ours)? {
             if user.server_name() != ours {
                 found = Conditions::Unknown;

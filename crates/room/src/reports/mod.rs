@@ -1,6 +1,7 @@
 //! What an administrator wants to know: the membership timeline, departures that wait, pending
-//! invites, the journal of signatures. Read from the store, beside a running server too.
+//! invites, the journal of signatures, what users reported. Read from the store, beside a running server too.
 
+mod content;
 mod departures;
 mod invites;
 mod set_aside;
@@ -9,6 +10,7 @@ mod timeline;
 
 use exeunt_store::{Reader, StoreError};
 
+pub use content::{ContentReport, content_reports};
 pub use departures::{Departure, departures};
 pub use invites::{Invite, invites};
 pub use set_aside::{SetAside, set_aside};

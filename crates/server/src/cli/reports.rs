@@ -1,12 +1,13 @@
-//! `exeunt timeline`, `departures`, `invites`, `signatures`: as text, or as one JSON object per line.
+//! `exeunt timeline`, `departures`, `invites`, `reports`, `signatures`: as text, or as one JSON object per line.
 
 use std::fmt;
 
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
 use exeunt_room::reports::{
-    self, Departure, Invite, Page, Signature, SignatureQuery, TimelineEntry, TimelineQuery,
+    self, ContentReport, Departure, Invite, Page, Signature, SignatureQuery, TimelineEntry,
+    TimelineQuery,
 };
-use exeunt_store::{Reader, Store, StoreError};
+use exeunt_store::{Reader, Store, StoreError, records::Reported};
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -49,6 +50,13 @@ pub fn invites(config: &Config, as_json: bool) -> Result<String, Failure> {
         }
         rows.extend(page);
     }
+}
+
+/// What users have reported.
+pub fn content(config: &Config, as_json: bool) -> Result<String, Failure> {
+    let rows =
+        all(config, |reader, from| reports::content_reports(reader, from, reports::MAX_ROWS))?;
+    Ok(lines(&rows, as_json, "nothing has been reported"))
 }
 
 /// The journal of signatures.
@@ -152,6 +160,23 @@ impl fmt::Display for Text<'_, Invite> {
             write!(f, ", unreachable since {}", time(since))?;
         }
         writeln!(f)
+    }
+}
+
+impl fmt::Display for Text<'_, ContentReport> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ContentReport { id, reporter, reported, reason, at } = self.0;
+        write!(f, "{id} {} {reporter} reports ", time(*at))?;
+        match reported {
+            Reported::Event { room_id, event_id, sender } => {
+                writeln!(f, "{event_id} of {sender} in {room_id}")?;
+            }
+            Reported::Room { room_id } => writeln!(f, "{room_id}")?,
+            Reported::User { user_id } => writeln!(f, "{user_id}")?,
+        }
+        // Users write what they like: nothing of it moves the cursor.
+        let reason = reason.as_deref().unwrap_or_default();
+        reason.lines().try_for_each(|line| writeln!(f, "  {}", line.escape_debug()))
     }
 }
 

@@ -8,6 +8,13 @@ use super::{Config, MAX_LISTENERS, Problem, read::Tree, values::Serves};
 pub fn check(config: &Config, tree: &mut Tree) {
     listeners(config, tree);
     federation(config, tree);
+    if !config.turn.uris.0.is_empty() && config.turn.shared_secret.is_none() {
+        conflict(
+            tree,
+            "turn.uris",
+            "needs the secret of the TURN server: set `shared_secret`".into(),
+        );
+    }
 }
 
 fn listeners(config: &Config, tree: &mut Tree) {

@@ -5,7 +5,8 @@ use std::fmt::Write;
 use super::{
     option::{Section, Shape},
     sections::{
-        Federation, Listener, Log, Presence, Registration, Rooms, Server, Store, WellKnown,
+        Federation, Listener, Log, Notices, Presence, Registration, Rooms, Server, Store, Support,
+        Turn, WellKnown,
     },
 };
 
@@ -27,6 +28,9 @@ pub fn example() -> String {
     section::<Registration>(&mut text, "[registration]");
     section::<Rooms>(&mut text, "[rooms]");
     section::<Presence>(&mut text, "[presence]");
+    section::<Notices>(&mut text, "[notices]");
+    section::<Support>(&mut text, "[support]");
+    section::<Turn>(&mut text, "[turn]");
     section::<Log>(&mut text, "[log]");
     section::<WellKnown>(&mut text, "[well_known]");
     text

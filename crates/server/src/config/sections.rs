@@ -2,11 +2,14 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use exeunt_core::{RoomVersion, ruma::OwnedServerName};
+use exeunt_core::{
+    RoomVersion,
+    ruma::{OwnedServerName, OwnedUserId},
+};
 
 use super::{
     option::section,
-    values::{Authority, BaseUrl, Filter, LogFormat, Secret, ServerNames, Serves},
+    values::{Authority, BaseUrl, Filter, LogFormat, Secret, ServerNames, Serves, Text, Uris},
 };
 
 section! {
@@ -64,6 +67,8 @@ section! {
         /// Servers whose word on the keys of others is taken, where those cannot be asked. Whom you
         /// name here can forge any server's events to you.
         trusted_key_servers: ServerNames = Default("[]"),
+        /// Whether other servers may list the rooms that this one publishes in its directory.
+        public_rooms: bool = Default("false"),
     }
 }
 
@@ -96,6 +101,44 @@ section! {
     Presence("presence") {
         /// Whether users are told which of those with whom they share a room are online.
         enabled: bool = Default("true"),
+    }
+}
+
+section! {
+    /// What administrators have the server say to users.
+    Notices("notices") {
+        /// The part before the colon of the user id by which it speaks. No person may have it.
+        localpart: Text = Default("\"_server\""),
+        /// Its display name, and the name of the rooms in which it speaks.
+        name: Text = Default("\"Server notices\""),
+    }
+}
+
+section! {
+    /// Whom people may turn to (/.well-known/matrix/support).
+    Support("support") {
+        /// A page with help.
+        page: Option<BaseUrl> = Optional("\"https://example.org/support\""),
+        /// The administrators' address and account, which may be on another server.
+        admin_email: Option<Text> = Optional("\"admin@example.org\""),
+        /// See admin_email.
+        admin_user: Option<OwnedUserId> = Optional("\"@admin:example.org\""),
+        /// The same of those who take reports of security problems.
+        security_email: Option<Text> = Optional("\"security@example.org\""),
+        /// See security_email.
+        security_user: Option<OwnedUserId> = Optional("\"@security:example.org\""),
+    }
+}
+
+section! {
+    /// A TURN server, over which calls find their way.
+    Turn("turn") {
+        /// Its URIs. Without any, clients do without.
+        uris: Uris = Default("[]"),
+        /// The secret that it shares with this server (static-auth-secret of coturn).
+        shared_secret: Option<Secret> = Optional("\"a long random text\""),
+        /// How long the credentials of a client are good for.
+        credentials_life: Duration = Default("\"1d\""),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 use config::{Value, ValueKind};
 use exeunt_core::{
     RoomVersion,
-    ruma::{OwnedServerName, ServerName},
+    ruma::{OwnedServerName, OwnedUserId, ServerName},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -97,6 +97,32 @@ pub fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
+/// A text that is not empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text(String);
+
+impl Text {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromValue for Text {
+    const EXPECTS: &'static str = "a text";
+
+    fn from_value(value: Value) -> Option<Self> {
+        text(value).map(Self)
+    }
+}
+
+impl FromValue for OwnedUserId {
+    const EXPECTS: &'static str = "a user id, like \"@admin:example.org\"";
+
+    fn from_value(value: Value) -> Option<Self> {
+        text(value)?.try_into().ok()
+    }
+}
+
 impl FromValue for OwnedServerName {
     const EXPECTS: &'static str = "a host name or IP address (and a port if it is not 8448), \
          without https://, like \"example.org\"";
@@ -132,6 +158,28 @@ impl FromValue for RoomVersion {
 
     fn from_value(value: Value) -> Option<Self> {
         RoomVersion::parse(&text(value)?).ok()
+    }
+}
+
+/// URIs of TURN servers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Uris(pub Vec<String>);
+
+impl FromValue for Uris {
+    const EXPECTS: &'static str = "a list of URIs, like [\"turn:turn.example.org?transport=udp\"]";
+
+    fn from_value(value: Value) -> Option<Self> {
+        let uris: Vec<String> = match value.kind {
+            ValueKind::Array(items) => items.into_iter().map(text).collect::<Option<_>>()?,
+            // An environment variable: separated by commas.
+            ValueKind::String(text) => {
+                let uris = text.split(',').map(str::trim).filter(|uri| !uri.is_empty());
+                uris.map(str::to_owned).collect()
+            }
+            _ => return None,
+        };
+        let is_turn = |uri: &String| uri.starts_with("turn:") || uri.starts_with("turns:");
+        uris.iter().all(is_turn).then_some(Self(uris))
     }
 }
 
