@@ -23,9 +23,9 @@ import aiohttp
 from ca import Authority
 from footprint import note
 from link import port_of, reserve_port
-from membership import User
 from process import Measured, session
 from servers import Exeunt, Server, Synapse
+from user import User
 
 #: Rooms of the users whose first sync is measured.
 ACCOUNTS = (50, 500)
