@@ -2,6 +2,8 @@
 //!
 //! Specification: appendices, "Canonical JSON"; strict since room version 6.
 
+use std::fmt::Write as _;
+
 use serde_json::{Number, Value};
 use thiserror::Error;
 
@@ -50,8 +52,20 @@ pub fn check_object(object: &Object) -> Result<(), CanonicalError> {
 /// `-0.0`. The hashes of such an event do not hold here, so it is redacted or refused (decision
 /// 0011). What is verified as text is not concerned, see [`text`](crate::text).
 pub fn encode(object: &Object) -> String {
-    let mut out = String::with_capacity(256);
-    write_object(&mut out, object);
+    encode_without(object, &[])
+}
+
+/// The canonical encoding of any value.
+pub fn encode_value(value: &Value) -> String {
+    let mut out = String::with_capacity(1024);
+    write_value(&mut out, value);
+    out
+}
+
+/// [`encode`] without some of the object's own keys.
+pub(crate) fn encode_without(object: &Object, without: &[&str]) -> String {
+    let mut out = String::with_capacity(1024);
+    write_object(&mut out, object, without);
     out
 }
 
@@ -67,11 +81,20 @@ pub fn has_lost_integer(value: &Value) -> bool {
     }
 }
 
-fn write_object(out: &mut String, object: &Object) {
-    let mut entries: Vec<_> = object.iter().collect();
+fn write_object(out: &mut String, object: &Object, without: &[&str]) {
+    let kept = object.iter().filter(|(key, _)| !without.contains(&key.as_str()));
+    // They are sorted already, unless some crate has switched that off for serde_json.
+    if object.keys().is_sorted() {
+        return write_entries(out, kept);
+    }
+    let mut entries: Vec<_> = kept.collect();
     entries.sort_unstable_by_key(|(key, _)| *key);
+    write_entries(out, entries.into_iter());
+}
+
+fn write_entries<'a>(out: &mut String, entries: impl Iterator<Item = (&'a String, &'a Value)>) {
     out.push('{');
-    for (i, (key, value)) in entries.into_iter().enumerate() {
+    for (i, (key, value)) in entries.enumerate() {
         if i > 0 {
             out.push(',');
         }
@@ -84,7 +107,7 @@ fn write_object(out: &mut String, object: &Object) {
 
 fn write_value(out: &mut String, value: &Value) {
     match value {
-        Value::Object(object) => write_object(out, object),
+        Value::Object(object) => write_object(out, object, &[]),
         Value::Array(items) => {
             out.push('[');
             for (i, item) in items.iter().enumerate() {
@@ -97,7 +120,7 @@ fn write_value(out: &mut String, value: &Value) {
         }
         Value::String(text) => write_scalar(out, text),
         Value::Number(n) if n.is_f64() => write_float(out, n),
-        scalar => out.push_str(&scalar.to_string()),
+        scalar => write!(out, "{scalar}").expect("a string takes it"),
     }
 }
 
@@ -118,5 +141,11 @@ pub(crate) fn write_float(out: &mut String, number: &Number) {
 
 /// serde_json escapes exactly what canonical JSON asks for: `"`, `\` and the control characters.
 pub(crate) fn write_scalar(out: &mut String, text: &str) {
-    out.push_str(&serde_json::to_string(text).expect("a string is always JSON"));
+    if text.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
+        out.push_str(&serde_json::to_string(text).expect("a string is always JSON"));
+        return;
+    }
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
 }

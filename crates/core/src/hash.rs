@@ -62,11 +62,7 @@ pub fn set_content_hash(event: &mut Object) {
 }
 
 fn sha256_without(event: &Object, without: &[&str]) -> [u8; 32] {
-    let kept: Object = event
-        .iter()
-        .filter(|(key, _)| !without.contains(&key.as_str()))
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
-    let digest = digest::digest(&digest::SHA256, canonical::encode(&kept).as_bytes());
+    let kept = canonical::encode_without(event, without);
+    let digest = digest::digest(&digest::SHA256, kept.as_bytes());
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }

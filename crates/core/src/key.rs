@@ -9,7 +9,7 @@ use ruma::{OwnedServerName, ServerName};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::{Object, canonical, encoding};
+use crate::{Object, canonical, encoding, request_text};
 
 /// This server's name and signing key. Signs only objects that this process built; see
 /// [`Draft::sign`](crate::Draft::sign) and [`CheckedPdu::cosign_invite`](crate::CheckedPdu).
@@ -55,10 +55,22 @@ impl Signer {
         encoding::to_base64(self.pair.public_key().as_ref())
     }
 
+    /// The signature of a request to another server, whose content is in canonical form.
+    pub fn sign_request(
+        &self,
+        method: &str,
+        uri: &str,
+        destination: &ServerName,
+        content: Option<&str>,
+    ) -> String {
+        let text = request_text(method, uri, self.server(), Some(destination), content);
+        encoding::to_base64(self.pair.sign(text.as_bytes()).as_ref())
+    }
+
     /// Adds our signature to an object, leaving `unsigned` and other signatures as they are.
     ///
     /// Not for events (see [`Draft`](crate::Draft)): this signs what it is given. Its callers are
-    /// the key document and the X-Matrix request object, both built from scratch, and the notary,
+    /// the key document, built from scratch, and the notary,
     /// whose documents hold `server_name`, which no event keeps when it is redacted for signing.
     pub fn sign_object(&self, object: &mut Object) {
         let signature = self.signature_of(object);
@@ -86,10 +98,7 @@ fn entry_object<'a>(object: &'a mut Object, key: &str) -> &'a mut Object {
 
 /// What a signature covers: the canonical form without `signatures` and `unsigned`.
 fn signed_bytes(object: &Object) -> String {
-    let mut object = object.clone();
-    object.remove("signatures");
-    object.remove("unsigned");
-    canonical::encode(&object)
+    canonical::encode_without(object, &["signatures", "unsigned"])
 }
 
 /// A public Ed25519 key.

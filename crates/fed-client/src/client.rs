@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use exeunt_core::key::signatures_of;
 use exeunt_core::ruma::{OwnedServerName, ServerName};
-use exeunt_core::{Signer, request_object};
+use exeunt_core::{Signer, canonical};
 use reqwest::Response;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use serde_json::{Value, json};
@@ -241,11 +240,12 @@ impl Inner {
         if let Some(host) = way.host {
             http = http.header(HOST, host);
         }
+        let body = body.map(canonical::encode_value);
         if signed {
-            http = http.header(AUTHORIZATION, self.x_matrix(request));
+            http = http.header(AUTHORIZATION, self.x_matrix(request, body.as_deref()));
         }
         if let Some(body) = body {
-            http = http.header(CONTENT_TYPE, "application/json").body(body.to_string());
+            http = http.header(CONTENT_TYPE, "application/json").body(body);
         }
         let asked_at = (self.clock)();
         let response = http.send().await.map_err(|error| {
@@ -260,13 +260,10 @@ impl Inner {
     }
 
     /// The `Authorization` header. None of the values can hold a quote or a backslash.
-    fn x_matrix(&self, request: Request<'_>) -> String {
-        let Request { destination, method, path, body, .. } = request;
-        let origin = self.signer.server();
-        let method = method.http();
-        let mut object = request_object(method.as_str(), path, origin, Some(destination), body);
-        self.signer.sign_object(&mut object);
-        let (key, sig) = signatures_of(&object, origin).next().unwrap_or_default();
+    fn x_matrix(&self, request: Request<'_>, body: Option<&str>) -> String {
+        let Request { destination, method, path, .. } = request;
+        let (origin, key) = (self.signer.server(), self.signer.key_id());
+        let sig = self.signer.sign_request(method.http().as_str(), path, destination, body);
         format!(
             "X-Matrix origin=\"{origin}\",destination=\"{destination}\",key=\"{key}\",sig=\"{sig}\""
         )
