@@ -22,8 +22,8 @@ use crate::error::{RequestError, SetupError, clean};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// Idle connections kept for a destination.
-const MAX_IDLE: usize = 4;
+/// Idle connections kept for a destination: as many requests at once as make no new ones.
+const MAX_IDLE: usize = 16;
 const USER_AGENT: &str = concat!("exeunt/", env!("CARGO_PKG_VERSION"));
 
 /// SRV weights, by the thread's random numbers.
