@@ -388,6 +388,10 @@ pub(crate) fn put_log(
         let (membership, via) = (record.membership.clone(), record.via.clone());
         counter!("exeunt_membership_changes_total", "membership" => membership, "via" => via)
             .increment(1);
+        if record.membership == "invite" {
+            let invite = (room_id.clone(), user.clone(), record.event_id.clone());
+            batch.put::<tables::Invites>(&invite, &());
+        }
         batch.put::<tables::MembershipLog>(&(room_id, user, position), &record);
     });
 }

@@ -51,6 +51,8 @@ tables! {
     0x23 Departures: (OwnedUserId, OwnedRoomId) => DepartureRecord,
     /// Every membership change of (room, user), by stream position: who signed, how it came.
     0x24 MembershipLog: (OwnedRoomId, OwnedUserId, u64) => MembershipLogRecord,
+    /// The invites in `MembershipLog`, by (room, user) and event.
+    0x2a Invites: (OwnedRoomId, OwnedUserId, OwnedEventId) => (),
     /// Accounts that leave all their rooms, and how far they are.
     0x27 DepartureJobs: OwnedUserId => DepartureJobRecord,
     /// Every event and object that we signed, by stream position.
