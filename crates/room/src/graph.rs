@@ -2,7 +2,7 @@
 
 use std::cell::{OnceCell, RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use exeunt_acl::ServerAcl;
 use exeunt_core::{Pdu, RoomVersion, StateKey, StateMap};
@@ -40,7 +40,7 @@ pub struct Graph<'a> {
 #[derive(Clone)]
 pub struct Known {
     pub pdu: Pdu,
-    pub record: Rc<EventRecord>,
+    pub record: Arc<EventRecord>,
 }
 
 impl<'a> Graph<'a> {
@@ -304,9 +304,10 @@ pub(crate) fn lookup_error(error: RoomError) -> LookupError {
 
 /// Reads an event of any room.
 pub fn load_event(reader: &Reader, id: &EventId) -> Result<Option<Known>, RoomError> {
-    let Some(record) = reader.get::<tables::Events>(&id.to_owned())? else { return Ok(None) };
-    let pdu = parse_record(id, &record)?;
-    Ok(Some(Known { pdu, record: record.into() }))
+    let known = reader.derived::<tables::Events, _, RoomError>(&id.to_owned(), |record| {
+        Ok(Known { pdu: parse_record(id, &record)?, record: record.into() })
+    });
+    Ok(known?.map(|known| Known::clone(&known)))
 }
 
 /// Whether another event, in whatever room, was stored first under the event's id, and keeps it:

@@ -97,7 +97,7 @@ fn advice(error: &StoreError) -> &'static str {
         StoreError::Corrupt { .. } | StoreError::Encode { .. } | StoreError::Damaged { .. } => {
             "restore a backup"
         }
-        StoreError::Io(_) | StoreError::Failed(_) => {
+        StoreError::Io(_) | StoreError::Failed(_) | StoreError::NotInMemory => {
             "see that the disk is healthy and not full, and that this user may write there"
         }
         StoreError::Closed => "start again",

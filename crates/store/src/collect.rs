@@ -74,8 +74,8 @@ fn mark_tree(
         if root == Root::EMPTY || !marked.insert(root.0) {
             continue;
         }
-        if let Node::Branch(_, children) = snapshot::node(reader, None, root, 0)? {
-            open.extend(children.into_iter().flatten());
+        if let Node::Branch(_, children) = &*snapshot::node(reader, None, root, 0)? {
+            open.extend(children.iter().flatten());
         }
     }
     Ok(())

@@ -27,4 +27,8 @@ pub enum StoreError {
     Failed(String),
     #[error("the store is closed")]
     Closed,
+    /// A read in its caller's turn that would have to wait. [`Store::read`](crate::Store::read)
+    /// begins it anew where it may, so that nobody else sees this.
+    #[error("not in memory")]
+    NotInMemory,
 }

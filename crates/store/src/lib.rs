@@ -13,6 +13,7 @@ mod table;
 mod batch;
 mod collect;
 mod commit;
+mod derived;
 pub mod engine;
 mod error;
 mod key;

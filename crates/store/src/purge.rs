@@ -108,7 +108,7 @@ where
     let mut after: Option<T::Key> = None;
     loop {
         let (prefix, from) = (prefix.clone(), after.take());
-        let read = store.read(move |reader| {
+        let read = store.read_long(move |reader| {
             let mut scan = reader.scan::<T>(prefix).limit(page);
             if let Some(key) = from {
                 scan = scan.after(key);

@@ -1,7 +1,11 @@
 //! Reading: one consistent snapshot, typed.
 
+use std::any::Any;
+use std::cell::Cell;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
+use crate::derived::Derived;
 use crate::engine::{self, Row};
 use crate::key::Prefix;
 use crate::table::{corrupt, decode_key, decode_value, row_key};
@@ -14,26 +18,31 @@ pub(crate) const POSITION: &str = "position";
 /// A consistent view of the store. Short-lived: it keeps old rows from being cleaned up.
 pub struct Reader<'s> {
     snapshot: Box<dyn engine::Snapshot + 's>,
-    position: u64,
-    /// The position could not be read: neither can anything else.
-    broken: Option<StoreError>,
+    derived: &'s Derived,
+    /// Rows that may yet be looked at.
+    allowance: Cell<usize>,
+    gave_up: Cell<bool>,
 }
 
 impl<'s> Reader<'s> {
-    /// `at_least` is a position from before the snapshot.
-    pub(crate) fn new(snapshot: Box<dyn engine::Snapshot + 's>, at_least: u64) -> Self {
-        let mut reader = Self { snapshot, position: at_least, broken: None };
-        match reader.get::<Meta>(&POSITION.to_owned()) {
-            Ok(position) => reader.position = position.unwrap_or(at_least),
-            Err(error) => reader.broken = Some(error),
-        }
-        reader
+    pub(crate) fn new(snapshot: Box<dyn engine::Snapshot + 's>, derived: &'s Derived) -> Self {
+        Self { snapshot, derived, allowance: Cell::new(usize::MAX), gave_up: Cell::new(false) }
+    }
+
+    /// The reader gives up when it has looked at so many rows, or at one that is not in memory.
+    pub(crate) fn with_allowance(self, rows: usize) -> Self {
+        self.allowance.set(rows);
+        self
+    }
+
+    /// Whether a row was not looked at: then whatever was made of the others means nothing.
+    pub(crate) fn gave_up(&self) -> bool {
+        self.gave_up.get()
     }
 
     pub fn get<T: Table>(&self, key: &T::Key) -> Result<Option<T::Value>, StoreError> {
-        self.check()?;
         let key = row_key::<T>(key);
-        match self.snapshot.get(&key)? {
+        match self.row(&key)? {
             None => Ok(None),
             Some(bytes) => match decode_value::<T>(&bytes) {
                 Ok(value) => Ok(Some(value)),
@@ -42,9 +51,27 @@ impl<'s> Reader<'s> {
         }
     }
 
+    /// What `make` makes of a row; `None` if there is no row. It is kept for later reads of the row as
+    /// it stands, so it must not depend on anything else.
+    pub fn derived<T: Table, D: Any + Send + Sync, E: From<StoreError>>(
+        &self,
+        key: &T::Key,
+        make: impl FnOnce(T::Value) -> Result<D, E>,
+    ) -> Result<Option<Arc<D>>, E> {
+        let key = row_key::<T>(key);
+        let Some(row) = self.row(&key)? else { return Ok(None) };
+        if let Some(known) = self.derived.get(&key, &row) {
+            return Ok(Some(known));
+        }
+        let value = decode_value::<T>(&row).map_err(|problem| corrupt::<T>(&key, &problem))?;
+        let made = Arc::new(make(value)?);
+        self.derived.put(key, row, made.clone());
+        Ok(Some(made))
+    }
+
     /// The stream position of the last batch that this snapshot has seen.
-    pub fn position(&self) -> u64 {
-        self.position
+    pub fn position(&self) -> Result<u64, StoreError> {
+        Ok(self.get::<Meta>(&POSITION.to_owned())?.unwrap_or(0))
     }
 
     /// Rows whose key begins with `prefix`: `()` for all, or the first parts of the key.
@@ -55,14 +82,28 @@ impl<'s> Reader<'s> {
         Scan { reader: self, start, end, reverse, limit, table: PhantomData }
     }
 
-    fn check(&self) -> Result<(), StoreError> {
-        self.broken.clone().map_or(Ok(()), Err)
-    }
-
     /// Whether the row is there. Its value is not looked at.
     pub fn contains<T: Table>(&self, key: &T::Key) -> Result<bool, StoreError> {
-        self.check()?;
-        Ok(self.snapshot.get(&row_key::<T>(key))?.is_some())
+        Ok(self.row(&row_key::<T>(key))?.is_some())
+    }
+
+    fn row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.allowed(self.snapshot.get(key))
+    }
+
+    /// Counts a row.
+    fn allowed<R>(&self, row: Result<R, StoreError>) -> Result<R, StoreError> {
+        let row = match self.allowance.get().checked_sub(1) {
+            Some(rest) => {
+                self.allowance.set(rest);
+                row
+            }
+            None => Err(StoreError::NotInMemory),
+        };
+        if let Err(StoreError::NotInMemory) = row {
+            self.gave_up.set(true);
+        }
+        row
     }
 
     /// Rows as they are, for the verifier.
@@ -148,11 +189,9 @@ impl<'r, T: Table> Scan<'r, T> {
     }
 
     fn rows(self) -> impl Iterator<Item = Result<Row, StoreError>> + 'r {
-        let rows = match self.reader.check() {
-            Ok(()) => self.reader.snapshot.range(&self.start, self.end.as_deref(), self.reverse),
-            Err(error) => Box::new(std::iter::once(Err(error))),
-        };
-        rows.take(self.limit)
+        let Scan { reader, start, end, reverse, limit, .. } = self;
+        let rows = reader.snapshot.range(&start, end.as_deref(), reverse);
+        rows.take(limit).map(|row| reader.allowed(row))
     }
 
     fn starting(mut self, start: Vec<u8>) -> Self {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use exeunt_core::{StateKey, StateMap};
 use ring::digest::{Context, SHA256};
@@ -108,10 +109,10 @@ pub fn get<'a>(
     let mut at = root.present();
     let mut depth = 0;
     while let Some(root) = at {
-        match node(reader, batch, root, depth)? {
+        match &*node(reader, batch, root, depth)? {
             Node::Leaf(entries) => {
-                let found = entries.into_iter().find(|(k, s, _)| *k == key.kind && *s == key.key);
-                return Ok(found.map(|(_, _, event)| event));
+                let found = entries.iter().find(|(k, s, _)| *k == key.kind && *s == key.key);
+                return Ok(found.map(|(_, _, event)| event.clone()));
             }
             Node::Branch(_, children) => at = children[digit(&path, depth)],
         }
@@ -240,14 +241,14 @@ pub(crate) fn node(
     batch: Option<&Batch>,
     root: Root,
     depth: usize,
-) -> Result<Node, StoreError> {
+) -> Result<Arc<Node>, StoreError> {
     let known = match batch {
         Some(batch) => batch.pending::<StateNodes>(&root.0)?.flatten(),
         None => None,
     };
     let known = match known {
-        Some(node) => Some(node),
-        None => reader.get::<StateNodes>(&root.0)?,
+        Some(node) => Some(Arc::new(node)),
+        None => reader.derived::<StateNodes, Node, StoreError>(&root.0, Ok)?,
     };
     known
         .filter(|_| depth <= MAX_DEPTH)
@@ -261,12 +262,13 @@ fn collect(
     depth: usize,
     into: &mut StateMap<OwnedEventId>,
 ) -> Result<(), StoreError> {
-    match node(reader, batch, root, depth)? {
+    match &*node(reader, batch, root, depth)? {
         Node::Leaf(entries) => {
-            into.extend(entries.into_iter().map(|(k, s, event)| (StateKey::new(k, s), event)));
+            let entries = entries.iter();
+            into.extend(entries.map(|(k, s, event)| (StateKey::new(k, s), event.clone())));
         }
         Node::Branch(_, children) => {
-            for child in children.into_iter().flatten() {
+            for &child in children.iter().flatten() {
                 collect(reader, batch, child, depth + 1, into)?;
             }
         }
@@ -304,7 +306,7 @@ fn update(
 ) -> Result<(Option<Root>, isize), StoreError> {
     let old = match root {
         None => Node::Leaf(Vec::new()),
-        Some(root) => node(reader, Some(batch), root, depth)?,
+        Some(root) => Arc::unwrap_or_clone(node(reader, Some(batch), root, depth)?),
     };
     let (count, mut children) = match old {
         Node::Branch(count, children) => (count, children),
@@ -375,10 +377,10 @@ fn compare(
             return Ok(());
         }
     };
-    match (node(reader, batch, a, depth)?, node(reader, batch, b, depth)?) {
+    match (&*node(reader, batch, a, depth)?, &*node(reader, batch, b, depth)?) {
         (Node::Branch(_, x), Node::Branch(_, y)) => {
-            for (x, y) in x.into_iter().zip(*y) {
-                compare(reader, batch, x, y, depth + 1, before, after)?;
+            for (x, y) in x.iter().zip(y.iter()) {
+                compare(reader, batch, *x, *y, depth + 1, before, after)?;
             }
             Ok(())
         }

@@ -7,16 +7,20 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::commit::Committer;
+use crate::derived::Derived;
 use crate::engine::Engine;
 use crate::engine::memory::{Faults, MemoryEngine, Mounted};
 use crate::engine::rocks::RocksEngine;
-use crate::reader::POSITION;
 use crate::table::row_key;
 use crate::tables::Meta;
 use crate::{Batch, Reader, StoreError};
 
 /// Version of the tables' layout. A store with a newer one is not opened.
 pub const SCHEMA: u64 = 1;
+
+/// Most rows that a read looks at in its caller's turn: what that takes is to be short beside a
+/// round to another thread and back, many times over, and the reads of a request are to fit.
+const MAX_ROWS_IN_TURN: usize = 256;
 
 /// Key of the schema version in `Meta`.
 const SCHEMA_KEY: &str = "schema";
@@ -31,6 +35,7 @@ struct Inner {
     // Before the engine, so that it is dropped first: it writes what waits.
     committer: Committer,
     engine: Arc<dyn Engine>,
+    derived: Derived,
     position: watch::Receiver<u64>,
     blocking: bool,
 }
@@ -80,11 +85,36 @@ impl Store {
             Committer::inline(engine.clone(), position)
         };
         let position = committer.position();
-        Ok(Store { inner: Arc::new(Inner { committer, engine, position, blocking }) })
+        let derived = Derived::default();
+        Ok(Store { inner: Arc::new(Inner { committer, engine, derived, position, blocking }) })
     }
 
-    /// Runs a function on one consistent snapshot, on the blocking pool.
+    /// Runs a function on one consistent snapshot.
+    ///
+    /// It begins in the caller's turn, on what is in memory. If it comes to a row that is not, or
+    /// to more than [`MAX_ROWS_IN_TURN`], what it made is dropped, and it begins anew on the blocking
+    /// pool: so it must do nothing but read (decision 0022).
     pub async fn read<R, E>(
+        &self,
+        f: impl FnOnce(&Reader) -> Result<R, E> + Clone + Send + 'static,
+    ) -> Result<R, E>
+    where
+        E: From<StoreError> + Send + 'static,
+        R: Send + 'static,
+    {
+        if self.inner.blocking {
+            // A task that does nothing but read lets others have their turn, too.
+            tokio::task::consume_budget().await;
+            if let Some(outcome) = self.read_in_turn(f.clone()) {
+                return outcome;
+            }
+        }
+        self.read_long(f).await
+    }
+
+    /// The same for a function that is known to look at many rows, or does more than reading: it
+    /// runs once, on the blocking pool.
+    pub async fn read_long<R, E>(
         &self,
         f: impl FnOnce(&Reader) -> Result<R, E> + Send + 'static,
     ) -> Result<R, E>
@@ -113,10 +143,18 @@ impl Store {
         })
     }
 
+    /// `None` if that would take long.
+    fn read_in_turn<R>(&self, f: impl FnOnce(&Reader) -> R) -> Option<R> {
+        let Inner { engine, derived, .. } = &*self.inner;
+        let reader = Reader::new(engine.memory_snapshot(), derived);
+        let reader = reader.with_allowance(MAX_ROWS_IN_TURN);
+        let outcome = f(&reader);
+        (!reader.gave_up()).then_some(outcome)
+    }
+
     /// A snapshot, for blocking contexts and tests.
     pub fn reader(&self) -> Reader<'_> {
-        let at_least = *self.inner.position.borrow();
-        Reader::new(self.inner.engine.snapshot(), at_least)
+        Reader::new(self.inner.engine.snapshot(), &self.inner.derived)
     }
 
     /// Atomic and durable (synced) when it returns; batches of many callers share one sync. Returns
@@ -156,13 +194,13 @@ fn check_schema(engine: &dyn Engine) -> Result<u64, StoreError> {
     let schema = SCHEMA_KEY.to_owned();
     let snapshot = engine.snapshot();
     let empty = snapshot.range(&[], None, false).next().transpose()?.is_none();
-    let reader = Reader::new(snapshot, 0);
+    let derived = Derived::default();
+    let reader = Reader::new(snapshot, &derived);
     match reader.get::<Meta>(&schema)? {
         Some(found) if found > SCHEMA => Err(StoreError::NewerSchema { found, known: SCHEMA }),
         Some(_) => {
             // A position that cannot be read must not start again from 0.
-            let position = reader.get::<Meta>(&POSITION.to_owned())?;
-            Ok(position.unwrap_or(0))
+            reader.position()
         }
         None if empty => {
             let mut batch = Batch::default();

@@ -1,11 +1,13 @@
 //! The store as its users see it, on both engines.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, ThreadId};
 
 use ruma::{OwnedEventId, OwnedRoomId, owned_room_id};
 use tempfile::TempDir;
 
+use crate::derived::Derived;
 use crate::engine::memory::MemoryEngine;
 use crate::engine::{Changes, Engine, Snapshot};
 use crate::table::{Table, row_key};
@@ -55,7 +57,7 @@ async fn commits_are_read_back() {
             (Some(1), Some(2), None)
         );
         let read = store.read(|reader| {
-            Ok::<_, StoreError>((reader.position(), reader.get::<Meta>(&"b".to_owned())?))
+            Ok::<_, StoreError>((reader.position()?, reader.get::<Meta>(&"b".to_owned())?))
         });
         assert_eq!(read.await, Ok((position, Some(2))));
     })
@@ -72,6 +74,39 @@ async fn later_changes_of_a_batch_win() {
         assert_eq!(get(&store, "a"), Some(3));
     })
     .await;
+}
+
+/// The threads that a read of so many rows of a store of 400 ran on. The last rows: a start looks at
+/// the first ones.
+async fn threads_of_a_read(store: &Store, rows: usize) -> Vec<ThreadId> {
+    let (threads, ran) = mpsc::channel();
+    let read = store.read(move |reader| {
+        threads.send(thread::current().id()).unwrap();
+        let rows = reader.scan::<Timeline>(()).rev().limit(rows).keys()?.len();
+        Ok::<_, StoreError>((rows, reader.get::<Meta>(&"a".to_owned())?))
+    });
+    assert_eq!(read.await, Ok((rows, Some(1))));
+    ran.iter().collect()
+}
+
+#[tokio::test]
+async fn a_short_read_of_what_is_in_memory_stays_in_its_turn() {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let mut batch = counter("a", 1);
+    for order in 0..400 {
+        batch.put::<Timeline>(&(room(), order), &event(1));
+    }
+    store.commit(batch).await.unwrap();
+    let here = thread::current().id();
+    assert_eq!(threads_of_a_read(&store, 10).await, [here]);
+    let [first, second] = threads_of_a_read(&store, 400).await[..] else { panic!("once more") };
+    assert!(first == here && second != here);
+    store.close();
+    drop(store);
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(threads_of_a_read(&store, 10).await.len(), 2, "on disk only");
+    assert_eq!(threads_of_a_read(&store, 10).await, [here], "in the cache by now");
 }
 
 #[tokio::test]
@@ -93,7 +128,7 @@ async fn snapshots_do_not_move() {
         let before = store.reader();
         store.commit(counter("a", 2)).await.unwrap();
         assert_eq!(before.get::<Meta>(&"a".to_owned()), Ok(Some(1)));
-        assert_eq!((before.position(), store.reader().position()), (1, 2));
+        assert_eq!((before.position(), store.reader().position()), (Ok(1), Ok(2)));
     })
     .await;
 }
@@ -229,7 +264,7 @@ async fn everything_is_there_after_reopening() {
     }
     drop(store);
     let store = Store::open(dir.path()).unwrap();
-    assert_eq!(store.reader().position(), 100);
+    assert_eq!(store.reader().position(), Ok(100));
     assert_eq!(*store.position().borrow(), 100);
     for number in 0..100 {
         assert_eq!(get(&store, &format!("row {number}")), Some(number));
@@ -345,15 +380,14 @@ async fn an_unreadable_value_is_not_an_absent_one() {
 }
 
 #[test]
-fn an_unreadable_position_breaks_the_reader() {
+fn an_unreadable_position_is_an_error() {
     let mut batch = Batch::default();
     batch.put_raw(row_key::<Meta>(&"position".to_owned()), b"\x02".to_vec());
     let engine = MemoryEngine::default();
     engine.write(&batch.settle(0).unwrap()).unwrap();
-    let reader = Reader::new(engine.snapshot(), 7);
-    assert_eq!(reader.position(), 7);
-    assert!(matches!(reader.get::<Meta>(&"a".to_owned()), Err(StoreError::Corrupt { .. })));
-    assert!(matches!(reader.scan::<Meta>(()).keys(), Err(StoreError::Corrupt { .. })));
+    let derived = Derived::default();
+    let reader = Reader::new(engine.snapshot(), &derived);
+    assert!(matches!(reader.position(), Err(StoreError::Corrupt { .. })));
 }
 
 #[tokio::test]

@@ -139,6 +139,7 @@ impl Rooms {
 }
 
 /// An EDU on its way to the outbox.
+#[derive(Clone)]
 pub(super) struct Edu {
     pub kind: &'static str,
     pub content: Value,

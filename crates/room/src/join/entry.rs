@@ -157,7 +157,7 @@ impl Rooms {
         let arrival = arrival.clone();
         let (batch, judged) = self
             .store()
-            .read(move |reader| {
+            .read_long(move |reader| {
                 let graph = arrival.graph(reader)?;
                 let mut judged = Vec::with_capacity(events.len());
                 for Loaded { id, key, event } in events {

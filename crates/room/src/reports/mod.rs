@@ -37,6 +37,6 @@ impl Rooms {
         &self,
         read: impl FnOnce(&Reader<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, RoomError> {
-        self.inner.store.read(move |reader| Ok(read(reader)?)).await
+        self.inner.store.read_long(move |reader| Ok(read(reader)?)).await
     }
 }

@@ -70,7 +70,7 @@ impl<'a> RoomView<'a> {
     }
 
     fn until(&self) -> Result<Option<u64>, RoomError> {
-        let now = self.graph.reader.position();
+        let now = self.graph.reader.position()?;
         if self.is_joined() {
             return Ok(Some(now));
         }

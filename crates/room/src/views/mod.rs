@@ -81,7 +81,7 @@ impl Rooms {
                 let view = sync::sync(reader, request, &memory)?;
                 // Who has an answer does not wait.
                 let rooms = match is_anywhere && view.is_empty() {
-                    true => Some((concerning(reader, &whose)?, reader.position())),
+                    true => Some((concerning(reader, &whose)?, reader.position()?)),
                     false => None,
                 };
                 Ok((view, rooms))
@@ -167,7 +167,7 @@ impl Rooms {
 
     async fn view<R: Send + 'static>(
         &self,
-        f: impl FnOnce(&Reader<'_>) -> Result<R, RoomError> + Send + 'static,
+        f: impl FnOnce(&Reader<'_>) -> Result<R, RoomError> + Clone + Send + 'static,
     ) -> Result<R, RoomError> {
         self.inner.store.read(f).await
     }

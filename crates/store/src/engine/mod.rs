@@ -24,6 +24,12 @@ pub trait Engine: Send + Sync + 'static {
     /// A view that later writes do not change.
     fn snapshot(&self) -> Box<dyn Snapshot + '_>;
 
+    /// The same for reads that must not wait for a disk: what is not in memory is
+    /// [`StoreError::NotInMemory`].
+    fn memory_snapshot(&self) -> Box<dyn Snapshot + '_> {
+        self.snapshot()
+    }
+
     /// Writes all or nothing. On success the changes are on disk; on failure it is unknown whether
     /// they are.
     fn write(&self, changes: &Changes) -> Result<(), StoreError>;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, ErrorKind, IteratorMode,
-    LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+    LogLevel, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
 };
 
 use super::{Changes, Engine, Rows, Snapshot};
@@ -113,12 +113,19 @@ fn open_error(path: &Path, error: &rocksdb::Error) -> StoreError {
 }
 
 fn io(error: &rocksdb::Error) -> StoreError {
-    StoreError::Io(error.to_string())
+    match error.kind() {
+        ErrorKind::Incomplete => StoreError::NotInMemory,
+        _ => StoreError::Io(error.to_string()),
+    }
 }
 
 impl Engine for RocksEngine {
     fn snapshot(&self) -> Box<dyn Snapshot + '_> {
-        Box::new(RocksSnapshot { snapshot: self.db.snapshot() })
+        Box::new(RocksSnapshot { snapshot: self.db.snapshot(), tier: ReadTier::All })
+    }
+
+    fn memory_snapshot(&self) -> Box<dyn Snapshot + '_> {
+        Box::new(RocksSnapshot { snapshot: self.db.snapshot(), tier: ReadTier::BlockCache })
     }
 
     fn write(&self, changes: &Changes) -> Result<(), StoreError> {
@@ -147,18 +154,27 @@ impl Engine for RocksEngine {
 
 struct RocksSnapshot<'a> {
     snapshot: rocksdb::Snapshot<'a>,
+    tier: ReadTier,
+}
+
+impl RocksSnapshot<'_> {
+    fn options(&self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(self.tier);
+        options
+    }
 }
 
 impl Snapshot for RocksSnapshot<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.snapshot.get(key).map_err(|e| io(&e))
+        self.snapshot.get_opt(key, self.options()).map_err(|e| io(&e))
     }
 
     fn range(&self, start: &[u8], end: Option<&[u8]>, reverse: bool) -> Rows<'_> {
         if end.is_some_and(|end| end <= start) {
             return Box::new(std::iter::empty());
         }
-        let mut options = ReadOptions::default();
+        let mut options = self.options();
         options.set_iterate_lower_bound(start);
         if let Some(end) = end {
             options.set_iterate_upper_bound(end);

@@ -158,7 +158,7 @@ fn a_difference_reads_only_what_differs() {
 
 fn nodes(reader: &Reader, root: Root, into: &mut Vec<[u8; 16]>) {
     into.push(root.0);
-    if let Node::Branch(_, children) = node(reader, None, root, 0).unwrap() {
+    if let Node::Branch(_, children) = &*node(reader, None, root, 0).unwrap() {
         children.into_iter().flatten().for_each(|child| nodes(reader, child, into));
     }
 }

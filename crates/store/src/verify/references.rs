@@ -15,7 +15,7 @@ use crate::tables::{
 use crate::{Reader, StoreError, Table};
 
 pub(super) fn check(reader: &Reader, report: &mut Report) -> Result<(), StoreError> {
-    let mut walk = Walk { reader, report, whole: BTreeSet::new() };
+    let mut walk = Walk { reader, report, last: reader.position()?, whole: BTreeSet::new() };
     walk.events()?;
     walk.rooms()?;
     walk.memberships()?;
@@ -26,6 +26,8 @@ pub(super) fn check(reader: &Reader, report: &mut Report) -> Result<(), StoreErr
 struct Walk<'a> {
     reader: &'a Reader<'a>,
     report: &'a mut Report,
+    /// The last stream position.
+    last: u64,
     /// State nodes already walked: trees share most of theirs.
     whole: BTreeSet<[u8; 16]>,
 }
@@ -142,7 +144,7 @@ impl Walk<'_> {
     }
 
     fn position(&mut self, row: &Row<'_>, position: u64) {
-        let last = self.reader.position();
+        let last = self.last;
         if position > last {
             self.problem(row, format!("position {position} is after the last one, {last}"));
         }
@@ -166,13 +168,13 @@ impl Walk<'_> {
             if node.id() != root.0 {
                 self.problem(row, format!("state node {root} has other content"));
             }
-            match node {
+            match &*node {
                 Node::Leaf(entries) => {
-                    for (_, _, event) in &entries {
+                    for (_, _, event) in entries {
                         self.event(row, event)?;
                     }
                 }
-                Node::Branch(_, children) => open.extend(children.into_iter().flatten()),
+                Node::Branch(_, children) => open.extend(children.iter().flatten()),
             }
         }
         Ok(())

@@ -89,6 +89,7 @@ pub struct Timeline {
 }
 
 /// What a sync knows beside the store.
+#[derive(Clone)]
 pub(super) struct Memory {
     pub news: LastNews,
     pub receipts: LastNews,
@@ -106,7 +107,7 @@ pub(super) fn sync(
     mut request: SyncRequest,
     memory: &Memory,
 ) -> Result<SyncView, RoomError> {
-    let now = reader.position();
+    let now = reader.position()?;
     if request.since.is_some_and(|since| since > now) {
         return Err(RoomError::InvalidParam("The token is not one of ours".into()));
     }
