@@ -304,7 +304,7 @@ async fn departures() {
             for (name, _, fault) in FAULTS {
                 let case = format!("{action:?}, {step:?}: {name}");
                 let stage = stage(action, step, fault).await;
-                let before = stage.b().store.reader().position();
+                let before = stage.b().store.reader().position().unwrap();
                 let began = Instant::now();
                 stage.b().leave(&stage.bob, &stage.room).await.expect(&case);
                 assert!(began.elapsed() <= Duration::from_millis(2_001), "{case}");
@@ -372,7 +372,7 @@ async fn entries() {
                 let stage = stage(action, step, fault).await;
                 let via = std::slice::from_ref(&stage.a().name);
                 let (rooms, bob, room) = (&stage.b().rooms, &stage.bob, &stage.room);
-                let before = stage.b().store.reader().position();
+                let before = stage.b().store.reader().position().unwrap();
                 let began = Instant::now();
                 let outcome: Result<(), RoomError> = match action {
                     Action::Join => rooms.join(bob, room, via, Default::default()).await,
@@ -435,7 +435,7 @@ async fn leaves_of_residents() {
         let began = Instant::now();
         stage.b().leave(&stage.bob, &stage.room).await.unwrap();
         assert!(began.elapsed() <= Duration::from_secs(2), "{name}");
-        for since in [Some(1), Some(stage.b().store.reader().position() - 1)] {
+        for since in [Some(1), Some(stage.b().store.reader().position().unwrap() - 1)] {
             assert_eq!(stage.section(since).await, Some("leave"), "{name}");
         }
         assert_eq!(stage.section(None).await, None, "{name}");

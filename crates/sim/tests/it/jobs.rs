@@ -131,7 +131,7 @@ async fn a_deleted_room_leaves_no_ghosts() {
     mesh.settle().await;
     mesh.isolate("a.example");
     a.say(&ann, &room, "nobody hears this").await;
-    let since = a.store.reader().position();
+    let since = a.store.reader().position().unwrap();
 
     let reason = Some("spring cleaning".to_owned());
     let report = a.rooms.delete_room(&room, Farewell { reason, deadline: Duration::ZERO }).await;

@@ -192,7 +192,7 @@ async fn rj14_the_rejection_shows_where_history_is_closed() {
     let closed = json!({ "history_visibility": "joined" });
     stage.a().set(&stage.ann, &stage.room, "m.room.history_visibility", closed).await;
     stage.invite().await;
-    let since = stage.b().store.reader().position();
+    let since = stage.b().store.reader().position().unwrap();
 
     stage.reject().await;
 
