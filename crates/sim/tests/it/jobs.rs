@@ -251,7 +251,7 @@ fn counts(server: &Server) -> BTreeMap<&'static str, usize> {
     let reader = server.store.reader();
     let mut counts = Counts(&reader, BTreeMap::new());
     tables::visit_all(&mut counts).unwrap();
-    for kept in ["Memberships", "LocalMembers", "MembershipLog", "SigningJournal"] {
+    for kept in ["Memberships", "LocalMembers", "MembershipLog", "Invites", "SigningJournal"] {
         counts.1.remove(kept);
     }
     for of_any_contact in ["Meta", "ServerKeys"] {
