@@ -308,19 +308,27 @@ def note(text: str) -> None:
 
 
 def table(found: dict[str, Found]) -> str:
-    head = "operation | at once | server | p50 ms | p99 ms | per s | CPU s per 1,000 | the client's"
-    lines = [head, "---|--:|---|--:|--:|--:|--:|--:"]
-    for name in next(iter(found.values())).phases:
-        for at_once in CONCURRENCY:
-            for kind, figures in found.items():
+    """A row for each kind and concurrency, with Synapse's figures and the ratios where it ran."""
+    of_each = "p50 | p99 | per s | CPU s per 1,000 | the client's"
+    head = " | ".join(["operation | at once", *(f"{kind}: {of_each}" for kind in found)])
+    if compared := "synapse" in found:
+        head += " | rate | CPU"
+    lines = [head, "---|" + "|".join(["--:"] * head.count("|"))]
+    for name, by_count in found["exeunt"].phases.items():
+        for at_once, ours in by_count.items():
+            line = f"{name} | {at_once}"
+            for figures in found.values():
                 phase = figures.phases[name][at_once]
-                lines.append(
-                    f"{name} | {at_once} | {kind} | {phase.p50:.1f} | {phase.p99:.1f}"
-                    f" | {phase.per_second:.1f} | {phase.cpu:.2f} | {phase.client:.2f}"
-                )
-    for kind, figures in found.items():
-        lines.append(f"memory of both at the end | | {kind} | {figures.memory / MB:.0f} MB | | | |")
-    return "\n".join(f"| {line} |" for line in lines)
+                line += f" | {phase.p50:.1f} ms | {phase.p99:.0f} ms | {phase.per_second:.1f}"
+                line += f" | {phase.cpu:.2f} | {phase.client:.2f}"
+            if compared:
+                theirs = found["synapse"].phases[name][at_once]
+                line += f" | {ours.per_second / theirs.per_second:.0f} x"
+                line += f" | {theirs.cpu / ours.cpu:.0f} x"
+            lines.append(line)
+    memory = [f"{kind} {figures.memory / MB:.0f} MB" for kind, figures in found.items()]
+    rows = [f"| {line} |" for line in lines]
+    return "\n".join([*rows, "", f"memory of both servers at the end: {', '.join(memory)}"])
 
 
 def judge(found: dict[str, Found]) -> list[tuple[str, bool]]:
