@@ -9,7 +9,7 @@ use exeunt_users::{AccountData, Session};
 use ruma::UserId;
 use tokio::time::{Instant, timeout_at};
 
-use super::SyncCall;
+use super::{SyncCall, request::StateSection};
 use crate::{ClientApi, room_error, users_error};
 
 /// What `/sync` tells.
@@ -60,7 +60,7 @@ async fn read(api: &ClientApi, session: &Session, call: &SyncCall) -> Result<Ans
         since: call.since,
         filter: call.filter.clone(),
         full_state: call.full_state,
-        use_state_after: call.use_state_after,
+        use_state_after: call.state != StateSection::State,
     };
     let view = api.rooms.sync(request).await.map_err(room_error)?;
     let ephemeral = api.rooms.ephemeral(user, call.since, &view, &call.filter).await;

@@ -15,13 +15,35 @@ use crate::{ClientApi, room_error, users_error};
 /// Longest time that a request waits for news.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
+/// Up to where a client wants the state, and under which name: the one that it asked with, for a
+/// client that does not find its name believes that the server knows nothing of it (MSC4222).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StateSection {
+    /// Up to the start of the timeline.
+    #[default]
+    State,
+    /// Up to its end.
+    StateAfter,
+    Msc4222StateAfter,
+}
+
+impl StateSection {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::StateAfter => "state_after",
+            Self::Msc4222StateAfter => "org.matrix.msc4222.state_after",
+        }
+    }
+}
+
 /// What a client asks of `/sync`.
 #[derive(Debug, Clone, Default)]
 pub struct SyncCall {
     pub since: Option<u64>,
     pub filter: Filter,
     pub full_state: bool,
-    pub use_state_after: bool,
+    pub state: StateSection,
     pub timeout: Duration,
     /// What the sync says of its user; offline: nothing.
     pub presence: Presence,
@@ -51,8 +73,13 @@ pub(super) async fn read(
         since,
         filter: filter(api, session, head.query("filter")).await?,
         full_state: flag(head, "full_state")?,
-        use_state_after: flag(head, "use_state_after")?
-            || flag(head, "org.matrix.msc4222.use_state_after")?,
+        state: if flag(head, "use_state_after")? {
+            StateSection::StateAfter
+        } else if flag(head, "org.matrix.msc4222.use_state_after")? {
+            StateSection::Msc4222StateAfter
+        } else {
+            StateSection::State
+        },
         timeout: Duration::from_millis(timeout).min(MAX_TIMEOUT),
         presence,
     })

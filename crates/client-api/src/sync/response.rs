@@ -16,7 +16,7 @@ use super::{Answer, SyncCall};
 pub(super) fn body(answer: Answer, call: &SyncCall) -> Value {
     let Answer { view, ephemeral, account_data } = answer;
     let form = Form {
-        state: if call.use_state_after { "state_after" } else { "state" },
+        state: call.state.name(),
         fields: call.filter.event_fields.as_deref(),
         by_thread: call.filter.room.timeline.unread_thread_notifications,
     };

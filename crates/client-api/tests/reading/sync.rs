@@ -27,10 +27,16 @@ async fn the_shape_of_a_joined_room() {
     let absent = ["invite", "knock", "leave"];
     assert!(absent.iter().all(|name| body["rooms"].get(name).is_none()));
 
-    let body = ann.get("/sync?use_state_after=true").await.ok();
-    let section = &body["rooms"]["join"][&room];
-    assert!(section.get("state").is_none());
-    assert!(section["state_after"]["events"].as_array().unwrap().len() > 3);
+    for (query, name) in [
+        ("use_state_after=true", "state_after"),
+        ("org.matrix.msc4222.use_state_after=true", "org.matrix.msc4222.state_after"),
+        ("use_state_after=true&org.matrix.msc4222.use_state_after=true", "state_after"),
+    ] {
+        let body = ann.get(&format!("/sync?{query}")).await.ok();
+        let section = &body["rooms"]["join"][&room];
+        assert!(section.get("state").is_none());
+        assert!(section[name]["events"].as_array().unwrap().len() > 3, "{name}");
+    }
 }
 
 #[actix_web::test]
