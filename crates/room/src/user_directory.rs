@@ -85,7 +85,8 @@ impl Rooms {
         }
         let limit = limit.unwrap_or(DEFAULT_FOUND).clamp(1, MAX_FOUND);
         let (rooms, searcher) = (self.clone(), searcher.to_owned());
-        let found = self.inner.store.read(move |reader| {
+        // It brings the index up to date, which is more than reading.
+        let found = self.inner.store.read_long(move |reader| {
             let mut index = rooms.inner.users.lock();
             let visible = visible_rooms(reader, &searcher, rooms.server_name())?;
             for (room_id, head) in &visible {
