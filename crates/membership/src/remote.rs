@@ -41,14 +41,24 @@ impl RemoteFailure {
     }
 
     /// Whether a refused make_* means that the room or the invite is gone at that server. A 403 or
-    /// 404 without a Matrix error is a proxy's word and means nothing.
+    /// 404 without a Matrix error is a proxy's word and means nothing; that the room's ACL denies
+    /// our server says nothing of the invite, and may end.
     pub fn is_definite(&self) -> bool {
         matches!(
             self,
-            Self::Refused { status: 403 | 404, errcode, .. }
-                if errcode == "M_FORBIDDEN" || errcode == "M_NOT_FOUND"
+            Self::Refused { status: 403 | 404, errcode, message }
+                if (errcode == "M_FORBIDDEN" || errcode == "M_NOT_FOUND") && !is_about_acl(message)
         )
     }
+}
+
+/// Whether a refusal is one of our server, by the room's ACL: there is no errcode for it. These are
+/// the words of Synapse and us, of Dendrite, and of Conduit and what came of it.
+fn is_about_acl(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    ["server is banned from", "server acl", "room acl", "server access denied"]
+        .iter()
+        .any(|words| message.contains(words))
 }
 
 impl From<TemplateError> for RemoteFailure {

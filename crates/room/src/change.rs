@@ -7,7 +7,8 @@ use exeunt_core::{CheckedPdu, Pdu, StateKey};
 use exeunt_store::{
     Batch,
     records::{
-        EventRecord, MembershipLogRecord, MembershipRecord, OutboxItem, Root, States, Verdict,
+        EventRecord, MembershipLogRecord, MembershipRecord, OutboxItem, RoomRecord, Root, States,
+        Verdict,
     },
     tables,
 };
@@ -53,6 +54,10 @@ pub(crate) struct Effects {
     pub undone: BTreeSet<OwnedUserId>,
     /// Where the ACL changes: servers in the room that it lets in again.
     pub let_in: Option<Vec<OwnedServerName>>,
+    /// Servers whose last users are in the room no longer.
+    pub departed: BTreeSet<OwnedServerName>,
+    /// Whether some of them have yet to be told.
+    pub untold: bool,
 }
 
 impl Change<'_> {
@@ -77,6 +82,7 @@ impl Change<'_> {
         if verdict.is_accepted() {
             redactions::apply(self.graph, self.event)?;
         }
+        self.told_of_invite()?;
         // Dummy events are of no interest to clients.
         let is_shown = verdict.is_accepted() && self.event.kind() != DUMMY_EVENT;
         let notable = match is_shown && record.redacted_because.is_none() {
@@ -140,6 +146,7 @@ impl Change<'_> {
             let cause = Some((self.event, self.source));
             move_state(graph, self.ours, state, cause, self.now, &mut effects)?;
             room.state = state;
+            self.part(&mut room, &mut effects)?;
         }
         write_head(&mut graph.batch(), &graph.room_id, room);
         Ok(effects)
@@ -276,7 +283,9 @@ pub(crate) fn move_state(
         }
     }
     for (server, delta) in joined.into_iter().filter(|(_, delta)| *delta != 0) {
-        graph.add_joined(server, delta)?;
+        if graph.add_joined(server.clone(), delta)? == 0 {
+            effects.departed.insert(server);
+        }
     }
     let room_id = graph.room_id.clone();
     graph.batch().at_position(move |position, batch| {
@@ -307,16 +316,12 @@ fn has_left(graph: &Graph<'_>, user: &UserId) -> Result<bool, RoomError> {
     Ok(row.is_some_and(|row| row.membership == "leave"))
 }
 
-fn is_join(event: &Option<Pdu>) -> bool {
+pub(crate) fn is_join(event: &Option<Pdu>) -> bool {
     event.as_ref().is_some_and(|event| event.membership() == Some("join"))
 }
 
 /// Puts the room's head, stamped with the position of its batch.
-pub(crate) fn write_head(
-    batch: &mut Batch,
-    room_id: &RoomId,
-    mut room: exeunt_store::records::RoomRecord,
-) {
+pub(crate) fn write_head(batch: &mut Batch, room_id: &RoomId, mut room: RoomRecord) {
     let room_id = room_id.to_owned();
     batch.at_position(move |position, batch| {
         room.position = position;

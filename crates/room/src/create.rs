@@ -163,6 +163,7 @@ impl Rooms {
             depth: 0,
             first_order: 0,
             position: 0,
+            untold: Vec::new(),
         };
         let (ours, now, id) = (self.server_name().to_owned(), self.now(), room_id.clone());
         let placement = self

@@ -233,8 +233,8 @@ impl<'a> Graph<'a> {
         joined_servers(self.reader, &self.room_id)
     }
 
-    /// Counts users of a server who joined (or, below 0, left).
-    pub fn add_joined(&self, server: OwnedServerName, delta: i64) -> Result<(), RoomError> {
+    /// Counts users of a server who joined (or, below 0, left). How many there are.
+    pub fn add_joined(&self, server: OwnedServerName, delta: i64) -> Result<u64, RoomError> {
         let key = (self.room_id.clone(), server.clone());
         let mut joined = self.joined.borrow_mut();
         let count = match joined.get(&server) {
@@ -243,22 +243,37 @@ impl<'a> Graph<'a> {
         };
         let count = count.saturating_add_signed(delta);
         joined.insert(server, count);
-        match count {
-            0 => self.batch().delete::<tables::JoinedServers>(&key),
-            count => self.batch().put::<tables::JoinedServers>(&key, &count),
+        let mut batch = self.batch();
+        if count > 0 {
+            batch.put::<tables::JoinedServers>(&key, &count);
+            batch.delete::<tables::DepartedServers>(&key);
+        } else {
+            batch.delete::<tables::JoinedServers>(&key);
+            batch.at_position(move |position, batch| {
+                batch.put::<tables::DepartedServers>(&key, &position);
+            });
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Current state's server ACL.
     pub fn acl(&self) -> Result<Option<ServerAcl>, RoomError> {
-        let event = self.current("m.room.server_acl", "")?;
+        self.acl_at(self.room.state)
+    }
+
+    fn acl_at(&self, root: Root) -> Result<Option<ServerAcl>, RoomError> {
+        let event = self.state_event(root, &StateKey::single("m.room.server_acl"))?;
         Ok(event.map(|event| ServerAcl::compile(event.content())))
     }
 
     /// Whether current state's server ACL lets the server in.
     pub fn acl_allows(&self, server: &ServerName) -> Result<bool, RoomError> {
-        Ok(self.acl()?.is_none_or(|acl| acl.allows(server)))
+        self.acl_allows_at(self.room.state, server)
+    }
+
+    /// The same of the state with that root.
+    pub fn acl_allows_at(&self, root: Root, server: &ServerName) -> Result<bool, RoomError> {
+        Ok(self.acl_at(root)?.is_none_or(|acl| acl.allows(server)))
     }
 
     /// Power levels in the state with that root.

@@ -49,6 +49,7 @@ mod moderation;
 mod notable;
 mod notices;
 mod outliers;
+mod parting;
 mod place;
 mod profile;
 mod public_rooms;

@@ -80,14 +80,16 @@ pub struct Placement {
     pub undone: BTreeSet<OwnedUserId>,
     /// Where the room's ACL changes: servers in the room that it lets in again.
     pub let_in: Option<Vec<OwnedServerName>>,
+    /// Whether servers are out of the room that have yet to be told.
+    pub untold: bool,
 }
 
 impl Placement {
     /// A batch that is no news to anyone.
     pub fn only(batch: Batch) -> Self {
         let verdict = Verdict::Accepted;
-        let (users, is_news, destinations, leaked_by, undone, let_in) = Default::default();
-        Self { batch, verdict, users, is_news, destinations, leaked_by, undone, let_in }
+        let (users, is_news, destinations, leaked_by, undone, let_in, untold) = Default::default();
+        Self { batch, verdict, users, is_news, destinations, leaked_by, undone, let_in, untold }
     }
 }
 
@@ -132,6 +134,7 @@ impl Rooms {
             leaked_by,
             undone,
             let_in,
+            untold,
         } = placement;
         if !batch.is_empty() {
             self.inner.news.note_with(&mut batch, guard.room_id());
@@ -144,6 +147,9 @@ impl Rooms {
         }
         if !destinations.is_empty() {
             self.inner.wake.wake(&destinations);
+        }
+        if untold {
+            self.tell_departed(guard).await?;
         }
         for user in undone {
             Box::pin(self.leave_again(guard, &user)).await;
@@ -202,16 +208,27 @@ pub(crate) fn decide(
     };
     let change = Change { graph: &graph, ours, event, source, now };
     change.write_event(&verdict, States { before, after, told })?;
-    let Effects { users, destinations, mut undone, let_in } = match verdict {
+    let Effects { users, destinations, mut undone, let_in, untold, .. } = match verdict {
         Verdict::Accepted => change.advance_head(after)?,
-        _ => Effects::default(),
+        Verdict::SoftFailed(_) => change.answer_outsider(after)?,
+        Verdict::Rejected(_) => Effects::default(),
     };
     if matches!(source, Source::Local { .. }) {
         // A leave that is sent again does not lead to another one.
         undone.clear();
     }
     let (batch, is_news) = (graph.into_batch(), verdict.is_accepted());
-    Ok(Placement { batch, verdict, users, is_news, destinations, leaked_by, undone, let_in })
+    Ok(Placement {
+        batch,
+        verdict,
+        users,
+        is_news,
+        destinations,
+        leaked_by,
+        undone,
+        let_in,
+        untold,
+    })
 }
 
 /// Whether current state denies the sender's server, so that the event should not have come: not

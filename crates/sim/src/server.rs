@@ -81,6 +81,7 @@ impl Server {
         let (store, signer) = (self.store.clone(), self.signer.clone());
         self.rooms = Rooms::new(store, signer, self.remote.clone(), life.wake(), clock, options);
         life.run(&self.rooms);
+        self.rooms.resume_jobs().await.expect("the store works");
         self.life = Some(life);
     }
 

@@ -3,6 +3,7 @@
 //! Everything that happens follows from the seed: one thread, stores in memory, time and chance
 //! passed in. docs/simulation.md says how to run it.
 
+mod acl;
 mod choose;
 mod end;
 mod properties;
@@ -341,6 +342,12 @@ fn waiting(server: &Server) -> Vec<String> {
         let last: Vec<_> =
             row.last.iter().map(|a| format!("{}: {}", a.server, a.outcome)).collect();
         waiting.push(format!("{name}: departure of {user} from {room}, last {last:?}"));
+    }
+    for (user, job) in reader.scan::<tables::DepartureJobs>(()).collect().expect("the store reads")
+    {
+        if job.finished_at.is_none() {
+            waiting.push(format!("{name}: departure of {user} from everywhere: {job:?}"));
+        }
     }
     let inbound = reader.scan::<tables::InboundQueue>(()).keys();
     for (room, position, _) in inbound.expect("the store reads") {

@@ -31,7 +31,8 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is not a number: {text}")))
 }
 
-/// `EXEUNT_SIM_SEED=n` replays one, `EXEUNT_SIM_SEEDS=n` runs more of them.
+/// `EXEUNT_SIM_SEED=n` replays one, `EXEUNT_SIM_SEEDS=n` runs more of them, `EXEUNT_SIM_FROM=n`
+/// begins with that one.
 #[test]
 fn seeds() {
     if let Some(seed) = number("EXEUNT_SIM_SEED") {
@@ -41,12 +42,13 @@ fn seeds() {
         return;
     }
     let seeds = number("EXEUNT_SIM_SEEDS").unwrap_or(SEEDS);
-    let next = AtomicU64::new(0);
+    let first = number("EXEUNT_SIM_FROM").unwrap_or(0);
+    let next = AtomicU64::new(first);
     let work = || {
         let mut failed = Vec::new();
         loop {
             let seed = next.fetch_add(1, Ordering::SeqCst);
-            if seed >= seeds {
+            if seed >= first + seeds {
                 return failed;
             }
             let run = run(seed);

@@ -17,9 +17,10 @@ use thiserror::Error;
 
 use crate::records::{EventRecord, MembershipRecord, OutboxItem};
 use crate::tables::{
-    Aliases, Arrivals, AuthChildren, Children, Deliveries, Denied, Departures, EventTransactions,
-    Events, InboundQueue, JoinedServers, LocalMembers, Memberships, Notable, Outbox, Pending,
-    PublicRooms, Purges, Receipts, Redactions, RoomAliases, RoomStates, Rooms, Timeline,
+    Aliases, Arrivals, AuthChildren, Children, Deliveries, Denied, DepartedServers, Departures,
+    EventTransactions, Events, InboundQueue, JoinedServers, LocalMembers, Memberships, Notable,
+    Outbox, Pending, PublicRooms, Purges, Receipts, Redactions, RoomAliases, RoomStates, Rooms,
+    SignedInvites, Timeline,
 };
 use crate::{Batch, Prefix, Reader, RowOf, Store, StoreError, Table};
 
@@ -69,6 +70,8 @@ async fn purge_by(store: &Store, room: OwnedRoomId, page: usize) -> Result<Purge
     store.commit(batch).await?;
     delete_rows::<RoomStates>(store, &room, page).await?;
     delete_rows::<JoinedServers>(store, &room, page).await?;
+    delete_rows::<DepartedServers>(store, &room, page).await?;
+    delete_rows::<SignedInvites>(store, &room, page).await?;
     delete_rows::<Children>(store, &room, page).await?;
     delete_rows::<Redactions>(store, &room, page).await?;
     delete_rows::<Denied>(store, &room, page).await?;

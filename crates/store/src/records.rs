@@ -83,6 +83,9 @@ pub struct RoomRecord {
     pub first_order: i64,
     /// Stream position of the last shown event or state change.
     pub position: u64,
+    /// Servers that are out of the room now and have yet to be sent what led to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untold: Vec<OwnedServerName>,
 }
 
 /// What a room is to a local user.

@@ -37,6 +37,8 @@ tables! {
     0x1a Denied: (OwnedRoomId, u64) => (OwnedServerName, OwnedEventId),
     /// Events that count as unread, by their order in the timeline.
     0x1e Notable: (OwnedRoomId, i64) => NotableRecord,
+    /// Servers that are in a room no longer, and the stream position at which their last user went.
+    0x1b DepartedServers: (OwnedRoomId, OwnedServerName) => u64,
     /// Events of a room whose join is under way, numbered as they came. Nothing has been checked,
     /// and nothing else reads them.
     0x1f Arrivals: (OwnedRoomId, u64) => Box<RawValue>,
@@ -61,6 +63,9 @@ tables! {
     0x28 Deliveries: (OwnedRoomId, OwnedEventId, OwnedServerName) => DeliveryRecord,
     /// Withdrawals of invites that cannot be acted on: (server that sent them, user, room).
     0x26 Withdrawals: (OwnedServerName, OwnedUserId, OwnedRoomId) => WithdrawalRecord,
+    /// Invites of local users that we signed as a server in the room, and that the room has not told
+    /// us of yet.
+    0x29 SignedInvites: (OwnedRoomId, OwnedUserId) => PendingMembership,
 
     /// What waits for a server, by stream position.
     0x30 Outbox: (OwnedServerName, u64) => OutboxItem,

@@ -4,15 +4,18 @@ use exeunt_core::wire::federation;
 use ruma::{EventId, ServerName};
 use serde_json::{Value, json};
 
-use super::visibility::Visibility;
+use super::{
+    gate::{shared_until, was_here},
+    visibility::Visibility,
+};
 use crate::{
     RoomError, Rooms,
-    graph::{Graph, is_joined, load_event},
+    graph::{Graph, load_event},
 };
 
 impl Rooms {
-    /// An event, for a server in its room that may see it. No path names the room, so there is no
-    /// ACL to ask; whoever is not in the room learns nothing.
+    /// An event, for a server that is or was in its room and may see it (decision 0017). No path names the room, so there is no
+    /// ACL to ask; whoever was never in the room learns nothing.
     pub async fn event_for_server(
         &self,
         origin: &ServerName,
@@ -25,7 +28,8 @@ impl Rooms {
                 let unknown = || RoomError::NotFound("Unknown event".into());
                 let known = load_event(reader, &event_id)?.ok_or_else(unknown)?;
                 let room_id = known.pdu.room_id();
-                if !is_joined(reader, room_id, &ours)? || !is_joined(reader, room_id, &origin)? {
+                let until = shared_until(reader, room_id, &origin)?.ok_or_else(unknown)?;
+                if !was_here(&known, until) {
                     return Err(unknown());
                 }
                 let graph = Graph::of(reader, room_id)?;

@@ -3,7 +3,7 @@
 use ruma::EventId;
 use serde_json::{Value, json};
 
-use super::{Admitted, auth_chain::auth_chain, gate::shared};
+use super::{Admitted, auth_chain::auth_chain, gate::shared_until_parting};
 use crate::{RoomError, Rooms};
 
 impl Rooms {
@@ -14,10 +14,9 @@ impl Rooms {
         event_id: &EventId,
     ) -> Result<Value, RoomError> {
         let (entry, event_id) = (entry.clone(), event_id.to_owned());
-        let ours = self.server_name().to_owned();
         self.store()
             .read(move |reader| {
-                let graph = shared(reader, &entry, &ours)?;
+                let graph = shared_until_parting(reader, &entry, &mut vec![event_id.clone()])?;
                 let known = graph.event(&event_id)?.filter(|k| !k.record.verdict.is_rejected());
                 if known.is_none() {
                     return Err(RoomError::NotFound("Unknown event".into()));

@@ -2,13 +2,17 @@
 //!
 //! Specification: client-server API, "Server Access Control Lists (ACLs) for rooms"; spec-map 4.10.
 
-use exeunt_store::Reader;
-use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use exeunt_store::{Reader, tables};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 
 use crate::{
     RoomError, Rooms,
-    graph::{Graph, is_joined},
+    graph::{Graph, Known, is_joined},
 };
+
+/// What a server hears that the room's ACL denies: the words by which others tell it from a refusal
+/// of the user.
+const DENIED: &str = "Server is banned from the room";
 
 /// A server that the room's ACL lets in, and the room. Made by [`Rooms::admit`] only.
 #[derive(Debug, Clone)]
@@ -51,7 +55,7 @@ fn room_gate(reader: &Reader<'_>, entry: &Admitted, ours: &ServerName) -> Result
         return Ok(());
     }
     if !Graph::of(reader, &entry.room_id)?.acl_allows(&entry.origin)? {
-        return Err(RoomError::Forbidden("Server is banned from the room".into()));
+        return Err(RoomError::Forbidden(DENIED.into()));
     }
     Ok(())
 }
@@ -80,4 +84,54 @@ pub(super) fn shared<'a>(
         return Err(RoomError::Forbidden("Host not in room".into()));
     }
     Ok(graph)
+}
+
+/// The same, for a server that has to place these events or what follows them: also where it is we
+/// who have left, and also to one that is out of the room, of what was here when its last user went.
+/// Drops the other events. Decision 0017.
+pub(super) fn shared_until_parting<'a>(
+    reader: &'a Reader<'a>,
+    entry: &Admitted,
+    events: &mut Vec<OwnedEventId>,
+) -> Result<Graph<'a>, RoomError> {
+    let graph = Graph::of(reader, &entry.room_id)?;
+    // Where we are not in the room the gate has let everyone pass.
+    if !graph.acl_allows(&entry.origin)? {
+        return Err(RoomError::Forbidden(DENIED.into()));
+    }
+    let outside = || RoomError::Forbidden("Host not in room".into());
+    let until = shared_until(reader, &entry.room_id, &entry.origin)?.ok_or_else(outside)?;
+    if until == i64::MAX {
+        return Ok(graph);
+    }
+    let mut shared = Vec::new();
+    for id in events.drain(..) {
+        if graph.event(&id)?.is_some_and(|known| was_here(&known, until)) {
+            shared.push(id);
+        }
+    }
+    *events = shared;
+    if events.is_empty() { Err(outside()) } else { Ok(graph) }
+}
+
+/// Up to which order a server is given events of a room: all of one that it is in; of one that it
+/// was in, those that were here when its last user went. `None` for any other.
+pub(super) fn shared_until(
+    reader: &Reader<'_>,
+    room_id: &RoomId,
+    server: &ServerName,
+) -> Result<Option<i64>, RoomError> {
+    if is_joined(reader, room_id, server)? {
+        return Ok(Some(i64::MAX));
+    }
+    let key = (room_id.to_owned(), server.to_owned());
+    let parted = reader.get::<tables::DepartedServers>(&key)?;
+    Ok(parted.map(|position| i64::try_from(position).unwrap_or(i64::MAX)))
+}
+
+/// Whether an event was here by then. State from before our own join has no order, and was handed
+/// out with every join since.
+pub(super) fn was_here(event: &Known, until: i64) -> bool {
+    let is_old = || event.record.states.is_none() && event.pdu.state_key().is_some();
+    until == i64::MAX || event.record.order.map_or_else(is_old, |order| order <= until)
 }

@@ -4,8 +4,8 @@ use exeunt_core::{
     CheckedPdu, Object, Pdu, PendingMembership, RoomVersion, verify::required_signers,
 };
 use exeunt_membership::check_invite;
-use exeunt_store::{Batch, tables};
-use ruma::{EventId, OwnedServerName, RoomId, UserId};
+use exeunt_store::{Batch, Reader, tables};
+use ruma::{EventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde_json::Value;
 
 use super::{Admitted, withdrawal::member_of};
@@ -51,7 +51,7 @@ struct Meets {
 
 impl Rooms {
     /// Signs the invite of a user of ours, and shows it to them. Where we reside in the room it is
-    /// signed only: the event itself arrives in a transaction (row IN9).
+    /// signed and kept: the event itself arrives in a transaction (row IN9).
     ///
     /// That the user has an account is the caller's to check.
     pub async fn receive_invite(
@@ -96,7 +96,11 @@ impl Rooms {
         let mut batch = Batch::default();
         signature.journal(&mut batch, now);
         let mut placement = Placement::only(batch);
-        if meets.resident.is_none() && !meets.seen {
+        if meets.resident.is_some() && !meets.seen {
+            // Until the room tells of it, or the last of us leaves without having heard of it.
+            let key = (entry.room_id().to_owned(), user);
+            placement.batch.put::<tables::SignedInvites>(&key, &pending);
+        } else if !meets.seen {
             if withdrawn {
                 tracing::info!(%user, room_id = %entry.room_id(), "an invite came withdrawn");
                 let from = Some(entry.origin().to_owned());
@@ -181,14 +185,8 @@ impl Rooms {
         let (depth, sender) = (invite.depth(), invite.sender().to_owned());
         self.store()
             .read(move |reader| {
-                if let Some(record) = reader.get::<tables::Memberships>(&key)? {
-                    let last = match &record.local_event {
-                        Some(leave) => leave.get("depth").and_then(Value::as_u64),
-                        None => load_event(reader, &record.event_id)?.map(|e| e.pdu.depth()),
-                    };
-                    if last.is_some_and(|last| last >= depth) {
-                        return Ok(None);
-                    }
+                if has_moved_on(reader, &key, depth)? {
+                    return Ok(None);
                 }
                 let graph = Graph::of(reader, &key.1)?;
                 let state = invite_state(&graph, &sender)?;
@@ -252,6 +250,20 @@ impl Rooms {
             })
             .await
     }
+}
+
+/// Whether a user of ours has had another membership in the room after an invite of that depth.
+pub(crate) fn has_moved_on(
+    reader: &Reader<'_>,
+    key: &(OwnedUserId, OwnedRoomId),
+    invite_depth: u64,
+) -> Result<bool, RoomError> {
+    let Some(record) = reader.get::<tables::Memberships>(key)? else { return Ok(false) };
+    let last = match &record.local_event {
+        Some(leave) => leave.get("depth").and_then(Value::as_u64),
+        None => load_event(reader, &record.event_id)?.map(|event| event.pdu.depth()),
+    };
+    Ok(last.is_some_and(|last| last >= invite_depth))
 }
 
 /// The rows of a new invite or knock. It replaces an older one, and ends a departure under way.

@@ -6,7 +6,7 @@ use exeunt_core::wire::federation;
 use ruma::OwnedEventId;
 use serde_json::{Value, json};
 
-use super::{Admitted, gate::shared, visibility::Visibility};
+use super::{Admitted, gate::shared_until_parting, visibility::Visibility};
 use crate::{RoomError, Rooms};
 
 /// Events in an answer where the request does not say how many.
@@ -32,16 +32,16 @@ impl Rooms {
     pub async fn missing_events_for_server(
         &self,
         entry: &Admitted,
-        wanted: MissingEvents,
+        mut wanted: MissingEvents,
     ) -> Result<Value, RoomError> {
         if wanted.earliest.len().max(wanted.latest.len()) > MAX_MISSING_EVENTS {
             return Err(RoomError::InvalidParam(format!("At most {MAX_MISSING_EVENTS} events")));
         }
         let limit = wanted.limit.unwrap_or(DEFAULT_MISSING_EVENTS).min(MAX_MISSING_EVENTS);
-        let (entry, ours) = (entry.clone(), self.server_name().to_owned());
+        let entry = entry.clone();
         self.store()
             .read(move |reader| {
-                let graph = shared(reader, &entry, &ours)?;
+                let graph = shared_until_parting(reader, &entry, &mut wanted.latest)?;
                 let visibility = Visibility::new(&graph, entry.origin());
                 let mut seen: BTreeSet<_> =
                     wanted.earliest.iter().chain(&wanted.latest).cloned().collect();

@@ -41,7 +41,7 @@ pub use doubt::{
 pub use gate::Admitted;
 pub use hierarchy::MAX_CHILDREN_LISTED;
 pub use invite::InboundInvite;
-pub(crate) use invite::put_pending;
+pub(crate) use invite::{has_moved_on, put_pending};
 pub use keys::KEY_VALIDITY_MS;
 pub use missing_events::{
     DEFAULT_MISSING_EVENTS, MAX_MISSING_EVENTS, MAX_MISSING_EVENTS_WALK, MissingEvents,

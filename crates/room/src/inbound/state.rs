@@ -1,10 +1,10 @@
 //! `GET state` and `GET state_ids`: the state before an event.
 
 use exeunt_store::{Reader, records::Verdict};
-use ruma::{EventId, OwnedEventId, ServerName};
+use ruma::{EventId, OwnedEventId};
 use serde_json::{Value, json};
 
-use super::{Admitted, auth_chain::auth_chain, gate::shared};
+use super::{Admitted, auth_chain::auth_chain, gate::shared_until_parting};
 use crate::{RoomError, Rooms, graph::Graph};
 
 impl Rooms {
@@ -39,10 +39,9 @@ impl Rooms {
         answer: Answer,
     ) -> Result<Value, RoomError> {
         let (entry, event_id) = (entry.clone(), event_id.to_owned());
-        let ours = self.server_name().to_owned();
         self.store()
             .read(move |reader| {
-                let (graph, state) = read_state(reader, &entry, &event_id, &ours)?;
+                let (graph, state) = read_state(reader, &entry, &event_id)?;
                 let chain = auth_chain(&graph, state.clone())?;
                 answer(&graph, state, chain)
             })
@@ -58,9 +57,8 @@ fn read_state<'a>(
     reader: &'a Reader<'a>,
     entry: &Admitted,
     event_id: &EventId,
-    ours: &ServerName,
 ) -> Result<(Graph<'a>, Vec<OwnedEventId>), RoomError> {
-    let graph = shared(reader, entry, ours)?;
+    let graph = shared_until_parting(reader, entry, &mut vec![event_id.to_owned()])?;
     let known = graph.event(event_id)?.filter(|known| known.record.verdict == Verdict::Accepted);
     let states = known.and_then(|known| known.record.states);
     let states = states.ok_or_else(|| RoomError::NotFound("Unknown event".into()))?;

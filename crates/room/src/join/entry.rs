@@ -225,6 +225,7 @@ impl Arrival {
             depth: 0,
             first_order: known.as_ref().map_or(0, |room| room.first_order),
             position: 0,
+            untold: Vec::new(),
         };
         Graph::with_head(reader, self.room_id.clone(), head)
     }

@@ -32,14 +32,16 @@ impl World {
     fn draw(&self) -> Option<Step> {
         match self.rng.below(100) {
             0..3 if self.rooms.len() < MAX_ROOMS => self.create(),
-            3..18 => self.invite(),
-            18..33 => self.join(),
-            33..47 => self.leave(),
-            47..56 => self.expel(),
-            56..62 => self.unban(),
-            62..74 => self.send(),
-            74..81 => self.set(),
-            81..84 => self.redact(),
+            3..17 => self.invite(),
+            17..31 => self.join(),
+            31..36 => self.knock(),
+            36..48 => self.leave(),
+            48..49 => self.client(self.user()?, Ask::DepartAll),
+            49..57 => self.expel(),
+            57..62 => self.unban(),
+            62..72 => self.send(),
+            72..82 => self.set(),
+            82..84 => self.redact(),
             84..97 => self.break_something(),
             97..100 => Some(Step::Weather(Weather::of(&self.rng))),
             _ => None,
@@ -74,28 +76,49 @@ impl World {
         let version = *self.rng.pick(&versions)?;
         let preset = if self.rng.percent(50) { Preset::Public } else { Preset::Private };
         let equals = self.rng.percent(50);
-        self.client(self.user()?, Ask::Create { version, preset, equals })
+        let knock = version.rules().authorization.knocking && self.rng.percent(25);
+        self.client(self.user()?, Ask::Create { version, preset, equals, knock })
     }
 
     fn invite(&self) -> Option<Step> {
         let (user, room) = self.who_is(&["join"])?;
-        let target = self.rng.pick(&self.users)?.clone();
+        let knocks =
+            |target: &&OwnedUserId| self.known_as(&user, target, &room).as_deref() == Some("knock");
+        let knocking = self.users.iter().find(knocks).filter(|_| self.rng.percent(50));
+        let target = knocking.or_else(|| self.rng.pick(&self.users))?.clone();
         self.client(user, Ask::Invite { target, room })
     }
 
     fn join(&self) -> Option<Step> {
-        let (user, room) = self.who_is(&["invite", "leave", ""])?;
+        let (user, room) = self.who_is(&["invite", "knock", "leave", ""])?;
+        let via = self.via(&user);
+        self.client(user, Ask::Join { room, via })
+    }
+
+    fn knock(&self) -> Option<Step> {
+        let (user, room) = self.who_is(&["leave", ""])?;
+        let first = self.mesh.servers.iter().find(|server| super::resides(server, &room))?;
+        let rules = first.graph(&room, |graph| graph.current("m.room.join_rules", "")).ok()??;
+        let rule = rules.content_str("join_rule").unwrap_or_default().to_owned();
+        let via = self.via(&user);
+        (rule.starts_with("knock") || self.rng.percent(2))
+            .then_some(Step::Client { user, asks: Ask::Knock { room, via } })
+    }
+
+    /// Some servers that may help to enter a room.
+    fn via(&self, user: &OwnedUserId) -> Vec<OwnedServerName> {
         let others = self.mesh.servers.iter().map(|server| server.name.clone());
         let mut via: Vec<_> = others.filter(|name| *name != *user.server_name()).collect();
         let first = self.rng.below(via.len() as u64) as usize;
         via.rotate_left(first);
         via.truncate(1 + self.rng.below(3) as usize);
-        self.client(user, Ask::Join { room, via })
+        via
     }
 
     fn leave(&self) -> Option<Step> {
         // Invites are rejected more often than rooms are left.
-        let fits: &[&str] = if self.rng.percent(70) { &["invite"] } else { &["join", "invite"] };
+        let fits: &[&str] =
+            if self.rng.percent(70) { &["invite", "knock"] } else { &["join", "invite", "knock"] };
         let (user, room) = self.who_is(fits)?;
         self.client(user, Ask::Leave { room })
     }
@@ -110,10 +133,10 @@ impl World {
         let (user, target, room) = self.target()?;
         let known = self.known_as(&user, &target, &room)?;
         match known.as_str() {
-            "join" | "invite" if self.rng.percent(60) => {
+            "join" | "invite" | "knock" if self.rng.percent(60) => {
                 self.client(user, Ask::Kick { target, room })
             }
-            "join" | "invite" | "leave" => self.client(user, Ask::Ban { target, room }),
+            "join" | "invite" | "knock" | "leave" => self.client(user, Ask::Ban { target, room }),
             _ => None,
         }
     }
@@ -146,16 +169,40 @@ impl World {
 
     fn set(&self) -> Option<Step> {
         let (user, room) = self.who_is(&["join"])?;
-        let (kind, content) = match self.rng.below(4) {
+        let (kind, content) = match self.rng.below(6) {
             0 => ("m.room.name", json!({ "name": format!("{}", self.next) })),
             1 => ("m.room.topic", json!({ "topic": format!("{}", self.next) })),
-            2 => {
-                let rule = if self.rng.percent(50) { "public" } else { "invite" };
-                ("m.room.join_rules", json!({ "join_rule": rule }))
-            }
+            2 | 3 => ("m.room.join_rules", self.join_rules(&user, &room)?),
+            4 => ("m.room.server_acl", self.acl(&user)?),
             _ => ("m.room.power_levels", self.levels(&user, &room)?),
         };
         self.client(user, Ask::Set { room, kind, content })
+    }
+
+    /// One of the rules that the room's version knows.
+    fn join_rules(&self, user: &OwnedUserId, room: &OwnedRoomId) -> Option<serde_json::Value> {
+        let server = self.host(&user.server_name().to_owned());
+        let known =
+            super::knows(server, room).then(|| server.graph(room, |graph| graph.version))?;
+        let known = &known.rules().authorization;
+        let mut rules = vec!["public", "public", "invite"];
+        rules.extend(known.knocking.then_some("knock"));
+        rules.extend(known.restricted_join_rule.then_some("restricted"));
+        rules.extend(known.knock_restricted_join_rule.then_some("knock_restricted"));
+        let rule = self.rng.pick(&rules)?;
+        // A room that allows itself allows nobody.
+        let allowed = self.rng.pick(&self.rooms);
+        let allow = json!([{ "type": "m.room_membership", "room_id": allowed }]);
+        Some(json!({ "join_rule": rule, "allow": allow }))
+    }
+
+    /// Denies a server other than the user's own, or lets all in.
+    fn acl(&self, user: &OwnedUserId) -> Option<serde_json::Value> {
+        let others = self.mesh.servers.iter().filter(|server| server.name != *user.server_name());
+        let others: Vec<_> = others.map(|server| server.name.clone()).collect();
+        let denied = self.rng.pick(&others)?;
+        let denied = self.rng.percent(60).then_some(denied);
+        Some(super::acl::content(denied))
     }
 
     /// The levels in force, with one user's changed.

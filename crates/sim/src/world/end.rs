@@ -5,7 +5,7 @@ use std::time::Duration;
 use exeunt_core::ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
 use exeunt_store::tables;
 
-use super::{World, resides, step::Ask, step::Step, waiting};
+use super::{World, acl, resides, step::Ask, step::Step, waiting};
 use crate::Weather;
 
 /// Looks, a minute apart, then ten minutes apart: three days, longer than any back-off.
@@ -18,21 +18,22 @@ impl World {
     pub(super) async fn end(&mut self) {
         self.heal_everything().await;
         self.quiet().await;
+        self.lift_acls().await;
         self.talk().await;
         self.tie_loose_ends().await;
         self.talk().await;
         self.check();
-        // Whoever is still invited says no: that ends everywhere too.
-        for (user, room) in self.invited() {
+        // Whoever is still invited, or knocks, says no: that ends everywhere too.
+        for (user, room) in self.pending() {
             self.take(Step::Client { user, asks: Ask::Leave { room } }).await;
             self.pass(Duration::from_secs(5)).await;
         }
         self.quiet().await;
         self.talk().await;
         self.check();
-        let invited = self.invited();
-        if !invited.is_empty() {
-            self.failures.push(format!("invites that cannot be rejected: {invited:?}"));
+        let pending = self.pending();
+        if !pending.is_empty() {
+            self.failures.push(format!("invites or knocks that cannot be ended: {pending:?}"));
         }
     }
 
@@ -68,7 +69,12 @@ impl World {
             }
         }
         for server in &self.mesh.servers {
-            self.failures.extend(waiting(server));
+            // A departure waits for as long as the room's ACL denies its server.
+            let denied = self.rooms.iter().filter(|room| self.is_denied(&server.name, room));
+            let denied: Vec<_> = denied.map(|room| format!("from {room}")).collect();
+            let waiting = waiting(server).into_iter();
+            self.failures
+                .extend(waiting.filter(|row| !denied.iter().any(|room| row.contains(room))));
         }
         for underway in self.underway.values() {
             self.failures.push(format!("never ended: {}", underway.step));
@@ -104,17 +110,34 @@ impl World {
         speakers
     }
 
-    fn invited(&self) -> Vec<(OwnedUserId, OwnedRoomId)> {
-        let mut invited = Vec::new();
+    /// Everybody who is invited or knocks, as their servers have them.
+    fn pending(&self) -> Vec<(OwnedUserId, OwnedRoomId)> {
+        let mut pending = Vec::new();
         for server in &self.mesh.servers {
             let rows = server.store.reader().scan::<tables::Memberships>(()).collect();
             for (key, row) in rows.expect("the store reads") {
-                if row.membership == "invite" {
-                    invited.push(key);
+                if matches!(row.membership.as_str(), "invite" | "knock") {
+                    pending.push(key);
                 }
             }
         }
-        invited
+        pending
+    }
+
+    /// Whoever can lets all servers in again: what was kept apart meets.
+    async fn lift_acls(&mut self) {
+        for room in self.rooms.clone() {
+            for user in self.speakers(&room) {
+                if self.denied_by(&user.server_name().to_owned(), &room).is_empty() {
+                    continue;
+                }
+                let (kind, content) = ("m.room.server_acl", acl::content(None));
+                let asks = Ask::Set { room: room.clone(), kind, content };
+                self.take(Step::Client { user, asks }).await;
+                self.pass(Duration::from_secs(5)).await;
+            }
+        }
+        self.quiet().await;
     }
 
     /// What was cut off halfway, and what the client was told has failed: it tries again. A server
@@ -132,6 +155,10 @@ impl World {
                     (own, "join") if own != "join" && !resides(server, &room) => {
                         let via = self.residents(&room);
                         Ask::Join { room: room.clone(), via }
+                    }
+                    (own, "knock") if own != "knock" && !resides(server, &room) => {
+                        let via = self.residents(&room);
+                        Ask::Knock { room: room.clone(), via }
                     }
                     ("invite", there)
                         if there != "invite"

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
-use exeunt_room::graph::Graph;
 use exeunt_store::{tables, verify};
 use serde_json::Value;
 
@@ -19,12 +18,13 @@ impl World {
         for room in &self.rooms {
             self.states_agree(room, &mut failures);
         }
-        for room in self.rooms.iter().filter(|room| !self.is_split(room)) {
+        for room in self.rooms.iter().filter(|room| !self.is_kept_apart(room)) {
             self.converged(room, &mut failures);
             self.memberships_agree(room, &mut failures);
         }
         self.nothing_acknowledged_is_lost(&mut failures);
         self.every_signature_is_journaled(&mut failures);
+        self.acls_hold(&mut failures);
         for server in &self.mesh.servers {
             let report = verify(&server.store).expect("the store reads");
             failures.extend(report.findings.iter().map(|f| format!("{}: {f:?}", server.name)));
@@ -104,7 +104,9 @@ impl World {
                 ("leave", "") => true,
                 ("leave" | "ban" | "", "leave" | "ban" | "") => !resides(server, room),
                 // Whoever could be told has left, and the servers that came later are not known.
-                ("leave", "invite") => !self.has_known_resident(user, room),
+                ("leave", "invite" | "knock") => {
+                    !self.has_known_resident(user, room) || self.is_denied(&server.name, room)
+                }
                 _ => false,
             };
             if !same {
@@ -126,23 +128,8 @@ impl World {
         inviter.into_iter().chain(named).any(|server| residents.contains(&server))
     }
 
-    /// Whether what one of the servers in the room says does not come to all others, neither
-    /// straight nor by way of others: a resolution took users out, by events that nobody sends to
-    /// a server that is not in the room. They learn of that when one writes to the other again
-    /// (docs/simulation.md, what is known to fail).
-    fn is_split(&self, room: &OwnedRoomId) -> bool {
-        let residents = self.residents(room);
-        let told = |server: &OwnedServerName| {
-            let read = |graph: &Graph<'_>| graph.joined_servers().expect("the store reads");
-            (server.clone(), self.host(server).graph(room, read))
-        };
-        let told: BTreeMap<_, _> = residents.iter().map(told).collect();
-        let tells = |from: &OwnedServerName, to: &OwnedServerName| told[from].contains(to);
-        !reaches_all(&residents, tells) || !reaches_all(&residents, |from, to| tells(to, from))
-    }
-
     /// The state before an event follows from the event: all servers that have it in their graphs
-    /// have the same there, and those of a room that is split too.
+    /// have the same there, and those of a room that an ACL keeps apart too.
     fn states_agree(&self, room: &OwnedRoomId, failures: &mut Vec<String>) {
         let mut states = BTreeMap::new();
         for server in self.mesh.servers.iter().filter(|server| resides(server, room)) {
@@ -219,19 +206,6 @@ impl World {
     pub(super) fn was_acknowledged(&self, user: &OwnedUserId, room: &OwnedRoomId) -> bool {
         self.invites.contains(&(user.clone(), room.clone()))
     }
-}
-
-/// Whether the edges lead from the first to all others.
-fn reaches_all(
-    servers: &[OwnedServerName],
-    edge: impl Fn(&OwnedServerName, &OwnedServerName) -> bool,
-) -> bool {
-    let Some(first) = servers.first() else { return true };
-    let (mut seen, mut work) = (BTreeSet::from([first]), vec![first]);
-    while let Some(from) = work.pop() {
-        work.extend(servers.iter().filter(|to| edge(from, to) && seen.insert(to)));
-    }
-    seen.len() == servers.len()
 }
 
 /// What a server makes of an event.

@@ -56,16 +56,54 @@ impl Step {
 /// What a client asks its server for.
 #[derive(Debug, Clone)]
 pub(super) enum Ask {
-    Create { version: RoomVersion, preset: Preset, equals: bool },
-    Invite { target: OwnedUserId, room: OwnedRoomId },
-    Join { room: OwnedRoomId, via: Vec<OwnedServerName> },
-    Leave { room: OwnedRoomId },
-    Kick { target: OwnedUserId, room: OwnedRoomId },
-    Ban { target: OwnedUserId, room: OwnedRoomId },
-    Unban { target: OwnedUserId, room: OwnedRoomId },
-    Say { room: OwnedRoomId, text: String },
-    Set { room: OwnedRoomId, kind: &'static str, content: Value },
-    Redact { room: OwnedRoomId, event: OwnedEventId },
+    Create {
+        version: RoomVersion,
+        preset: Preset,
+        equals: bool,
+        knock: bool,
+    },
+    Invite {
+        target: OwnedUserId,
+        room: OwnedRoomId,
+    },
+    Join {
+        room: OwnedRoomId,
+        via: Vec<OwnedServerName>,
+    },
+    Knock {
+        room: OwnedRoomId,
+        via: Vec<OwnedServerName>,
+    },
+    Leave {
+        room: OwnedRoomId,
+    },
+    /// Leaves all rooms, rejects all invites, takes back all knocks.
+    DepartAll,
+    Kick {
+        target: OwnedUserId,
+        room: OwnedRoomId,
+    },
+    Ban {
+        target: OwnedUserId,
+        room: OwnedRoomId,
+    },
+    Unban {
+        target: OwnedUserId,
+        room: OwnedRoomId,
+    },
+    Say {
+        room: OwnedRoomId,
+        text: String,
+    },
+    Set {
+        room: OwnedRoomId,
+        kind: &'static str,
+        content: Value,
+    },
+    Redact {
+        room: OwnedRoomId,
+        event: OwnedEventId,
+    },
 }
 
 pub(super) struct Done {
@@ -88,8 +126,8 @@ impl Ask {
 
     async fn try_to(self, rooms: &Rooms, user: &OwnedUserId) -> Result<Outcome, RoomError> {
         let (room, event) = match self {
-            Ask::Create { version, preset, equals } => {
-                let room = new_room(user, version, preset, equals);
+            Ask::Create { version, preset, equals, knock } => {
+                let room = new_room(user, version, preset, equals, knock);
                 return rooms.create_room(room).await.map(Outcome::Room);
             }
             Ask::Invite { target, room } => {
@@ -98,6 +136,14 @@ impl Ask {
             }
             Ask::Join { room, via } => {
                 rooms.join(user, &room, &via, Object::new()).await?;
+                return Ok(Outcome::Fine);
+            }
+            Ask::Knock { room, via } => {
+                rooms.knock(user, &room, &via, Object::new()).await?;
+                return Ok(Outcome::Fine);
+            }
+            Ask::DepartAll => {
+                rooms.depart_all(user).await?;
                 return Ok(Outcome::Fine);
             }
             Ask::Leave { room } => {
@@ -140,11 +186,20 @@ impl Ask {
 }
 
 /// `equals`: everyone may do nearly everything, so that there is something to resolve.
-fn new_room(user: &OwnedUserId, version: RoomVersion, preset: Preset, equals: bool) -> NewRoom {
+fn new_room(
+    user: &OwnedUserId,
+    version: RoomVersion,
+    preset: Preset,
+    equals: bool,
+    knock: bool,
+) -> NewRoom {
     let mut levels = Object::new();
     if equals {
         levels.insert("users_default".into(), 50.into());
+        levels.insert("events".into(), json!({ "m.room.power_levels": 100 }));
     }
+    let rule =
+        ("m.room.join_rules".to_owned(), String::new(), object(json!({ "join_rule": "knock" })));
     NewRoom {
         published: false,
         creator: user.clone(),
@@ -156,7 +211,7 @@ fn new_room(user: &OwnedUserId, version: RoomVersion, preset: Preset, equals: bo
         alias: None,
         invite: BTreeMap::new(),
         is_direct: false,
-        initial_state: Vec::new(),
+        initial_state: knock.then_some(rule).into_iter().collect(),
         creation_content: Object::new(),
         power_level_override: levels,
     }

@@ -1,7 +1,7 @@
 //! Rooms that nobody of ours is in any more: relics that answer nothing, that nothing revives, and
 //! that a join replaces. Spec-map LV8, pains C4 (the three cases of conduwuit's issue 411).
 
-use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
+use exeunt_core::ruma::{OwnedRoomId, OwnedUserId, server_name};
 use exeunt_core::{CheckedPdu, Object};
 use exeunt_room::{Intent, Preset, RoomError, inbound::MissingEvents};
 use exeunt_sim::{
@@ -229,7 +229,11 @@ async fn a_relic_answers_nothing() {
         limit: None,
         min_depth: 0,
     };
-    assert!(b.rooms.missing_events_for_server(&entry, missing).await.is_err());
+    // But for what is before our last events, to those who were there (decision 0017).
+    assert!(b.rooms.missing_events_for_server(&entry, missing.clone()).await.is_ok());
+    let stranger = server_name!("d.example");
+    let stranger = b.rooms.admit(stranger, &stage.room).await.unwrap();
+    check(b.rooms.missing_events_for_server(&stranger, missing).await, 403, "M_FORBIDDEN");
     assert!(b.rooms.backfill_for_server(&entry, &[head], 10).await.is_err());
 
     let message = Intent::message(stage.bob.clone(), "m.room.message", Object::new());

@@ -23,6 +23,7 @@ mod keys;
 mod knocking;
 mod leaks;
 mod leaving;
+mod parting;
 mod partitions;
 mod queue;
 mod reading;

@@ -112,6 +112,7 @@ async fn make_room(store: &Store, room: &OwnedRoomId) {
             depth: 1,
             first_order: 0,
             position: 1,
+            untold: Vec::new(),
         },
     );
     batch.put::<JoinedServers>(&(room.clone(), peer()), &1);

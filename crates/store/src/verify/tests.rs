@@ -67,6 +67,7 @@ async fn sound() -> (Store, Root) {
             depth: 1,
             first_order: -1,
             position: 1,
+            untold: Vec::new(),
         },
     );
     batch.put::<Memberships>(&(user(), room()), &membership("create", 1));

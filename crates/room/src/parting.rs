@@ -1,0 +1,156 @@
+//! What follows when the last user of a server is in a room no longer. Decision 0017.
+
+use exeunt_core::{CheckedPdu, Pdu, StateKey};
+use exeunt_store::{
+    Batch,
+    records::{OutboxItem, RoomRecord, Root},
+    tables,
+};
+use ruma::{OwnedEventId, OwnedServerName, ServerName};
+
+use crate::{
+    RoomError, Rooms,
+    change::{Change, Effects, is_join},
+    graph::{Graph, is_joined},
+    inbound::{has_moved_on, put_pending},
+    leave::pending_event,
+    locks::RoomGuard,
+    place::{MAX_OWN_PREV_EVENTS, Source, newest_heads},
+};
+
+/// Most rows of a server's outbox that are looked at for one that is there already.
+const MAX_LOOKS: usize = 50;
+
+impl Change<'_> {
+    /// Notes the servers that are out of the room now and cannot know it from what they were sent.
+    /// Where it is us, shows invites that the room has not told us of.
+    pub fn part(&self, room: &mut RoomRecord, effects: &mut Effects) -> Result<(), RoomError> {
+        if effects.departed.contains(self.ours) {
+            self.show_signed_invites(effects)?;
+        }
+        // What comes from here is sent to all who were in the room before it.
+        if !matches!(self.source, Source::Federation { .. }) {
+            return Ok(());
+        }
+        for server in &effects.departed {
+            let known = server == self.ours || room.untold.contains(server);
+            if !known && !self.is_told_by_sender(server)? {
+                room.untold.push(server.clone());
+            }
+        }
+        effects.untold = !room.untold.is_empty();
+        Ok(())
+    }
+
+    /// Sends a server whose event is soft-failed what took its user out of the room, where the user
+    /// is in it by the event's own account: the server may have missed it.
+    pub fn answer_outsider(&self, after: Root) -> Result<Effects, RoomError> {
+        let (graph, user, server) = (self.graph, self.event.sender(), self.event.origin());
+        let mut effects = Effects::default();
+        if server == self.ours
+            || is_joined(graph.reader, &graph.room_id, server)?
+            || !is_join(&graph.state_event(after, &StateKey::member(user))?)
+        {
+            return Ok(effects);
+        }
+        let holds = graph.current("m.room.member", user.as_str())?;
+        let expels = |event: &Pdu| {
+            matches!(event.membership(), Some("leave" | "ban")) && event.sender() != user
+        };
+        let Some(expulsion) = holds.filter(expels) else { return Ok(effects) };
+        let item = OutboxItem::Pdu(expulsion.event_id().to_owned());
+        let waiting = graph.reader.scan::<tables::Outbox>(server.to_owned()).limit(MAX_LOOKS);
+        if waiting.collect()?.iter().any(|(_, waits)| *waits == item) {
+            return Ok(effects);
+        }
+        let to = server.to_owned();
+        effects.destinations.push(to.clone());
+        graph.batch().at_position(move |position, batch| {
+            batch.put::<tables::Outbox>(&(to, position), &item);
+        });
+        Ok(effects)
+    }
+
+    /// Whether the event itself takes out a user of the server who is in the room as the event's
+    /// sender has it, and so sends it there.
+    fn is_told_by_sender(&self, server: &ServerName) -> Result<bool, RoomError> {
+        let Some(user) = self.event.target().filter(|user| user.server_name() == server) else {
+            return Ok(false);
+        };
+        if self.event.origin() == server {
+            return Ok(true);
+        }
+        let placed = self.graph.event_here(self.event.event_id())?;
+        let Some(states) = placed.record.states else { return Ok(false) };
+        Ok(is_join(&self.graph.state_event(states.before, &StateKey::member(user))?))
+    }
+
+    /// The room tells of an invite: it is kept no longer.
+    pub fn told_of_invite(&self) -> Result<(), RoomError> {
+        let Some(user) = self.event.target().filter(|user| user.server_name() == self.ours) else {
+            return Ok(());
+        };
+        let key = (self.graph.room_id.clone(), user.to_owned());
+        if self.event.membership() == Some("invite")
+            && let Some(kept) = self.graph.reader.get::<tables::SignedInvites>(&key)?
+            && pending_event(&kept)?.event_id() == self.event.event_id()
+        {
+            self.graph.batch().delete::<tables::SignedInvites>(&key);
+        }
+        Ok(())
+    }
+
+    fn show_signed_invites(&self, effects: &mut Effects) -> Result<(), RoomError> {
+        let room_id = self.graph.room_id.clone();
+        for (key, invite) in self.graph.reader.scan::<tables::SignedInvites>(room_id).collect()? {
+            let mut batch = self.graph.batch();
+            batch.delete::<tables::SignedInvites>(&key);
+            let (room_id, user) = key;
+            let event = CheckedPdu::trusted(pending_event(&invite)?);
+            let row = (user.clone(), room_id);
+            if !effects.users.contains(&user)
+                && !has_moved_on(self.graph.reader, &row, event.depth())?
+            {
+                put_pending(&mut batch, &event, invite, self.now);
+                effects.users.insert(user);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Rooms {
+    /// Sends the room's heads to the servers that are out of it and cannot know it: with them they
+    /// come to the same state. In the outbox a batch has one row for a server.
+    pub(crate) async fn tell_departed(&self, guard: &RoomGuard) -> Result<(), RoomError> {
+        let room_id = guard.room_id().to_owned();
+        let read = self.store().read(move |reader| {
+            let graph = Graph::of(reader, &room_id)?;
+            let heads = newest_heads(&graph, MAX_OWN_PREV_EVENTS)?;
+            Ok::<_, RoomError>((graph.room, heads))
+        });
+        let (mut room, heads) = read.await?;
+        let untold = std::mem::take(&mut room.untold);
+        let mut batches: Vec<_> = heads.iter().map(|head| rows(&untold, head)).collect();
+        if let Some(last) = batches.last_mut() {
+            last.put::<tables::Rooms>(&guard.room_id().to_owned(), &room);
+        }
+        for batch in batches {
+            self.store().commit(batch).await?;
+        }
+        self.inner.wake.wake(&untold);
+        Ok(())
+    }
+}
+
+/// An event for each of the servers.
+fn rows(servers: &[OwnedServerName], event: &OwnedEventId) -> Batch {
+    let (servers, event) = (servers.to_vec(), event.clone());
+    let mut batch = Batch::default();
+    batch.at_position(move |position, batch| {
+        for server in servers {
+            batch.put::<tables::Outbox>(&(server, position), &OutboxItem::Pdu(event.clone()));
+        }
+    });
+    batch
+}
