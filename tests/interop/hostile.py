@@ -300,7 +300,9 @@ class Hostile:
             return graph[-1]
 
         creator = {"creator": self.user} if version == "10" else {}
-        create = add("m.room.create", "", {"room_version": version, **creator}, [])
+        # Two rooms of one moment would be the same one, where the create event names them.
+        number = {"org.example.number": len(self._rooms)}
+        create = add("m.room.create", "", {"room_version": version, **creator, **number}, [])
         if hashed_id:
             room_id = "!" + events.event_id(create, version).removeprefix("$")
         member = add("m.room.member", self.user, {"membership": "join"}, [create])

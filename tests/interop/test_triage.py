@@ -45,14 +45,14 @@ async def hostile(stage: Stage) -> AsyncIterator[Hostile]:
         await hostile.stop()
 
 
-async def flood(hostile: Hostile, victim: Exeunt, users: list[User]) -> list[str]:
-    """Invites users to rooms that nobody ever heard of."""
-    rooms: list[str] = []
+async def flood(hostile: Hostile, victim: Exeunt, users: list[User]) -> dict[str, User]:
+    """Invites users to rooms that nobody ever heard of; says whom to which."""
+    rooms: dict[str, User] = {}
     turns = iter(itertools.islice(itertools.cycle(users), INVITES))
 
     async def worker() -> None:
         for user in turns:
-            rooms.append((await hostile.invite(victim, user.id, "12")).id)
+            rooms[(await hostile.invite(victim, user.id, "12")).id] = user
 
     async with asyncio.TaskGroup() as group:
         for _ in range(AT_ONCE):
@@ -86,12 +86,14 @@ async def test_flood_is_triaged(stage: Stage, hostile: Hostile, mode: str) -> No
 
     only = ("invites", "triage", "--server", hostile.name.split(":")[0])
     assert f"{INVITES} invites match; nothing was done" in await victim.run(*only)
-    await users[0].wait_for_invite(rooms[0])
+    last = max(rooms)
+    bob = rooms[last]
+    await bob.wait_for_invite(last)
     hostile.calls.clear()
     started = time.monotonic()
     assert f"{INVITES} are turned down" in await victim.run(*only, mode)
     answered = time.monotonic() - started
-    await users[0].wait_for_leave(rooms[0])
+    await bob.wait_for_leave(last)
 
     async def all_are_told() -> bool:
         return "no departure is waiting" in await victim.run("departures")
@@ -110,8 +112,6 @@ async def test_flood_is_triaged(stage: Stage, hostile: Hostile, mode: str) -> No
     victim.options["rooms"] = 'keep_departures = "1ms"'
     await victim.stop()
     await victim.start()
-    last = max(rooms)
-
     async def is_swept() -> bool:
         return "no membership change is known" in await victim.run("timeline", last)
 
