@@ -194,6 +194,9 @@ public_rooms = true
 [registration]
 open = true
 shared_secret = "{self.secret}"
+
+[rate_limits]
+enabled = false
 {further}"""
         )
 

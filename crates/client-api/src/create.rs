@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    ClientApi, body, membership::no_third_party, profile::member_profile, public_rooms::Visibility,
-    room_error,
+    ClientApi, body, limits::Class, membership::no_third_party, profile::member_profile,
+    public_rooms::Visibility, room_error,
 };
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
@@ -62,6 +62,8 @@ struct InitialState {
 /// where none is named.
 async fn create(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, MatrixError> {
     let body: Body = body::read(&call)?;
+    let invites = body.invite.as_ref().map_or(0, Vec::len);
+    api.limits().take(Class::Invites, session.user_id.as_str(), invites)?;
     let room = new_room(&api, session.user_id, body).await?;
     let room_id = api.rooms.create_room(room).await.map_err(room_error)?;
     Ok(Reply::json(json!({ "room_id": room_id })))

@@ -7,15 +7,15 @@ use exeunt_http::{MatrixError, Method, RawCall, Reply, Routes};
 use exeunt_users::Session;
 use ruma::api::client::discovery::{
     get_capabilities::v3::{
-        self as capabilities, Capabilities, ChangePasswordCapability, GetLoginTokenCapability,
-        ProfileFieldsCapability, RoomVersionStability, RoomVersionsCapability,
-        ThirdPartyIdChangesCapability,
+        self as capabilities, AccountModerationCapability, Capabilities, ChangePasswordCapability,
+        GetLoginTokenCapability, ProfileFieldsCapability, RoomVersionStability,
+        RoomVersionsCapability, ThirdPartyIdChangesCapability,
     },
     get_supported_versions as versions,
 };
 use serde_json::json;
 
-use crate::ClientApi;
+use crate::{ClientApi, admin::is_admin};
 
 /// Versions of the client-server API. Clients ask for one that they know, so the list begins with
 /// the oldest that is still in use; what is missing of one answers `M_UNRECOGNIZED`.
@@ -48,7 +48,7 @@ async fn well_known(api: ClientApi, _: RawCall) -> Result<Reply, MatrixError> {
 /// `GET /_matrix/client/v3/capabilities`
 async fn capabilities(
     api: ClientApi,
-    _: Session,
+    session: Session,
     _: capabilities::Request,
 ) -> Result<capabilities::Response, MatrixError> {
     let available: BTreeMap<_, _> = RoomVersion::all()
@@ -61,5 +61,8 @@ async fn capabilities(
     answer.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
     answer.get_login_token = GetLoginTokenCapability::new(true);
     answer.profile_fields = Some(ProfileFieldsCapability::new(true));
+    if is_admin(&api, &session).await? {
+        answer.account_moderation = AccountModerationCapability::new(true, true);
+    }
     Ok(capabilities::Response::new(answer))
 }

@@ -11,7 +11,9 @@ mod discovery;
 mod ephemeral;
 mod error;
 mod filter;
+mod gate;
 mod knock;
+mod limits;
 mod membership;
 mod notices;
 mod openid;
@@ -37,6 +39,7 @@ use exeunt_http::Routes;
 
 pub use error::{room_error, users_error};
 pub use exeunt_users::Session;
+pub use limits::{Class, Rate, Rates};
 pub use notices::NoticeOptions;
 pub use state::{ClientApi, Options};
 pub use support::{Support, SupportContact};

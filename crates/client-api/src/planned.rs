@@ -12,7 +12,7 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 /// Client-server API, in the order of its chapters.
 #[rustfmt::skip]
-const PLANNED: [(Method, &str); 75] = [
+const PLANNED: [(Method, &str); 70] = [
     (Method::GET, "/.well-known/matrix/policy_server"),
     (Method::GET, "/_matrix/client/v1/auth_metadata"),
     (Method::GET, "/_matrix/client/v3/login/sso/redirect"),
@@ -77,11 +77,6 @@ const PLANNED: [(Method, &str); 75] = [
     (Method::GET, "/_matrix/media/v3/thumbnail/{server_name}/{media_id}"),
     (Method::GET, "/_matrix/media/v3/preview_url"),
     (Method::GET, "/_matrix/media/v3/config"),
-    (Method::GET, "/_matrix/client/v3/admin/whois/{user_id}"),
-    (Method::GET, "/_matrix/client/v1/admin/suspend/{user_id}"),
-    (Method::PUT, "/_matrix/client/v1/admin/suspend/{user_id}"),
-    (Method::GET, "/_matrix/client/v1/admin/lock/{user_id}"),
-    (Method::PUT, "/_matrix/client/v1/admin/lock/{user_id}"),
     (Method::GET, "/_matrix/client/v3/thirdparty/protocol/{protocol}"),
     (Method::GET, "/_matrix/client/v3/thirdparty/location/{protocol}"),
     (Method::GET, "/_matrix/client/v3/thirdparty/user/{protocol}"),

@@ -5,7 +5,7 @@ use exeunt_http::{MatrixError, Routes};
 use exeunt_room::{ClientTransaction, Intent};
 use exeunt_users::Session;
 use ruma::{
-    TransactionId,
+    EventId, RoomId, TransactionId,
     api::client::{
         message::send_message_event::v3 as message, redact::redact_event::v3 as redaction,
         state::send_state_event::v3 as state,
@@ -13,7 +13,7 @@ use ruma::{
     serde::Raw,
 };
 
-use crate::{ClientApi, room_error, send_member};
+use crate::{ClientApi, gate, room_error, send_member};
 
 /// Longest transaction id in bytes.
 const MAX_TXN_ID: usize = 255;
@@ -70,6 +70,9 @@ async fn redaction(
     session: Session,
     request: redaction::Request,
 ) -> Result<redaction::Response, MatrixError> {
+    if session.suspended {
+        check_own(&api, &session, &request.room_id, &request.event_id).await?;
+    }
     let path = ["redact", request.room_id.as_str(), request.event_id.as_str()];
     let transaction = transaction(&session, &path, &request.txn_id)?;
     let mut content = Object::new();
@@ -81,6 +84,21 @@ async fn redaction(
     intent.transaction = Some(transaction);
     let event_id = api.rooms.append(&request.room_id, intent).await.map_err(room_error)?;
     Ok(redaction::Response::new(event_id))
+}
+
+/// Suspended users redact what they have sent, and nothing else.
+async fn check_own(
+    api: &ClientApi,
+    session: &Session,
+    room_id: &RoomId,
+    event_id: &EventId,
+) -> Result<(), MatrixError> {
+    let viewer = api.rooms.viewer(&session.user_id, Some(session.device_id.clone()));
+    let event = api.rooms.event(viewer, room_id, event_id).await.map_err(room_error)?;
+    match event.is_some_and(|event| event["sender"] == session.user_id.as_str()) {
+        true => Ok(()),
+        false => Err(gate::suspended()),
+    }
 }
 
 /// The client's transaction, scoped to its endpoint (client-server API, "Transaction

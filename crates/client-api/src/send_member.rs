@@ -8,7 +8,8 @@ use ruma::{OwnedEventId, RoomId, UserId};
 use serde_json::Value;
 
 use crate::{
-    ClientApi, notices::check_leave, profile::member_profile, room_error, upgrade::bring_along,
+    ClientApi, gate, notices::check_leave, profile::member_profile, room_error,
+    upgrade::bring_along,
 };
 
 /// Changes a membership as the content says. Returns the member event that is in force then.
@@ -45,6 +46,8 @@ pub(crate) async fn put(
             check_leave(api, sender, room_id).await?;
             rooms.leave(sender, room_id, reason).await.map_err(room_error)?;
         }
+        // The gate takes it for a leave.
+        "leave" if session.suspended => return Err(gate::suspended()),
         "leave" => {
             let event = match current(api, room_id, target).await? {
                 Some((banned, _)) if banned == "ban" => {

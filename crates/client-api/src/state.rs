@@ -9,7 +9,14 @@ use exeunt_users::{Clock, RegistrationPolicy, Session, SharedSecret, Uia, Users}
 use ring::rand::SystemRandom;
 use ruma::ServerName;
 
-use crate::{error::users_error, notices::NoticeOptions, support::Support, voip::Turn};
+use crate::{
+    error::users_error,
+    gate,
+    limits::{Limits, Rates},
+    notices::NoticeOptions,
+    support::Support,
+    voip::Turn,
+};
 
 /// From the configuration.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +27,8 @@ pub struct Options {
     pub support: Support,
     pub notices: NoticeOptions,
     pub turn: Turn,
+    /// None by default.
+    pub rates: Rates,
 }
 
 /// State of the client API. Cheap to clone.
@@ -33,6 +42,7 @@ pub struct ClientApi {
 struct Inner {
     options: Options,
     uia: Uia,
+    limits: Limits,
     shared_secret: Option<SharedSecret>,
     clock: Clock,
 }
@@ -46,9 +56,11 @@ impl ClientApi {
         rng: SystemRandom,
     ) -> Self {
         let uia = Uia::new(options.registration.clone(), clock.clone(), rng.clone());
+        let limits = Limits::new(options.rates.clone(), clock.clone());
         let secret = options.registration.shared_secret.as_deref();
         let shared_secret = secret.map(|secret| SharedSecret::new(secret, clock.clone(), rng));
-        Self { rooms, users, inner: Arc::new(Inner { options, uia, shared_secret, clock }) }
+        let inner = Inner { options, uia, limits, shared_secret, clock };
+        Self { rooms, users, inner: Arc::new(inner) }
     }
 
     pub fn server_name(&self) -> &ServerName {
@@ -73,6 +85,10 @@ impl ClientApi {
         &self.inner.uia
     }
 
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
     pub(crate) fn shared_secret(&self) -> Option<&SharedSecret> {
         self.inner.shared_secret.as_ref()
     }
@@ -81,12 +97,17 @@ impl ClientApi {
 impl Authenticator for ClientApi {
     type Identity = Session;
 
-    async fn authenticate(&self, head: &RequestHead, _: &[u8]) -> Result<Session, MatrixError> {
+    async fn authenticate(&self, head: &RequestHead, body: &[u8]) -> Result<Session, MatrixError> {
         let token = access_token(head).ok_or_else(MatrixError::missing_token)?;
         let session = self.users.session(token).await.map_err(users_error)?;
         let session = session.ok_or_else(|| MatrixError::unknown_token(false))?;
+        gate::pass(self, &session, head, body)?;
         let user_agent = head.header(header::USER_AGENT.as_str());
         self.users.seen(&session, head.client_ip(), user_agent).await.map_err(users_error)?;
         Ok(session)
+    }
+
+    fn admit(&self, head: &RequestHead) -> Result<(), MatrixError> {
+        gate::pass_anyone(self, head)
     }
 }

@@ -14,6 +14,11 @@ pub trait Authenticator: Clone + Send + Sync + 'static {
         head: &RequestHead,
         body: &[u8],
     ) -> impl Future<Output = Result<Self::Identity, MatrixError>>;
+
+    /// Asked before a request of anyone is served: the place of limits by address.
+    fn admit(&self, _head: &RequestHead) -> Result<(), MatrixError> {
+        Ok(())
+    }
 }
 
 /// The access token of a client: `Authorization: Bearer`, or the query argument that

@@ -62,6 +62,7 @@ impl<S: Authenticator> Routes<S> {
         Fut: Future<Output = Result<T::OutgoingResponse, MatrixError>> + 'static,
     {
         let handler = self.handler(async move |state: S, call: RawCall| {
+            state.admit(&call.head)?;
             let request = decode::request::<T>(&call)?;
             decode::response(handler(state, call.head, request).await?)
         });
@@ -88,7 +89,10 @@ impl<S: Authenticator> Routes<S> {
         F: Fn(S, RawCall) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Reply, MatrixError>> + 'static,
     {
-        let handler = self.handler(async move |state: S, call: RawCall| handler(state, call).await);
+        let handler = self.handler(async move |state: S, call: RawCall| {
+            state.admit(&call.head)?;
+            handler(state, call).await
+        });
         self.path(method, path, handler)
     }
 

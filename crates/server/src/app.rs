@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use exeunt_client_api::{ClientApi, NoticeOptions, Support, SupportContact, Turn};
+use exeunt_client_api::{ClientApi, NoticeOptions, Rates, Support, SupportContact, Turn};
 use exeunt_fed_api::FedApi;
 use exeunt_fed_client::FederationClient;
 use exeunt_http::Service;
@@ -245,6 +245,22 @@ fn client_options(config: &Config) -> exeunt_client_api::Options {
             localpart: config.notices.localpart.as_str().to_owned(),
             name: config.notices.name.as_str().to_owned(),
         },
+        rates: rates(config),
+    }
+}
+
+fn rates(config: &Config) -> Rates {
+    let limits = &config.rate_limits;
+    if !limits.enabled {
+        return Rates::default();
+    }
+    Rates {
+        login: limits.login.0,
+        registration: limits.registration.0,
+        sending: limits.sending.0,
+        joins: limits.joins.0,
+        invites: limits.invites.0,
+        others: limits.others.0,
     }
 }
 

@@ -18,12 +18,13 @@ pub use example::example;
 use option::Section;
 use read::Tree;
 pub use sections::{
-    Federation, Listener, Log, Notices, Presence, Registration, Rooms, Server, Store, Support,
-    Turn, WellKnown,
+    Federation, Listener, Log, Notices, Presence, RateLimits, Registration, Rooms, Server, Store,
+    Support, Turn, WellKnown,
 };
 use thiserror::Error;
 pub use values::{
-    Authority, BaseUrl, Filter, LogFormat, Secret, ServerNames, Serves, Text, Uris, duration,
+    Authority, BaseUrl, Filter, LogFormat, RateLimit, Secret, ServerNames, Serves, Text, Uris,
+    duration,
 };
 
 /// The most listeners that can be configured.
@@ -37,6 +38,7 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     pub federation: Federation,
     pub registration: Registration,
+    pub rate_limits: RateLimits,
     pub rooms: Rooms,
     pub presence: Presence,
     pub notices: Notices,
@@ -122,6 +124,7 @@ fn read_all(mut tree: Tree) -> Result<Config, ConfigError> {
     let listeners = tree.sections::<Listener>();
     let federation = tree.section::<Federation>();
     let registration = tree.section::<Registration>();
+    let rate_limits = tree.section::<RateLimits>();
     let rooms = tree.section::<Rooms>();
     let presence = tree.section::<Presence>();
     let notices = tree.section::<Notices>();
@@ -141,6 +144,7 @@ fn read_all(mut tree: Tree) -> Result<Config, ConfigError> {
             listeners: listeners?,
             federation: federation?,
             registration: registration?,
+            rate_limits: rate_limits?,
             rooms: rooms?,
             presence: presence?,
             notices: notices?,
@@ -166,6 +170,7 @@ const SECTIONS: &[(&str, &[option::Opt])] = &[
     (Listener::KEY, Listener::OPTIONS),
     (Federation::KEY, Federation::OPTIONS),
     (Registration::KEY, Registration::OPTIONS),
+    (RateLimits::KEY, RateLimits::OPTIONS),
     (Rooms::KEY, Rooms::OPTIONS),
     (Presence::KEY, Presence::OPTIONS),
     (Notices::KEY, Notices::OPTIONS),

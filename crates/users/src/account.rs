@@ -30,6 +30,8 @@ pub struct AccountInfo {
     pub admin: bool,
     pub deactivated: bool,
     pub has_password: bool,
+    pub locked: bool,
+    pub suspended: bool,
     /// Milliseconds since the epoch.
     pub created_at: u64,
 }
@@ -171,6 +173,31 @@ impl Users {
         Ok(())
     }
 
+    /// Locks an account, or unlocks it: its sessions stay and serve for nothing meanwhile.
+    pub async fn set_locked(&self, user: &UserId, locked: bool) -> Result<(), UsersError> {
+        self.change_account(user, |account| account.locked = locked).await
+    }
+
+    /// Suspends an account, or takes that back: its user may read and go, and no more meanwhile.
+    pub async fn set_suspended(&self, user: &UserId, suspended: bool) -> Result<(), UsersError> {
+        self.change_account(user, |account| account.suspended = suspended).await
+    }
+
+    async fn change_account(
+        &self,
+        user: &UserId,
+        change: impl FnOnce(&mut AccountRecord),
+    ) -> Result<(), UsersError> {
+        let _guard = self.lock(user).await;
+        let mut account = self.active_account(user).await?;
+        change(&mut account);
+        let mut batch = Batch::default();
+        batch.put::<Accounts>(&user.to_owned(), &account);
+        self.inner.store.commit(batch).await?;
+        self.forget_sessions(user, |_| true);
+        Ok(())
+    }
+
     /// Whether there is an account that has not been deactivated.
     pub async fn exists(&self, user: &UserId) -> Result<bool, UsersError> {
         Ok(self.account_record(user).await?.is_some_and(|account| !account.deactivated))
@@ -182,6 +209,8 @@ impl Users {
             admin: record.admin,
             deactivated: record.deactivated,
             has_password: record.password.is_some(),
+            locked: record.locked,
+            suspended: record.suspended,
             created_at: record.created_at,
         }))
     }

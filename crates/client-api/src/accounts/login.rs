@@ -61,6 +61,7 @@ async fn login(api: ClientApi, call: RawCall) -> Result<Reply, MatrixError> {
                 (None, None) => return Err(missing("identifier")),
             };
             let password = body.password.as_deref().ok_or_else(|| missing("password"))?;
+            super::count_guess(&api, user)?;
             api.users.login_password(user, password, new).await
         }
         "m.login.token" => {

@@ -15,7 +15,9 @@ use exeunt_http::{MatrixError, Reply, Routes};
 use exeunt_users::{Challenge, Login, Purpose, UiaOutcome};
 use serde_json::{Value, json};
 
-use crate::{ClientApi, users_error};
+pub(crate) use registration_token::registration_tokens;
+
+use crate::{ClientApi, limits::Class, users_error};
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     let routes = register::routes(routes);
@@ -52,10 +54,21 @@ async fn authorise(
     purpose: &Purpose,
     auth: Option<&Object>,
 ) -> Result<Option<String>, MatrixError> {
+    if let Purpose::Account(user) = purpose
+        && auth.is_some_and(|auth| auth.contains_key("password"))
+    {
+        count_guess(api, user.as_str())?;
+    }
     match api.uia().advance(&api.users, purpose, auth).await.map_err(users_error)? {
         UiaOutcome::Done { registration_token } => Ok(registration_token),
         UiaOutcome::More(challenge) => Err(unauthorised(&challenge)),
     }
+}
+
+/// Whoever guesses at the password of an account is slowed down, from wherever it comes.
+fn count_guess(api: &ClientApi, user: &str) -> Result<(), MatrixError> {
+    let localpart = user.strip_prefix('@').and_then(|user| user.split(':').next()).unwrap_or(user);
+    api.limits().take(Class::Login, &format!("@{}", localpart.to_lowercase()), 1)
 }
 
 fn unauthorised(challenge: &Challenge) -> MatrixError {

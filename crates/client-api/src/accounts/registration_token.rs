@@ -6,24 +6,24 @@ use exeunt_users::{RegistrationToken, TokenTerms};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use crate::{
-    ClientApi,
-    admin::{AdminRoutes, Gate},
-    body, users_error,
-};
+use crate::{ClientApi, admin::AdminRoutes, body, users_error};
 
 pub(super) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     const VALIDITY: &str = "/_matrix/client/v1/register/m.login.registration_token/validity";
+    routes.public_raw(Method::GET, VALIDITY, validity)
+}
+
+/// What administrators do with tokens.
+pub(crate) fn registration_tokens(routes: AdminRoutes) -> AdminRoutes {
     const ALL: &str = "/_synapse/admin/v1/registration_tokens";
     const NEW: &str = "/_synapse/admin/v1/registration_tokens/new";
     const ONE: &str = "/_synapse/admin/v1/registration_tokens/{token}";
-    AdminRoutes(routes.public_raw(Method::GET, VALIDITY, validity), Gate::Administrators)
+    routes
         .on(Method::GET, ALL, list)
         .on(Method::POST, NEW, create)
         .on(Method::GET, ONE, get)
         .on(Method::PUT, ONE, change)
         .on(Method::DELETE, ONE, delete)
-        .0
 }
 
 /// `GET /_matrix/client/v1/register/m.login.registration_token/validity?token=`

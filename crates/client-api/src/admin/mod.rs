@@ -4,6 +4,7 @@
 mod jobs;
 mod notices;
 mod reports;
+mod standing;
 
 use std::sync::Arc;
 
@@ -11,10 +12,15 @@ use exeunt_http::{MatrixError, Method, RawCall, Reply, Routes};
 use exeunt_users::Session;
 use serde_json::Value;
 
-use crate::{ClientApi, users_error};
+use crate::{ClientApi, accounts::registration_tokens, users_error};
 
 pub(super) fn routes(routes: Routes<ClientApi>, gate: Gate) -> Routes<ClientApi> {
-    let families = [reports::routes, jobs::routes, notices::routes];
+    let families =
+        [reports::routes, jobs::routes, notices::routes, standing::routes, registration_tokens];
+    let routes = match gate {
+        Gate::Administrators => standing::whois_routes(routes),
+        Gate::Operator => routes,
+    };
     families.into_iter().fold(AdminRoutes(routes, gate), |routes, family| family(routes)).0
 }
 
@@ -28,7 +34,7 @@ pub(crate) enum Gate {
 }
 
 /// Declares endpoints behind the gate.
-pub(crate) struct AdminRoutes(pub Routes<ClientApi>, pub Gate);
+pub(crate) struct AdminRoutes(Routes<ClientApi>, Gate);
 
 impl AdminRoutes {
     pub fn on<F, Fut>(self, method: Method, path: &'static str, handler: F) -> Self
@@ -57,8 +63,7 @@ impl AdminRoutes {
         let gated = move |api: ClientApi, session: Session, call: RawCall| {
             let handler = Arc::clone(&handler);
             async move {
-                let account = api.users.account(&session.user_id).await.map_err(users_error)?;
-                if !account.is_some_and(|account| account.admin) {
+                if !is_admin(&api, &session).await? {
                     return Err(MatrixError::forbidden("You are not an administrator"));
                 }
                 Ok(Reply::json(handler(api, Some(session), call).await?))
@@ -66,4 +71,9 @@ impl AdminRoutes {
         };
         Self(self.0.authed_raw(method, path, gated), self.1)
     }
+}
+
+pub(crate) async fn is_admin(api: &ClientApi, session: &Session) -> Result<bool, MatrixError> {
+    let account = api.users.account(&session.user_id).await.map_err(users_error)?;
+    Ok(account.is_some_and(|account| account.admin))
 }

@@ -9,6 +9,7 @@ mod deactivate;
 mod directory;
 mod discovery;
 mod filter;
+mod gate;
 mod knock;
 mod membership;
 mod profile;

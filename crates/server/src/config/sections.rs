@@ -9,7 +9,9 @@ use exeunt_core::{
 
 use super::{
     option::section,
-    values::{Authority, BaseUrl, Filter, LogFormat, Secret, ServerNames, Serves, Text, Uris},
+    values::{
+        Authority, BaseUrl, Filter, LogFormat, RateLimit, Secret, ServerNames, Serves, Text, Uris,
+    },
 };
 
 section! {
@@ -81,6 +83,27 @@ section! {
         token: Option<Secret> = Optional("\"a long random text\""),
         /// Lets administration tools create accounts (/_synapse/admin/v1/register).
         shared_secret: Option<Secret> = Optional("\"another long random text\""),
+    }
+}
+
+section! {
+    /// How often clients may ask for something: "20/1m" is 20 times at once, and 20 times more in
+    /// every minute; "off" is as often as they like. Leaving and rejecting are never limited.
+    RateLimits("rate_limits") {
+        /// Whether there are limits at all.
+        enabled: bool = Default("true"),
+        /// Logging in and other guesses at a secret, by address and by account.
+        login: RateLimit = Default("\"20/1m\""),
+        /// Registering, by address.
+        registration: RateLimit = Default("\"20/10m\""),
+        /// Messages, state and redactions, by user, as all that follow.
+        sending: RateLimit = Default("\"100/20s\""),
+        /// Joining, knocking, and creating rooms.
+        joins: RateLimit = Default("\"30/1m\""),
+        /// Invites.
+        invites: RateLimit = Default("\"60/1m\""),
+        /// Everything else.
+        others: RateLimit = Default("\"500/10s\""),
     }
 }
 

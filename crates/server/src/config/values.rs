@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use config::{Value, ValueKind};
+use exeunt_client_api::Rate;
 use exeunt_core::{
     RoomVersion,
     ruma::{OwnedServerName, OwnedUserId, ServerName},
@@ -129,6 +130,25 @@ impl FromValue for OwnedServerName {
 
     fn from_value(value: Value) -> Option<Self> {
         ServerName::parse(text(value)?.to_ascii_lowercase()).ok()
+    }
+}
+
+/// How often something may be done; `None`: as often as one likes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit(pub Option<Rate>);
+
+impl FromValue for RateLimit {
+    const EXPECTS: &'static str = "a number of requests and a time, like \"20/1m\", or \"off\"";
+
+    fn from_value(value: Value) -> Option<Self> {
+        let text = text(value)?;
+        if text == "off" {
+            return Some(Self(None));
+        }
+        let (requests, per) = text.split_once('/')?;
+        let requests = requests.trim().parse().ok().filter(|requests| *requests > 0)?;
+        let per = Duration::from_value(Value::new(None, per.trim()))?;
+        Some(Self(Some(Rate { requests, per })))
     }
 }
 
@@ -340,6 +360,17 @@ mod tests {
             assert_eq!(read::<Duration>(bad), None, "{bad}");
         }
         assert_eq!(read::<Duration>(10), None);
+    }
+
+    #[test]
+    fn rates_have_a_number_and_a_time() {
+        let rate = |requests, per| Some(RateLimit(Some(Rate { requests, per })));
+        assert_eq!(read("20/1m"), rate(20, Duration::from_secs(60)));
+        assert_eq!(read("1 / 500ms"), rate(1, Duration::from_millis(500)));
+        assert_eq!(read("off"), Some(RateLimit(None)));
+        for bad in ["20", "0/1m", "-1/1m", "20/1", "20/0s", "1.5/1m", "/1m", "on", ""] {
+            assert_eq!(read::<RateLimit>(bad), None, "{bad}");
+        }
     }
 
     #[test]
