@@ -1,18 +1,9 @@
 //! What there is to know of the server before anything else.
 
-use std::collections::BTreeMap;
-
-use exeunt_core::RoomVersion;
+use exeunt_core::{Object, RoomVersion};
 use exeunt_http::{MatrixError, Method, RawCall, Reply, Routes};
 use exeunt_users::Session;
-use ruma::api::client::discovery::{
-    get_capabilities::v3::{
-        self as capabilities, AccountModerationCapability, Capabilities, ChangePasswordCapability,
-        GetLoginTokenCapability, ProfileFieldsCapability, RoomVersionStability,
-        RoomVersionsCapability, ThirdPartyIdChangesCapability,
-    },
-    get_supported_versions as versions,
-};
+use ruma::api::client::discovery::get_supported_versions as versions;
 use serde_json::json;
 
 use crate::{ClientApi, admin::is_admin};
@@ -28,7 +19,8 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
         .public(versions)
         .public_raw(Method::GET, "/.well-known/matrix/client", well_known)
-        .authed(capabilities)
+        .authed_raw(Method::GET, "/_matrix/client/v3/capabilities", capabilities)
+        .authed_raw(Method::GET, "/_matrix/client/r0/capabilities", capabilities)
 }
 
 /// `GET /_matrix/client/versions`
@@ -45,24 +37,20 @@ async fn well_known(api: ClientApi, _: RawCall) -> Result<Reply, MatrixError> {
     Ok(Reply::json(json!({ "m.homeserver": { "base_url": base_url } })))
 }
 
-/// `GET /_matrix/client/v3/capabilities`
-async fn capabilities(
-    api: ClientApi,
-    session: Session,
-    _: capabilities::Request,
-) -> Result<capabilities::Response, MatrixError> {
-    let available: BTreeMap<_, _> = RoomVersion::all()
-        .map(|version| (version.id().clone(), RoomVersionStability::Stable))
-        .collect();
-    let mut answer = Capabilities::new();
-    answer.change_password = ChangePasswordCapability::new(true);
-    answer.room_versions =
-        RoomVersionsCapability::new(api.default_version().id().clone(), available);
-    answer.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
-    answer.get_login_token = GetLoginTokenCapability::new(true);
-    answer.profile_fields = Some(ProfileFieldsCapability::new(true));
+/// `GET /_matrix/client/v3/capabilities`. What is not said is enabled, but some clients want to hear
+/// it of the password.
+async fn capabilities(api: ClientApi, session: Session, _: RawCall) -> Result<Reply, MatrixError> {
+    let available: Object =
+        RoomVersion::all().map(|version| (version.id().to_string(), "stable".into())).collect();
+    let mut all = json!({
+        "m.change_password": { "enabled": true },
+        "m.room_versions": { "default": api.default_version().id(), "available": available },
+        "m.3pid_changes": { "enabled": false },
+        "m.get_login_token": { "enabled": true },
+        "m.profile_fields": { "enabled": true },
+    });
     if is_admin(&api, &session).await? {
-        answer.account_moderation = AccountModerationCapability::new(true, true);
+        all["m.account_moderation"] = json!({ "lock": true, "suspend": true });
     }
-    Ok(capabilities::Response::new(answer))
+    Ok(Reply::json(json!({ "capabilities": all })))
 }

@@ -30,8 +30,8 @@ async fn capabilities() {
     assert_eq!(all["m.room_versions"]["available"]["1"], "stable");
     assert_eq!(all["m.room_versions"]["available"]["12"], "stable");
     assert_eq!(all["m.room_versions"]["available"]["13"], json!(null));
-    // What is not mentioned is enabled.
-    assert_eq!(all["m.change_password"], json!(null));
+    // Complement wants to hear it, though it is the default.
+    assert_eq!(all["m.change_password"]["enabled"], true);
     assert_eq!(all["m.get_login_token"]["enabled"], true);
     assert_eq!(all["m.3pid_changes"]["enabled"], false);
     // FG6: to leave is not to forget.
