@@ -215,6 +215,9 @@ async def flood(call: Call) -> web.StreamResponse:
     async def letters(response: web.StreamResponse) -> None:
         await response.write(b'{"event": "')
         for _ in range(FLOOD_BYTES // len(CHUNK)):
+            transport = call.request.transport
+            if transport is None or transport.is_closing():
+                return
             await response.write(CHUNK)
         await response.write(b'"}')
 
