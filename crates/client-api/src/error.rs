@@ -25,6 +25,8 @@ pub fn room_error(error: RoomError) -> MatrixError {
         RoomError::UnableToGrant => MatrixError::new(400, UNABLE[1], text),
         RoomError::NotLeft(_) => MatrixError::unknown(text),
         RoomError::InvalidParam(_) => MatrixError::invalid_param(text),
+        RoomError::InvalidRelation(_) => MatrixError::unknown(text),
+        RoomError::DuplicateAnnotation => MatrixError::new(400, "M_DUPLICATE_ANNOTATION", text),
         RoomError::MissingParam(_) => MatrixError::missing_param(text),
         RoomError::UnsupportedVersion(_) => unsupported_version(text),
         RoomError::Format(FormatError::TooLarge(_)) => MatrixError::new(413, "M_TOO_LARGE", text),

@@ -23,6 +23,7 @@ mod public_rooms;
 mod push_rules;
 mod read;
 mod report;
+mod search;
 mod send;
 mod send_member;
 mod spaces;
@@ -76,6 +77,7 @@ pub fn routes(state: ClientApi) -> Routes<ClientApi> {
     let routes = voip::routes(routes);
     let routes = third_party_networks::routes(routes);
     let routes = read::routes(routes);
+    let routes = search::routes(routes);
     let routes = ephemeral::routes(routes);
     let routes = sync::routes(routes);
     let routes = admin::routes(routes, admin::Gate::Administrators);

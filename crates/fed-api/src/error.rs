@@ -20,9 +20,11 @@ pub fn matrix_error(error: RoomError) -> MatrixError {
             MatrixError::new(400, "M_UNABLE_TO_AUTHORISE_JOIN", message)
         }
         RoomError::UnableToGrant => MatrixError::new(400, "M_UNABLE_TO_GRANT_JOIN", message),
-        RoomError::InvalidParam(_) | RoomError::Missing(_) | RoomError::NotLeft(_) => {
-            MatrixError::invalid_param(message)
-        }
+        RoomError::InvalidParam(_)
+        | RoomError::InvalidRelation(_)
+        | RoomError::DuplicateAnnotation
+        | RoomError::Missing(_)
+        | RoomError::NotLeft(_) => MatrixError::invalid_param(message),
         RoomError::MissingParam(_) => MatrixError::missing_param(message),
         RoomError::UnsupportedVersion(version) => {
             MatrixError::new(400, "M_INCOMPATIBLE_ROOM_VERSION", message)

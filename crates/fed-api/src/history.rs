@@ -1,4 +1,4 @@
-//! `GET backfill`, `POST get_missing_events`.
+//! `GET backfill`, `POST get_missing_events`, `GET timestamp_to_event`.
 
 use exeunt_core::ruma::{EventId, OwnedEventId};
 use exeunt_http::{MatrixError, Method, RawCall};
@@ -12,11 +12,10 @@ use crate::{
 };
 
 pub fn routes(routes: FedRoutes) -> FedRoutes {
-    routes.room(Method::GET, "/_matrix/federation/v1/backfill/{room_id}", backfill).room(
-        Method::POST,
-        "/_matrix/federation/v1/get_missing_events/{room_id}",
-        missing_events,
-    )
+    routes
+        .room(Method::GET, "/_matrix/federation/v1/backfill/{room_id}", backfill)
+        .room(Method::POST, "/_matrix/federation/v1/get_missing_events/{room_id}", missing_events)
+        .room(Method::GET, "/_matrix/federation/v1/timestamp_to_event/{room_id}", timestamp)
 }
 
 async fn backfill(api: FedApi, entry: Admitted, call: RawCall) -> Result<Value, MatrixError> {
@@ -49,4 +48,15 @@ async fn missing_events(api: FedApi, entry: Admitted, call: RawCall) -> Result<V
         min_depth: min_depth.and_then(|depth| depth.try_into().ok()).unwrap_or(0),
     };
     api.rooms.missing_events_for_server(&entry, wanted).await.map_err(matrix_error)
+}
+
+async fn timestamp(api: FedApi, entry: Admitted, call: RawCall) -> Result<Value, MatrixError> {
+    let ts = call.head.query("ts").ok_or_else(|| MatrixError::missing_param("ts is missing"))?;
+    let ts: i64 = ts.parse().map_err(|_| MatrixError::invalid_param("ts is not a number"))?;
+    let direction = call.head.query("dir");
+    let direction = direction.ok_or_else(|| MatrixError::missing_param("dir is missing"))?;
+    let direction = direction.parse().map_err(matrix_error)?;
+    // Before the epoch there is nothing.
+    let ts = ts.try_into().unwrap_or(0);
+    api.rooms.timestamp_for_server(&entry, ts, direction).await.map_err(matrix_error)
 }

@@ -11,6 +11,7 @@ use crate::{
     graph::Graph,
     locks::RoomGuard,
     place::{Source, next_position},
+    relations,
 };
 
 const SERVER_ACL: &str = "m.room.server_acl";
@@ -120,6 +121,7 @@ impl Rooms {
                     return Ok(Drafted::Exists(event_id));
                 }
                 check_redaction(&graph, &intent)?;
+                relations::check_sent(&graph, &intent)?;
                 check_acl(&intent.kind, intent.state_key.as_deref(), &intent.content, &ours)?;
                 Ok(Drafted::New(draft_on_head(&graph, intent, now)?))
             })

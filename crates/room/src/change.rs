@@ -19,10 +19,12 @@ use serde_json::value::RawValue;
 use crate::{
     RoomError,
     collapse::DUMMY_EVENT,
+    gaps,
     graph::{Graph, missing_in_store},
     notable,
     place::Source,
     redactions,
+    shown::Shown,
     sticky::undoes_leave,
 };
 
@@ -79,6 +81,8 @@ impl Change<'_> {
             }
         }
         let record = self.graph.add(&shown, record)?;
+        // As written: a redaction may have waited for it.
+        let shown = self.graph.event_here(&event_id)?.pdu;
         if verdict.is_accepted() {
             redactions::apply(self.graph, self.event)?;
         }
@@ -89,6 +93,7 @@ impl Change<'_> {
             true => notable::weigh(self.graph, self.event, self.ours)?,
             false => None,
         };
+        let needs_room = is_shown && gaps::needs_room(self.graph, self.event)?;
         let mut batch = self.graph.batch();
         for prev in self.event.prev_events() {
             let edge = (room_id.clone(), prev.clone(), event_id.clone());
@@ -106,12 +111,16 @@ impl Change<'_> {
             }
         }
         if is_shown && record.order.is_none() {
+            if needs_room {
+                batch.leap(gaps::ROOM_FOR_HISTORY);
+            }
+            let shown = Shown::new(&shown);
             batch.at_position(move |position, batch| {
                 let order = position as i64;
                 if let Some(notable) = notable {
-                    batch.put::<tables::Notable>(&(room_id.clone(), order), &notable);
+                    batch.put::<tables::Notable>(&(room_id, order), &notable);
                 }
-                batch.put::<tables::Timeline>(&(room_id, order), &event_id);
+                shown.put(batch, order);
                 let record = EventRecord { order: Some(order), ..record };
                 batch.put::<tables::Events>(&event_id, &record);
             });

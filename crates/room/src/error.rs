@@ -34,6 +34,11 @@ pub enum RoomError {
     /// The request is well-formed and makes no sense here.
     #[error("{0}")]
     InvalidParam(String),
+    /// The event relates to another one in a way that is not allowed.
+    #[error("{0}")]
+    InvalidRelation(String),
+    #[error("You have annotated the event with this already")]
+    DuplicateAnnotation,
     /// The request lacks something that it needs.
     #[error("{0}")]
     MissingParam(String),

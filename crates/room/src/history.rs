@@ -11,39 +11,43 @@ use exeunt_store::{
     records::{EventRecord, RoomRecord},
     tables,
 };
-use ruma::{OwnedEventId, RoomId};
+use ruma::{OwnedEventId, RoomId, ServerName};
+use serde_json::Value;
 
 use crate::{
     Call, RoomError, Rooms,
     fetch::{Quest, array},
     fetch_limits::Sought,
+    gaps,
     graph::{Graph, Known},
     ingest::connect,
     outliers::Pool,
     place::Placement,
     redactions,
-    views::Token,
+    shown::Shown,
+    views::{Direction, TimestampRequest},
 };
 
 /// Events asked for at a time.
 const MAX_EVENTS: usize = 100;
 /// Longest time that a client waits for it.
 const MAX_TIME: Duration = Duration::from_secs(15);
-/// Rows at the start of the timeline that are looked at for what came before.
-const MAX_FIRST_ROWS: usize = 20;
 /// Most events that one request starts from.
 const MAX_FROM: usize = 20;
-/// Most rejected events that are passed over for what is behind them.
-const MAX_PASSED: usize = 1_000;
 
 impl Rooms {
-    /// Adds history from other servers in front of a room's timeline. Whether there is any new.
-    pub(crate) async fn fetch_history(&self, room_id: &RoomId) -> Result<bool, RoomError> {
+    /// Adds history from other servers below an event of a room's timeline. Whether that leads
+    /// further back.
+    pub(crate) async fn fetch_history(
+        &self,
+        room_id: &RoomId,
+        upper: i64,
+    ) -> Result<bool, RoomError> {
         let Some(version) = self.version_if_resident(room_id).await? else { return Ok(false) };
         let _turn = self.inner.histories.lock(room_id.to_owned()).await;
         let now = self.now();
-        let ends = self.ends_of_history(room_id).await?;
-        let mut from = ends.before.clone();
+        let ends = self.ends_of_history(room_id, upper).await?;
+        let mut from = ends.missing.clone();
         from.retain(|id| !self.inner.fetch_limits.is_absent(id, Sought::History, now));
         from.truncate(MAX_FROM);
         let servers = self.other_servers(room_id).await?;
@@ -53,22 +57,16 @@ impl Rooms {
         let quest = Quest::new(room_id.to_owned(), version, first, servers, MAX_TIME);
         let mut loose = Pool::new();
         for server in quest.servers() {
-            let call = Call::Backfill { room: room_id, from: &from, limit: MAX_EVENTS };
-            let Some(answer) = self.ask(&quest, server, call).await else { continue };
-            let mut events = array(&answer, "pdus");
-            events.truncate(MAX_EVENTS);
-            let mut events = self.check_fetched(&quest, events).await?;
-            let mut pool = Pool::new();
-            connect(&mut pool, &from, &mut events);
+            let (mut pool, mut events) = self.backfill(&quest, server, &from).await?;
             if !events.is_empty() {
                 loose.append(&mut pool);
                 loose.append(&mut events);
-            } else if self.take_history(&quest, pool, &ends).await? {
+            } else if self.take_history(&quest, pool, upper, &ends).await? {
                 return Ok(true);
             }
         }
         // Nobody gives what is in the way (decision 0016).
-        if !ends.with_creation && self.take_history(&quest, loose, &ends).await? {
+        if !ends.with_creation && self.take_history(&quest, loose, upper, &ends).await? {
             return Ok(true);
         }
         if quest.is_conclusive() {
@@ -79,50 +77,92 @@ impl Rooms {
         Ok(false)
     }
 
-    /// Keeps history, and shows it in front of the timeline. Whether that leads further back, be it
-    /// by way of rejected events, which are not shown.
+    /// What a server gives of events and those before them: connected to them, and other.
+    async fn backfill(
+        &self,
+        quest: &Quest,
+        server: &ServerName,
+        from: &[OwnedEventId],
+    ) -> Result<(Pool, Pool), RoomError> {
+        let call = Call::Backfill { room: &quest.room_id, from, limit: MAX_EVENTS };
+        let Some(answer) = self.ask(quest, server, call).await else {
+            return Ok((Pool::new(), Pool::new()));
+        };
+        let mut events = array(&answer, "pdus");
+        events.truncate(MAX_EVENTS);
+        let mut events = self.check_fetched(quest, events).await?;
+        let mut pool = Pool::new();
+        connect(&mut pool, from, &mut events);
+        Ok((pool, events))
+    }
+
+    /// Keeps history, and shows it below an event of the timeline. Whether that leads further back,
+    /// be it by way of rejected events, which are not shown.
     async fn take_history(
         &self,
         quest: &Quest,
-        mut pool: Pool,
+        pool: Pool,
+        upper: i64,
         ends: &Ends,
     ) -> Result<bool, RoomError> {
         if pool.is_empty() {
             return Ok(false);
         }
+        Ok(self.insert(quest, pool, Place { upper, apart: false }).await?
+            || self.ends_of_history(&quest.room_id, upper).await? != *ends)
+    }
+
+    async fn ends_of_history(&self, room_id: &RoomId, upper: i64) -> Result<Ends, RoomError> {
+        let room_id = room_id.to_owned();
+        let ends = move |reader: &Reader<'_>| Ends::of(&Graph::of(reader, &room_id)?, upper);
+        self.store().read(ends).await
+    }
+
+    /// Asks other servers for the event closest to a time, and adds what they have of the history
+    /// up to it in the gap below an event of the timeline. `known`: the time of the closest one so
+    /// far. Whether there is any new.
+    pub(crate) async fn fetch_around(
+        &self,
+        request: &TimestampRequest,
+        upper: i64,
+        known: Option<u64>,
+    ) -> Result<bool, RoomError> {
+        let TimestampRequest { room_id, ts, direction, .. } = request;
+        let Some(version) = self.version_if_resident(room_id).await? else { return Ok(false) };
+        let _turn = self.inner.histories.lock(room_id.to_owned()).await;
+        let servers = self.other_servers(room_id).await?;
+        let Some(first) = servers.first().cloned() else { return Ok(false) };
+        let quest = Quest::new(room_id.to_owned(), version, first, servers, MAX_TIME);
+        for server in quest.servers() {
+            let call = Call::TimestampToEvent { room: room_id, ts: *ts, direction: *direction };
+            let Some(answer) = self.ask(&quest, server, call).await else { continue };
+            let Some((event_id, told)) = dated(&answer) else { continue };
+            let is_past = match direction {
+                Direction::Forward => told < *ts,
+                Direction::Backward => told > *ts,
+            };
+            let is_closer = known.is_none_or(|known| told.abs_diff(*ts) < known.abs_diff(*ts));
+            if is_past || !is_closer {
+                continue;
+            }
+            let (pool, _) = self.backfill(&quest, server, &[event_id]).await?;
+            if self.insert(&quest, pool, Place { upper, apart: true }).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Keeps events and puts them into the timeline. Whether any are new there.
+    async fn insert(&self, quest: &Quest, mut pool: Pool, place: Place) -> Result<bool, RoomError> {
         let history: BTreeSet<_> =
             pool.iter().map(|(id, event)| (event.depth(), id.clone())).collect();
         self.add_auth_events(quest, &mut pool).await?;
         self.keep_outliers(quest, pool).await?;
-        Ok(self.prepend(&quest.room_id, history).await?
-            || self.ends_of_history(&quest.room_id).await? != *ends)
-    }
-
-    async fn ends_of_history(&self, room_id: &RoomId) -> Result<Ends, RoomError> {
-        let room_id = room_id.to_owned();
-        self.store().read(move |reader| ends_of_history(&Graph::of(reader, &room_id)?)).await
-    }
-
-    /// The place before the first event of a room.
-    pub(crate) async fn first_token(&self, room_id: &RoomId) -> Result<Option<Token>, RoomError> {
-        let room_id = room_id.to_owned();
-        self.store()
-            .read(move |reader| {
-                let first = reader.scan::<tables::Timeline>(room_id).first()?;
-                Ok(first.map(|((_, order), _)| Token::Timeline(order.saturating_sub(1))))
-            })
-            .await
-    }
-
-    /// Puts events, given by depth, in front of the timeline. Whether any are new there.
-    async fn prepend(
-        &self,
-        room_id: &RoomId,
-        history: BTreeSet<(u64, OwnedEventId)>,
-    ) -> Result<bool, RoomError> {
-        let guard = self.inner.locks.lock(room_id).await;
-        let room_id = room_id.to_owned();
-        let batch = self.store().read(move |reader| prepended(reader, &room_id, history)).await?;
+        let guard = self.inner.locks.lock(&quest.room_id).await;
+        let room_id = quest.room_id.clone();
+        let batch =
+            self.store().read(move |reader| inserted(reader, &room_id, history, place)).await?;
         let any = !batch.is_empty();
         if any {
             self.commit(&guard, Placement::only(batch)).await?;
@@ -131,59 +171,71 @@ impl Rooms {
     }
 }
 
-/// How far back the timeline goes.
+/// How far back the timeline goes without a gap, from an event of it.
 #[derive(PartialEq, Eq)]
 struct Ends {
-    /// What its first events follow, be it by way of rejected ones, and it does not hold.
-    before: Vec<OwnedEventId>,
-    /// Whether it goes back to the create event.
+    /// What is missing there.
+    missing: Vec<OwnedEventId>,
+    /// Whether nothing can be before, since the timeline goes back to the create event.
     with_creation: bool,
 }
 
-fn ends_of_history(graph: &Graph<'_>) -> Result<Ends, RoomError> {
-    let in_timeline = |known: &Known| known.record.order.is_some() || known.record.states.is_some();
-    let rows = graph.reader.scan::<tables::Timeline>(graph.room_id.clone()).limit(MAX_FIRST_ROWS);
-    let mut work = Vec::new();
-    for row in rows.iter() {
-        let (_, id) = row?;
-        work.extend(graph.event_here(&id)?.pdu.prev_events().iter().cloned());
+impl Ends {
+    fn of(graph: &Graph<'_>, upper: i64) -> Result<Self, RoomError> {
+        let create = graph.event(&graph.room.create_event)?;
+        let with_creation = gaps::below(graph, upper)?.is_none()
+            && create.is_some_and(|known| gaps::is_placed(&known));
+        Ok(Self { missing: gaps::missing(graph, upper)?, with_creation })
     }
-    let (mut before, mut passed) = (BTreeSet::new(), BTreeSet::new());
-    while let Some(id) = work.pop() {
-        match graph.event(&id)? {
-            Some(known) if in_timeline(&known) => {}
-            Some(known) if known.record.verdict.is_rejected() => {
-                if passed.len() < MAX_PASSED && passed.insert(id) {
-                    work.extend(known.pdu.prev_events().iter().cloned());
-                }
-            }
-            _ => drop(before.insert(id)),
-        }
-    }
-    let create = graph.event(&graph.room.create_event)?;
-    let with_creation = create.is_some_and(|known| in_timeline(&known));
-    Ok(Ends { before: before.into_iter().collect(), with_creation })
+}
+
+/// Where history goes: below the event of that order, or somewhere in the gap there.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    upper: i64,
+    apart: bool,
+}
+
+/// What another server says is closest to a time.
+fn dated(answer: &Value) -> Option<(OwnedEventId, u64)> {
+    let event_id = OwnedEventId::try_from(answer.get("event_id")?.as_str()?).ok()?;
+    Some((event_id, answer.get("origin_server_ts")?.as_u64()?))
 }
 
 /// Redactions of the history apply: to events of it, and to those that were here before.
-fn prepended(
+fn inserted(
     reader: &Reader<'_>,
     room_id: &RoomId,
     history: BTreeSet<(u64, OwnedEventId)>,
+    Place { upper, apart }: Place,
 ) -> Result<Batch, RoomError> {
     let graph = Graph::of(reader, room_id)?;
-    let start = graph.room.first_order.min(0);
-    let mut order = start;
+    let lower = gaps::below(&graph, upper)?;
+    let top = gaps::top(&graph, upper)?;
+    let mut order = match lower {
+        _ if !apart => top,
+        Some(lower) => top - (top - lower) / 2,
+        None => top.saturating_sub(gaps::ROOM_FOR_HISTORY.cast_signed()),
+    };
+    let depth_above = match reader.get::<tables::Timeline>(&(room_id.to_owned(), upper))? {
+        Some(id) => graph.event_here(&id)?.pdu.depth(),
+        None => return Ok(graph.into_batch()),
+    };
     let mut redactions = Vec::new();
-    for (_, id) in history.into_iter().rev() {
+    for (depth, id) in history.into_iter().rev() {
         // One without its auth events is not kept; one that has its place already stays there.
         let Some(Known { pdu, record }) = graph.event(&id)? else { continue };
         if record.verdict.is_rejected() || record.order.is_some() || record.states.is_some() {
             continue;
         }
+        // What is set apart was asked for by its time, and may belong elsewhere.
+        let fits = !apart || depth < depth_above;
+        if !fits || lower.is_some_and(|lower| order <= lower + 1) {
+            break;
+        }
         order -= 1;
-        graph.batch().put::<tables::Timeline>(&(room_id.to_owned(), order), &id);
         graph.add(&pdu, EventRecord { order: Some(order), ..(*record).clone() })?;
+        Shown::new(&graph.event_here(&id)?.pdu).put(&mut graph.batch(), order);
         if pdu.redacts().is_some() {
             redactions.push(pdu);
         }
@@ -191,7 +243,7 @@ fn prepended(
     for redaction in &redactions {
         redactions::apply_in_history(&graph, redaction)?;
     }
-    if order < start {
+    if order < graph.room.first_order && !graph.batch().is_empty() {
         let room = RoomRecord { first_order: order, ..graph.room.clone() };
         graph.batch().put::<tables::Rooms>(&room_id.to_owned(), &room);
     }

@@ -14,6 +14,7 @@ use crate::{
     RoomError,
     change::raw_json,
     graph::{Graph, Known},
+    shown::Shown,
 };
 
 /// Applies an accepted redaction to its target, or has it wait for it. Whether the sender may
@@ -85,15 +86,16 @@ fn apply_to(
     if record.redacted_because.is_some() || !(is_entitled || same_server) {
         return Ok(());
     }
+    if let Some(order) = record.order {
+        Shown::new(&pdu).redact(&mut graph.batch(), order);
+        graph.batch().delete::<tables::Notable>(&(graph.room_id.clone(), order));
+    }
     let redacted = pdu.redacted();
     let record = EventRecord {
         json: raw_json(&redacted),
         redacted_because: Some(redaction.event_id().to_owned()),
         ..(*record).clone()
     };
-    if let Some(order) = record.order {
-        graph.batch().delete::<tables::Notable>(&(graph.room_id.clone(), order));
-    }
     graph.add(&redacted, record)?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 pub use exeunt_membership::RemoteFailure as RemoteError;
 
-use crate::PublicRoomsRequest;
+use crate::{PublicRoomsRequest, views::Direction};
 
 /// Other servers, as rooms need them. Implemented over real federation, and over a simulated one.
 #[async_trait]
@@ -127,6 +127,12 @@ pub enum Call<'a> {
         room: &'a RoomId,
         from: &'a [OwnedEventId],
         limit: usize,
+    },
+    TimestampToEvent {
+        room: &'a RoomId,
+        /// Milliseconds since the epoch.
+        ts: u64,
+        direction: Direction,
     },
     Directory {
         alias: &'a RoomAliasId,
@@ -279,6 +285,10 @@ impl Call<'_> {
                     USUAL,
                     LARGE,
                 )
+            }
+            Call::TimestampToEvent { room, ts, direction } => {
+                let (room, dir) = (encode(room.as_str()), direction.as_str());
+                get(format!("/v1/timestamp_to_event/{room}?ts={ts}&dir={dir}"), QUICK, SMALL)
             }
             Call::Directory { alias } => get(
                 format!("/v1/query/directory?room_alias={}", encode(alias.as_str())),

@@ -48,6 +48,7 @@ pub async fn serve(config: Config) -> Result<(), Failure> {
     let store = Store::open(&database(&config.store.path))?;
     exeunt_store::resume_purges(&store).await?;
     exeunt_room::clear_unfinished_joins(&store).await?;
+    exeunt_room::upgrade_store(&store).await?;
     let metrics = Metrics::install(store.clone())?;
     let services = Services::start(&config, &store, metrics, stopping)?;
     let mut listening = Vec::new();

@@ -275,6 +275,7 @@ fn endpoint(call: &Call<'_>) -> &'static str {
         Call::State { .. } => "state",
         Call::MissingEvents { .. } => "get_missing_events",
         Call::Backfill { .. } => "backfill",
+        Call::TimestampToEvent { .. } => "timestamp_to_event",
         Call::Directory { .. } => "directory",
         Call::Profile { .. } => "profile",
         Call::PublicRooms { .. } => "publicRooms",
@@ -361,6 +362,10 @@ async fn serve(rooms: &Rooms, origin: &ServerName, call: Call<'_>) -> Result<Val
         Call::Backfill { room, from, limit } => {
             let entry = rooms.admit(origin, room).await?;
             rooms.backfill_for_server(&entry, from, limit).await
+        }
+        Call::TimestampToEvent { room, ts, direction } => {
+            let entry = rooms.admit(origin, room).await?;
+            rooms.timestamp_for_server(&entry, ts, direction).await
         }
         Call::Directory { alias } => {
             let (room_id, servers) = rooms.query_directory(alias).await?;

@@ -12,6 +12,8 @@ type AtPosition = Box<dyn FnOnce(u64, &mut Batch) + Send>;
 pub struct Batch {
     rows: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     at_position: Vec<AtPosition>,
+    /// Positions that are left out before the batch's.
+    leap: u64,
     /// The first value that could not be encoded: the commit fails with it.
     error: Option<StoreError>,
 }
@@ -39,6 +41,16 @@ impl Batch {
         self.at_position.push(Box::new(f));
     }
 
+    /// Leaves so many stream positions free before the one that the batch gets.
+    pub fn leap(&mut self, positions: u64) {
+        self.leap = self.leap.max(positions);
+    }
+
+    /// The position of the batch if it follows that one.
+    pub(crate) fn position_after(&self, last: u64) -> u64 {
+        last + 1 + self.leap
+    }
+
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.at_position.is_empty() && self.error.is_none()
     }
@@ -47,6 +59,7 @@ impl Batch {
     pub fn append(&mut self, other: Batch) {
         self.rows.extend(other.rows);
         self.at_position.extend(other.at_position);
+        self.leap(other.leap);
         if self.error.is_none() {
             self.error = other.error;
         }

@@ -181,9 +181,10 @@ impl Writer {
             let settled = if batch.is_empty() {
                 Ok(position)
             } else {
-                batch.settle(position + 1).map(|rows| {
+                let next = batch.position_after(position);
+                batch.settle(next).map(|rows| {
                     changes.extend(rows);
-                    position += 1;
+                    position = next;
                     position
                 })
             };

@@ -1,7 +1,8 @@
 //! Deletes a room: every row that is about it and that nothing else needs.
 //!
-//! Goes: the head, events, edges, redactions, timeline, what is unread, states, arrivals, queued events, records of
-//! delivery, receipts, aliases, the entry in the directory. State nodes are shared between rooms; [`collect_state`](crate::collect_state)
+//! Goes: the head, events, edges, redactions, timeline with its indices, what is unread, states,
+//! arrivals, queued events, records of delivery, receipts, aliases, the entry in the directory.
+//! State nodes are shared between rooms; [`collect_state`](crate::collect_state)
 //! takes those that are left over.
 //!
 //! Stays: what users and admins have of the room without its graph. Departures, pending invites and
@@ -18,9 +19,9 @@ use thiserror::Error;
 use crate::records::{EventRecord, MembershipRecord, OutboxItem};
 use crate::tables::{
     Aliases, Arrivals, AuthChildren, Children, Deliveries, Denied, DepartedServers, Departures,
-    EventTransactions, Events, InboundQueue, JoinedServers, LocalMembers, Memberships, Notable,
-    Outbox, Pending, PublicRooms, Purges, Receipts, Redactions, RoomAliases, RoomStates, Rooms,
-    SignedInvites, Timeline,
+    EventTimes, EventTransactions, Events, InboundQueue, JoinedServers, LocalMembers, Memberships,
+    Notable, Outbox, Pending, PublicRooms, Purges, Receipts, Redactions, Relations, RoomAliases,
+    RoomStates, Rooms, SignedInvites, ThreadEvents, Timeline, Words,
 };
 use crate::{Batch, Prefix, Reader, RowOf, Store, StoreError, Table};
 
@@ -75,6 +76,10 @@ async fn purge_by(store: &Store, room: OwnedRoomId, page: usize) -> Result<Purge
     delete_rows::<Children>(store, &room, page).await?;
     delete_rows::<Redactions>(store, &room, page).await?;
     delete_rows::<Denied>(store, &room, page).await?;
+    delete_rows::<Relations>(store, &room, page).await?;
+    delete_rows::<ThreadEvents>(store, &room, page).await?;
+    delete_rows::<EventTimes>(store, &room, page).await?;
+    delete_rows::<Words>(store, &room, page).await?;
     delete_rows::<Timeline>(store, &room, page).await?;
     delete_rows::<Notable>(store, &room, page).await?;
     delete_rows::<Arrivals>(store, &room, page).await?;

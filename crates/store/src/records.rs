@@ -68,6 +68,17 @@ pub struct RedactionRecord {
     pub is_entitled: bool,
 }
 
+/// An event that relates to another one, as far as it takes to list, count and order them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelationRecord {
+    pub event_id: OwnedEventId,
+    pub rel_type: String,
+    pub kind: String,
+    pub sender: OwnedUserId,
+    /// `origin_server_ts`.
+    pub ts: u64,
+}
+
 /// Head of a room.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RoomRecord {

@@ -15,8 +15,9 @@ use crate::table::row_key;
 use crate::tables::Meta;
 use crate::{Batch, Reader, StoreError};
 
-/// Version of the tables' layout. A store with a newer one is not opened.
-pub const SCHEMA: u64 = 1;
+/// Version of the tables' layout. A store with a newer one is not opened; one with an older one
+/// is, and whoever writes to it brings it up to date first. 2: indices over the timelines.
+pub const SCHEMA: u64 = 2;
 
 /// Most rows that a read looks at in its caller's turn: what that takes is to be short beside a
 /// round to another thread and back, many times over, and the reads of a request are to fit.
@@ -165,6 +166,18 @@ impl Store {
             tokio::task::yield_now().await;
         }
         self.inner.committer.commit(batch, !self.inner.blocking).await
+    }
+
+    /// The version of the layout that the store has.
+    pub fn schema(&self) -> Result<u64, StoreError> {
+        Ok(self.reader().get::<Meta>(&SCHEMA_KEY.to_owned())?.unwrap_or(SCHEMA))
+    }
+
+    /// Says that the store has the newest layout.
+    pub async fn set_newest_schema(&self) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        batch.put::<Meta>(&SCHEMA_KEY.to_owned(), &SCHEMA);
+        self.commit(batch).await.map(|_| ())
     }
 
     /// Last committed stream position, to wait on.

@@ -17,7 +17,8 @@ tables! {
     0x10 Events: OwnedEventId => EventRecord,
     /// Forward edges: (room, event, one that names it in `prev_events`).
     0x11 Children: (OwnedRoomId, OwnedEventId, OwnedEventId) => (),
-    /// The room as clients see it: shown events in order. Backfilled history has orders below 0.
+    /// The room as clients see it: shown events in order. Backfilled history has orders below 0, or
+    /// in between.
     0x12 Timeline: (OwnedRoomId, i64) => OwnedEventId,
     /// Head of a room that we reside in, or once did.
     0x13 Rooms: OwnedRoomId => RoomRecord,
@@ -35,6 +36,14 @@ tables! {
     0x19 Redactions: (OwnedRoomId, OwnedEventId, OwnedEventId) => RedactionRecord,
     /// Events that were soft-failed because the room's ACL denied their server, by stream position.
     0x1a Denied: (OwnedRoomId, u64) => (OwnedServerName, OwnedEventId),
+    /// Shown events by what they relate to: (room, parent, order of the child). Not redacted ones.
+    0x1b Relations: (OwnedRoomId, OwnedEventId, i64) => RelationRecord,
+    /// The thread that a shown event is in: (room, order), and the root.
+    0x1c ThreadEvents: (OwnedRoomId, i64) => OwnedEventId,
+    /// Shown events by their time: (room, `origin_server_ts`, order).
+    0x1d EventTimes: (OwnedRoomId, u64, i64) => (),
+    /// Words of shown events: (room, word, order); how often, and among how many.
+    0x60 Words: (OwnedRoomId, String, i64) => (u64, u64),
     /// Events that count as unread, by their order in the timeline.
     0x1e Notable: (OwnedRoomId, i64) => NotableRecord,
     /// Servers that are in a room no longer, and the stream position at which their last user went.

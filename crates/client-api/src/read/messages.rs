@@ -23,12 +23,7 @@ async fn get(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, M
         room_id: body::id::<OwnedRoomId>(&call, 0)?,
         from: token(&call, "from")?,
         to: token(&call, "to")?,
-        direction: match call.head.query("dir").as_deref() {
-            // The specification demands it; clients that page leave it out backwards.
-            Some("b") | None => Direction::Backward,
-            Some("f") => Direction::Forward,
-            Some(_) => return Err(bad("dir")),
-        },
+        direction: direction(&call)?,
         limit: limit(&call)?,
         filter: filter(&call)?,
     };
@@ -43,7 +38,15 @@ async fn get(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, M
     Ok(Reply::json(body))
 }
 
-fn token(call: &RawCall, name: &str) -> Result<Option<Token>, MatrixError> {
+/// The specification demands it for `/messages`; clients that page leave it out backwards.
+pub(super) fn direction(call: &RawCall) -> Result<Direction, MatrixError> {
+    match call.head.query("dir") {
+        Some(text) => text.parse().map_err(room_error),
+        None => Ok(Direction::Backward),
+    }
+}
+
+pub(super) fn token(call: &RawCall, name: &str) -> Result<Option<Token>, MatrixError> {
     match call.head.query(name).filter(|text| !text.is_empty()) {
         Some(text) => text.parse().map(Some).map_err(room_error),
         None => Ok(None),
@@ -61,6 +64,6 @@ pub(super) fn filter(call: &RawCall) -> Result<EventFilter, MatrixError> {
     }
 }
 
-fn bad(name: &str) -> MatrixError {
+pub(super) fn bad(name: &str) -> MatrixError {
     MatrixError::invalid_param(format!("{name} is not valid"))
 }

@@ -4,7 +4,10 @@ mod context;
 mod event;
 mod members;
 mod messages;
+mod relations;
 mod state;
+mod threads;
+mod timestamp;
 
 use exeunt_http::Routes;
 
@@ -15,5 +18,8 @@ pub fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     let routes = members::routes(routes);
     let routes = state::routes(routes);
     let routes = context::routes(routes);
+    let routes = relations::routes(routes);
+    let routes = threads::routes(routes);
+    let routes = timestamp::routes(routes);
     event::routes(routes)
 }

@@ -4,6 +4,7 @@
 #[path = "../it/common.rs"]
 mod common;
 mod ephemeral;
+mod history;
 mod poll;
 mod rooms;
 mod sync;

@@ -20,7 +20,7 @@ fn argument(name: &str, room: &str) -> String {
 }
 
 /// The routes that the specification puts behind the ACL, as far as they are served.
-const PROTECTED: [&str; 15] = [
+const PROTECTED: [&str; 16] = [
     "GET /_matrix/federation/v1/backfill/",
     "GET /_matrix/federation/v1/event_auth/",
     "GET /_matrix/federation/v1/make_join/",
@@ -28,6 +28,7 @@ const PROTECTED: [&str; 15] = [
     "GET /_matrix/federation/v1/make_leave/",
     "GET /_matrix/federation/v1/state/",
     "GET /_matrix/federation/v1/state_ids/",
+    "GET /_matrix/federation/v1/timestamp_to_event/",
     "POST /_matrix/federation/v1/get_missing_events/",
     "PUT /_matrix/federation/v1/invite/",
     "PUT /_matrix/federation/v1/send_join/",

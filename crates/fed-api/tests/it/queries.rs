@@ -86,6 +86,18 @@ async fn parameters_of_reads() {
     let answer = site.get(b, &format!("{fed}/event/{event}")).await.ok();
     assert_eq!(answer["pdus"][0]["content"]["body"], "hello");
     site.get(b, &format!("{fed}/event_auth/{room}/{event}")).await.ok();
+    let path = format!("{fed}/timestamp_to_event/{room}");
+    for query in ["", "?ts=1", "?dir=f"] {
+        site.get(b, &format!("{path}{query}")).await.expect(400, "M_MISSING_PARAM");
+    }
+    for query in ["?ts=x&dir=f", "?ts=1&dir=x"] {
+        site.get(b, &format!("{path}{query}")).await.expect(400, "M_INVALID_PARAM");
+    }
+    let ts = u64::MAX / 4;
+    let answer = site.get(b, &format!("{path}?ts={ts}&dir=b")).await.ok();
+    assert_eq!(answer["event_id"], said.as_str());
+    site.get(b, &format!("{path}?ts={ts}&dir=f")).await.expect(404, "M_NOT_FOUND");
+    site.get(site.c(), &format!("{path}?ts={ts}&dir=b")).await.expect(403, "M_FORBIDDEN");
     let path = format!("{fed}/get_missing_events/{room}");
     site.post(b, &path, json!({})).await.expect(400, "M_BAD_JSON");
     let body =

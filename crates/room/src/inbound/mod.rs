@@ -27,6 +27,7 @@ mod send_knock;
 mod send_leave;
 mod state;
 mod template;
+mod timestamp;
 mod transaction;
 mod visibility;
 mod withdrawal;

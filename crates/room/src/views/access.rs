@@ -1,7 +1,7 @@
 //! How far a user may read a room: all of it, or up to the departure.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 
 use exeunt_core::StateKey;
 use exeunt_store::{
@@ -9,10 +9,10 @@ use exeunt_store::{
     records::{MembershipRecord, Root},
     tables,
 };
-use ruma::{RoomId, UserId};
+use ruma::{OwnedUserId, RoomId, UserId};
 
 use super::{EventFormat, Viewer, visibility::Standpoint};
-use crate::{RoomError, graph::Graph};
+use crate::{RoomError, graph::Graph, invite_policy::ignored_users};
 
 /// A room as one user may read it.
 pub(crate) struct RoomView<'a> {
@@ -26,6 +26,8 @@ pub(crate) struct RoomView<'a> {
     pub format: EventFormat,
     /// What the rules of visibility ask of a state, by its root.
     pub(super) standpoints: RefCell<BTreeMap<Root, Standpoint>>,
+    ignored: OnceCell<BTreeSet<OwnedUserId>>,
+    has_relations: OnceCell<bool>,
 }
 
 /// A time in which a user was joined.
@@ -53,7 +55,8 @@ impl<'a> RoomView<'a> {
             None => None,
         };
         let (format, standpoints) = Default::default();
-        Ok(Some(Self { graph, viewer, member, stay, format, standpoints }))
+        let (ignored, has_relations) = Default::default();
+        Ok(Some(Self { graph, viewer, member, stay, format, standpoints, ignored, has_relations }))
     }
 
     /// As [`open`](Self::open), for a user who may read the room: one who is or was joined, or
@@ -69,7 +72,8 @@ impl<'a> RoomView<'a> {
         Ok((view, until))
     }
 
-    fn until(&self) -> Result<Option<u64>, RoomError> {
+    /// The stream position up to which the user may read the room; `None`: nothing of it.
+    pub fn until(&self) -> Result<Option<u64>, RoomError> {
         let now = self.graph.reader.position()?;
         if self.is_joined() {
             return Ok(Some(now));
@@ -90,6 +94,25 @@ impl<'a> RoomView<'a> {
     /// Whether the user has left the room and wants to know no more of it.
     pub fn is_forgotten(&self) -> bool {
         self.member.as_ref().is_some_and(|member| member.forgotten)
+    }
+
+    /// Whether the user does not want to see what that one sends (`m.ignored_user_list`).
+    pub fn ignores(&self, sender: &UserId) -> Result<bool, RoomError> {
+        if let Some(ignored) = self.ignored.get() {
+            return Ok(ignored.contains(sender));
+        }
+        let ignored = ignored_users(self.graph.reader, &self.viewer.user)?;
+        Ok(self.ignored.get_or_init(|| ignored).contains(sender))
+    }
+
+    /// Whether any event of the room relates to another one.
+    pub fn has_relations(&self) -> Result<bool, RoomError> {
+        if let Some(known) = self.has_relations.get() {
+            return Ok(*known);
+        }
+        let rows = self.graph.reader.scan::<tables::Relations>(self.graph.room_id.clone());
+        let any = !rows.limit(1).keys()?.is_empty();
+        Ok(*self.has_relations.get_or_init(|| any))
     }
 
     /// Whether the user was joined at a stream position.

@@ -11,9 +11,9 @@ use super::{
     event::visible,
     filter::EventFilter,
     messages::{MAX_PAGE, senders},
-    timeline::Stretch,
+    timeline::{Gaps, Stretch},
 };
-use crate::RoomError;
+use crate::{RoomError, graph::Known};
 
 /// Events around the one asked for where the request names no limit.
 const DEFAULT_LIMIT: usize = 10;
@@ -53,18 +53,12 @@ pub(super) fn context(
     let asked = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let limit = asked.unwrap_or(DEFAULT_LIMIT).min(MAX_PAGE);
     let order = known.record.order.unwrap_or(readable);
-    let placed = known.record.order.is_some();
-    let walk = |stretch, direction, limit| {
-        let limit = if placed { limit } else { 0 };
-        view.walk(stretch, direction, limit, filter, false)
+    let limits = match known.record.order {
+        Some(_) => [limit / 2, limit - limit / 2],
+        None => [0, 0],
     };
-    let earlier = Stretch { after: i64::MIN, until: order.saturating_sub(1) };
-    let later = Stretch { after: order, until: readable };
-    let before = walk(earlier, Direction::Backward, limit / 2)?.events;
-    let after = walk(later, Direction::Forward, limit - limit / 2)?.events;
-
-    let start = before.last().map_or(order, |(order, _)| *order).saturating_sub(1);
-    let (end, last) = after.last().map_or((order, &known), |(order, known)| (*order, known));
+    let Around { before, after, start, end } = Around::walk(&view, order, limits, filter)?;
+    let last = after.last().map_or(&known, |(_, known)| known);
     let root = match last.record.states {
         Some(states) => states.after,
         None => view.root_at(until)?,
@@ -89,7 +83,36 @@ pub(super) fn context(
         before: form(&before)?,
         after: form(&after)?,
         state,
-        start: Token::Timeline(start),
-        end: Token::Timeline(end),
+        start,
+        end,
     }))
+}
+
+/// The events around a place in the timeline that the user sees.
+pub(super) struct Around {
+    /// Newest first.
+    pub before: Vec<(i64, Known)>,
+    /// Oldest first.
+    pub after: Vec<(i64, Known)>,
+    pub start: Token,
+    pub end: Token,
+}
+
+impl Around {
+    /// At most so many before and after the event of that order.
+    pub fn walk(
+        view: &RoomView<'_>,
+        order: i64,
+        [earlier, later]: [usize; 2],
+        filter: &EventFilter,
+    ) -> Result<Self, RoomError> {
+        let readable = view.until()?.map_or(i64::MIN, |until| Token::Stream(until).order());
+        let stretch = Stretch { after: i64::MIN, until: order.saturating_sub(1) };
+        let before = view.walk(stretch, Direction::Backward, earlier, filter, Gaps::Pass)?.events;
+        let stretch = Stretch { after: order, until: readable };
+        let after = view.walk(stretch, Direction::Forward, later, filter, Gaps::Pass)?.events;
+        let start = before.last().map_or(order, |(order, _)| *order).saturating_sub(1);
+        let end = after.last().map_or(order, |(order, _)| *order);
+        Ok(Self { before, after, start: Token::Timeline(start), end: Token::Timeline(end) })
+    }
 }

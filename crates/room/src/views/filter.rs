@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use exeunt_core::Pdu;
+use exeunt_store::records::RelationRecord;
 use ruma::{OwnedUserId, RoomId, UserId};
 use serde::Deserialize;
 
 use super::FieldPath;
+use crate::relations::relation;
 
 /// Events of a timeline where the filter names no limit.
 pub const DEFAULT_LIMIT: usize = 10;
@@ -62,6 +64,14 @@ pub struct EventFilter {
     pub not_rooms: Option<Vec<String>>,
     pub contains_url: Option<bool>,
     pub lazy_load_members: bool,
+    /// Relation types that events have to their parents (MSC3874).
+    #[serde(alias = "org.matrix.msc3874.rel_types")]
+    pub rel_types: Option<Vec<String>>,
+    #[serde(alias = "org.matrix.msc3874.not_rel_types")]
+    pub not_rel_types: Option<Vec<String>>,
+    /// Relation types of some child event, and its sender (MSC3440).
+    pub related_by_rel_types: Option<Vec<String>>,
+    pub related_by_senders: Option<Vec<String>>,
     pub include_redundant_members: bool,
     pub unread_thread_notifications: bool,
     /// Those whom the viewer ignores: only their state events pass. No part of a client's filter.
@@ -98,7 +108,7 @@ impl EventFilter {
         allows(&self.senders, &self.not_senders, |known| known == sender.as_str())
     }
 
-    /// Whether an event of a room passes.
+    /// Whether an event of a room passes; what is said of its children aside.
     pub fn allows(&self, event: &Pdu) -> bool {
         let has_url = || event.content_str("url").is_some();
         self.allows_room(event.room_id())
@@ -106,6 +116,26 @@ impl EventFilter {
             && self.allows_sender(event.sender())
             && (event.state_key().is_some() || !self.ignored.contains(event.sender()))
             && self.contains_url.is_none_or(|wanted| wanted == has_url())
+            && self.allows_relation(event)
+    }
+
+    fn allows_relation(&self, event: &Pdu) -> bool {
+        if self.rel_types.is_none() && self.not_rel_types.is_none() {
+            return true;
+        }
+        let relation = relation(event.content()).map(|relation| relation.rel_type);
+        allows(&self.rel_types, &self.not_rel_types, |known| relation.as_deref() == Some(known))
+    }
+
+    /// Whether events are chosen by their children.
+    pub fn asks_for_children(&self) -> bool {
+        self.related_by_rel_types.is_some() || self.related_by_senders.is_some()
+    }
+
+    /// Whether an event with such a child passes.
+    pub fn allows_child(&self, child: &RelationRecord) -> bool {
+        allows(&self.related_by_rel_types, &None, |known| known == child.rel_type)
+            && allows(&self.related_by_senders, &None, |known| known == child.sender.as_str())
     }
 }
 

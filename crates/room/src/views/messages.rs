@@ -11,7 +11,7 @@ use super::{
     Token, Viewer,
     access::RoomView,
     filter::EventFilter,
-    timeline::{Stretch, Walk},
+    timeline::{Gaps, Stretch, Walk},
 };
 use crate::{RoomError, graph::Known};
 
@@ -19,6 +19,8 @@ use crate::{RoomError, graph::Known};
 pub const MAX_PAGE: usize = 1_000;
 /// Most times that other servers are asked for more history, for one page.
 pub(super) const MAX_FETCHES: usize = 3;
+/// Most gaps that nobody could fill and that one page goes on behind.
+pub(super) const MAX_GAPS: usize = 20;
 /// Events of a page where the request names no limit.
 const DEFAULT_PAGE: usize = 10;
 
@@ -28,6 +30,28 @@ pub enum Direction {
     Backward,
     /// Oldest first.
     Forward,
+}
+
+impl Direction {
+    /// As in requests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Backward => "b",
+            Self::Forward => "f",
+        }
+    }
+}
+
+impl std::str::FromStr for Direction {
+    type Err = RoomError;
+
+    fn from_str(text: &str) -> Result<Self, RoomError> {
+        match text {
+            "b" => Ok(Self::Backward),
+            "f" => Ok(Self::Forward),
+            _ => Err(RoomError::InvalidParam("dir is not valid".into())),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -51,10 +75,12 @@ pub struct MessagesPage {
     pub state: Vec<Value>,
 }
 
+/// A page; and, if it was cut short by a gap, the order of the event above that.
 pub(super) fn messages(
     reader: &Reader<'_>,
     request: &MessagesRequest,
-) -> Result<MessagesPage, RoomError> {
+    gaps: Gaps<'_>,
+) -> Result<(MessagesPage, Option<i64>), RoomError> {
     let (view, readable) = RoomView::readable(reader, &request.viewer, &request.room_id)?;
     let readable = Token::Stream(readable).order();
     let (from, to) = (request.from.map(Token::order), request.to.map(Token::order));
@@ -72,8 +98,8 @@ pub(super) fn messages(
     };
     let asked = request.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let limit = asked.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
-    let Walk { events, mut next, .. } =
-        view.walk(stretch, request.direction, limit, &request.filter, false)?;
+    let Walk { events, mut next, gap } =
+        view.walk(stretch, request.direction, limit, &request.filter, gaps)?;
     if next.is_none()
         && request.direction == Direction::Forward
         && let Some((last, _)) = events.last()
@@ -85,7 +111,8 @@ pub(super) fn messages(
         if request.filter.lazy_load_members { senders(&view, &events)? } else { Vec::new() };
     let chunk =
         events.iter().map(|(_, known)| view.client_event(known)).collect::<Result<_, _>>()?;
-    Ok(MessagesPage { chunk, start: Token::Timeline(start), end: next.map(Token::Timeline), state })
+    let (start, end) = (Token::Timeline(start), next.map(Token::Timeline));
+    Ok((MessagesPage { chunk, start, end, state }, gap))
 }
 
 /// The member event of each sender, as of the sender's newest event of the page.

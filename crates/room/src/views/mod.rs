@@ -5,6 +5,7 @@
 //! events the user may see ([`visibility`]).
 
 mod access;
+mod aggregations;
 mod context;
 mod delta;
 mod event;
@@ -12,15 +13,19 @@ mod fields;
 mod filter;
 mod members;
 mod messages;
+mod relations;
 mod render;
+mod search;
 mod state;
 mod summary;
 pub mod sync;
+mod threads;
 mod timeline;
+mod timestamp;
 mod token;
 pub mod visibility;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use exeunt_store::{Reader, tables};
 use ruma::{EventId, OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId};
@@ -34,10 +39,18 @@ pub use fields::FieldPath;
 pub use filter::{EventFilter, EventFormat, Filter, RoomFilter};
 pub use members::{MemberProfile, MembersRequest};
 pub use messages::{Direction, MessagesPage, MessagesRequest};
+pub use relations::{MAX_DEPTH, RelationsPage, RelationsRequest};
+pub use search::{
+    ResultContext, SearchContext, SearchOrder, SearchPage, SearchRequest, SearchResult, SearchToken,
+};
 pub use summary::Summary;
 pub use sync::{
     Counts, JoinedRoom, LeftRoom, PendingRoom, SyncRequest, SyncView, Timeline, Unread,
 };
+pub use threads::{ThreadsPage, ThreadsRequest};
+use timeline::Gaps;
+pub(crate) use timestamp::closest;
+pub use timestamp::{Dated, TimestampRequest};
 pub use token::Token;
 
 /// Who reads, and when.
@@ -93,26 +106,29 @@ impl Rooms {
         Ok(view)
     }
 
-    /// One page of a room's history.
+    /// One page of a room's history. Other servers are asked for what is missing in it; where
+    /// nobody has it, the page goes on behind.
     pub async fn messages(&self, request: MessagesRequest) -> Result<MessagesPage, RoomError> {
-        let page = |request: MessagesRequest| {
-            self.view(move |reader| messages::messages(reader, &request))
-        };
-        let mut found = page(request.clone()).await?;
-        for _ in 0..messages::MAX_FETCHES {
-            let at_the_end = request.direction == Direction::Backward
-                && request.to.is_none()
-                && found.end.is_none();
-            if !at_the_end || !self.fetch_history(&request.room_id).await? {
-                return Ok(found);
+        let (mut fetches, mut asked) = (0, BTreeSet::new());
+        loop {
+            let (request, below) = (request.clone(), asked.clone());
+            let room_id = request.room_id.clone();
+            let page = self.view(move |reader| {
+                let gaps = match below.len() >= messages::MAX_GAPS {
+                    true => Gaps::Pass,
+                    false => Gaps::StopBut(&below),
+                };
+                messages::messages(reader, &request, gaps)
+            });
+            let (page, gap) = page.await?;
+            let Some(upper) = gap.filter(|_| fetches < messages::MAX_FETCHES) else {
+                return Ok(page);
+            };
+            match self.fetch_history(&room_id, upper).await? {
+                true => fetches += 1,
+                false => drop(asked.insert(upper)),
             }
-            found = page(request.clone()).await?;
         }
-        if found.end.is_none() {
-            // There may be more yet, for the next page.
-            found.end = self.first_token(&request.room_id).await?;
-        }
-        Ok(found)
     }
 
     /// Member events of a room.
@@ -163,6 +179,39 @@ impl Rooms {
     /// One event with those around it, if the viewer may see it.
     pub async fn context(&self, request: ContextRequest) -> Result<Option<Context>, RoomError> {
         self.view(move |reader| context::context(reader, &request)).await
+    }
+
+    /// The events that relate to an event; `NotFound` if the viewer may not see it.
+    pub async fn relations(&self, request: RelationsRequest) -> Result<RelationsPage, RoomError> {
+        self.view(move |reader| relations::relations(reader, &request)).await
+    }
+
+    /// Threads of a room, the one with the newest event first.
+    pub async fn threads(&self, request: ThreadsRequest) -> Result<ThreadsPage, RoomError> {
+        self.view(move |reader| threads::threads(reader, &request)).await
+    }
+
+    /// What a search finds in all rooms that the viewer is or was in.
+    pub async fn search(&self, request: SearchRequest) -> Result<SearchPage, RoomError> {
+        self.view(move |reader| search::search(reader, &request)).await
+    }
+
+    /// The event of a room that is closest to a time, in a direction. Other servers are asked where
+    /// theirs may be closer.
+    pub async fn timestamp_to_event(
+        &self,
+        request: TimestampRequest,
+    ) -> Result<Option<Dated>, RoomError> {
+        let find = |request: TimestampRequest| {
+            self.view(move |reader| timestamp::timestamp(reader, &request))
+        };
+        let (found, gap) = find(request.clone()).await?;
+        if let Some(upper) = gap
+            && self.fetch_around(&request, upper, found.as_ref().map(|found| found.ts)).await?
+        {
+            return Ok(find(request).await?.0);
+        }
+        Ok(found)
     }
 
     async fn view<R: Send + 'static>(

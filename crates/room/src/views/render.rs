@@ -1,31 +1,54 @@
 //! Events in the forms for clients, with what this server adds to them under `unsigned`.
 
-use exeunt_core::{Object, wire};
+use exeunt_core::{Object, Pdu, wire};
 use exeunt_store::tables;
 use serde_json::Value;
 
-use super::{EventFormat, access::RoomView};
+use super::{EventFormat, access::RoomView, aggregations::Aggregate};
 use crate::{
     RoomError,
     graph::{Known, load_event},
 };
 
+/// How an event and its `unsigned` become what a client gets.
+pub(super) type Form = fn(&Pdu, Object) -> Value;
+
 impl RoomView<'_> {
-    /// The form with `room_id`.
+    /// The form with `room_id`, with what its child events come to.
     pub fn client_event(&self, known: &Known) -> Result<Value, RoomError> {
-        Ok(wire::client(&known.pdu, self.unsigned(known)?))
+        self.event_with(known, Aggregate::All, wire::client)
     }
 
     /// The form inside `/sync`.
     pub fn sync_event(&self, known: &Known) -> Result<Value, RoomError> {
-        let unsigned = self.unsigned(known)?;
-        if self.format == EventFormat::Client {
-            return Ok(wire::client_without_room_id(&known.pdu, unsigned));
+        self.event_with(known, Aggregate::Nothing, self.sync_form())
+    }
+
+    /// The form inside `/sync`, with what its child events come to: for a timeline with a gap
+    /// before it (client-server API, "Aggregations of child events").
+    pub fn sync_event_with_children(&self, known: &Known) -> Result<Value, RoomError> {
+        self.event_with(known, Aggregate::All, self.sync_form())
+    }
+
+    fn sync_form(&self) -> Form {
+        match self.format {
+            EventFormat::Client => wire::client_without_room_id,
+            EventFormat::Federation => federation_form,
         }
-        let mut event = wire::federation(&known.pdu);
-        event["event_id"] = known.pdu.event_id().as_str().into();
-        event["unsigned"] = unsigned.into();
-        Ok(event)
+    }
+
+    pub(super) fn event_with(
+        &self,
+        known: &Known,
+        aggregate: Aggregate,
+        form: Form,
+    ) -> Result<Value, RoomError> {
+        let mut unsigned = self.unsigned(known)?;
+        let relations = self.aggregations(known, aggregate, form)?;
+        if !relations.is_empty() {
+            unsigned.insert("m.relations".into(), relations.into());
+        }
+        Ok(form(&known.pdu, unsigned))
     }
 
     /// Client-server API, "UnsignedData".
@@ -60,6 +83,14 @@ impl RoomView<'_> {
         unsigned.insert("membership".into(), membership.into());
         Ok(unsigned)
     }
+}
+
+/// The form of other servers, with what clients need.
+fn federation_form(event: &Pdu, unsigned: Object) -> Value {
+    let mut form = wire::federation(event);
+    form["event_id"] = event.event_id().as_str().into();
+    form["unsigned"] = unsigned.into();
+    form
 }
 
 /// An `unsigned` that says only how old the event is.

@@ -5,6 +5,8 @@ mod ephemeral;
 mod leaving;
 mod pages;
 mod reads;
+mod relations;
+mod searching;
 mod sync;
 mod unread;
 mod visibility;

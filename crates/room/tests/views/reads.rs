@@ -2,7 +2,8 @@
 
 use exeunt_room::RoomError;
 use exeunt_room::views::{
-    ContextRequest, Direction, EventFilter, MembersRequest, MessagesRequest, Token,
+    ContextRequest, Direction, EventFilter, MembersRequest, MessagesRequest, TimestampRequest,
+    Token,
 };
 use ruma::{RoomId, UserId};
 use serde_json::{Value, json};
@@ -78,6 +79,10 @@ async fn strangers_and_those_who_forgot_read_nothing() {
         let one = bench.rooms.state_event(viewer(), room, "m.room.create", "").await;
         assert!(is_forbidden(&one));
         assert_eq!(bench.rooms.event(viewer(), room, &event).await.unwrap(), None);
+        let (viewer, room_id) = (viewer(), room.clone());
+        let (ts, direction) = (0, Direction::Forward);
+        let request = TimestampRequest { viewer, room_id, ts, direction };
+        assert!(is_forbidden(&bench.rooms.timestamp_to_event(request).await));
     }
     // An invite after a stay opens the stay, not what came after it.
     bench.join(&bob, &room).await;

@@ -4,7 +4,7 @@ use exeunt_core::Draft;
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use exeunt_room::{
     Call, Preset,
-    views::{Direction, EventFilter, MessagesRequest},
+    views::{Direction, EventFilter, MessagesRequest, TimestampRequest, Token},
 };
 use exeunt_sim::{Mesh, Scripted, Server, events::message_draft};
 use exeunt_store::tables;
@@ -214,4 +214,172 @@ async fn history_is_shown_once() {
 async fn closed_history_is_not_shown() {
     let stage = stage(4, "joined").await;
     assert!(bodies(&stage.page_back(100).await).is_empty());
+}
+
+impl Stage {
+    fn request(&self, direction: Direction, from: Option<Token>) -> MessagesRequest {
+        MessagesRequest {
+            viewer: self.c().rooms.viewer(&self.cat, None),
+            room_id: self.room.clone(),
+            from,
+            to: None,
+            direction,
+            limit: Some(20),
+            filter: EventFilter::default(),
+        }
+    }
+
+    /// All messages that cat gets going on from a place, in that direction.
+    async fn pages(&self, direction: Direction, mut from: Option<Token>) -> Vec<String> {
+        let mut found = Vec::new();
+        for _ in 0..100 {
+            let page = self.c().rooms.messages(self.request(direction, from)).await.unwrap();
+            found.extend(bodies(&page.chunk));
+            if page.end.is_none() || page.end == from && page.chunk.is_empty() {
+                return found;
+            }
+            from = page.end;
+        }
+        panic!("the pages do not end");
+    }
+
+    /// Cat leaves, a lot is said, and cat comes back.
+    async fn be_away(&self, count: usize) {
+        self.c().leave(&self.cat, &self.room).await.unwrap();
+        self.mesh.settle().await;
+        for index in 0..count {
+            self.a().say(&self.ann, &self.room, &format!("away {index}")).await;
+        }
+        self.mesh.settle().await;
+        self.c().join(&self.cat, &self.room, self.a()).await.unwrap();
+        self.mesh.settle().await;
+    }
+
+    async fn closest(&self, ts: u64, direction: Direction) -> Option<OwnedEventId> {
+        let request = TimestampRequest {
+            viewer: self.c().rooms.viewer(&self.cat, None),
+            room_id: self.room.clone(),
+            ts,
+            direction,
+        };
+        let found = self.c().rooms.timestamp_to_event(request).await.unwrap();
+        found.map(|found| found.event_id)
+    }
+}
+
+fn away(count: usize) -> Vec<String> {
+    (0..count).map(|index| format!("away {index}")).collect()
+}
+
+/// What was said while nobody of ours was there comes between what was before and what is after
+/// (pains E6, F6), from whatever end one comes.
+#[tokio::test]
+async fn the_gap_of_an_absence_is_filled_in_its_place() {
+    for forward in [false, true] {
+        let stage = stage(4, "shared").await;
+        stage.a().say(&stage.ann, &stage.room, "before").await;
+        stage.mesh.settle().await;
+        stage.be_away(230).await;
+        stage.a().say(&stage.ann, &stage.room, "after").await;
+        stage.mesh.settle().await;
+        let mut expected = vec!["before".to_owned()];
+        expected.extend(away(230));
+        expected.push("after".into());
+        let found = match forward {
+            true => stage.pages(Direction::Forward, None).await,
+            false => {
+                let mut found = stage.pages(Direction::Backward, None).await;
+                found.reverse();
+                // The time before the first join comes with it.
+                assert_eq!(found.drain(..4).collect::<Vec<_>>(), ["0", "1", "2", "3"]);
+                found
+            }
+        };
+        assert_eq!(found, expected, "forward: {forward}");
+        assert!(exeunt_store::verify(&stage.c().store).unwrap().is_clean());
+        // What is there is there, and no news to `/sync`.
+        stage.backfills();
+        let again = stage.pages(Direction::Forward, None).await;
+        assert!(again.ends_with(&expected) && stage.backfills() == 0);
+    }
+}
+
+/// Where nobody helps, a page goes on behind the gap, and does not ask for it all the time.
+#[tokio::test]
+async fn a_gap_that_nobody_fills_is_passed() {
+    let stage = stage(0, "shared").await;
+    stage.a().say(&stage.ann, &stage.room, "before").await;
+    stage.mesh.settle().await;
+    stage.be_away(3).await;
+    for server in ["a.example", "b.example"] {
+        let name = &stage.mesh.server(server).name;
+        stage.mesh.net.script(name, |_| Scripted::refused(404, "M_NOT_FOUND"));
+    }
+    stage.backfills();
+    assert_eq!(stage.pages(Direction::Backward, None).await, ["before"]);
+    let asked = stage.backfills();
+    assert!((1..=8).contains(&asked), "{asked}");
+    assert_eq!(stage.pages(Direction::Forward, None).await, ["before"]);
+    assert_eq!(stage.backfills(), 0);
+}
+
+/// Jump to date, as Complement's TestJumpToDateEndpoint has it.
+#[tokio::test]
+async fn a_date_from_before_our_time_is_found_elsewhere() {
+    let stage = stage(0, "shared").await;
+    let (a, c) = (stage.a(), stage.c());
+    stage.c().leave(&stage.cat, &stage.room).await.unwrap();
+    stage.mesh.settle().await;
+    let mut sent = Vec::new();
+    for index in 0..300 {
+        let id = a.say(&stage.ann, &stage.room, &index.to_string()).await;
+        sent.push((id.clone(), a.event(&id).unwrap().pdu.origin_server_ts()));
+    }
+    c.join(&stage.cat, &stage.room, a).await.unwrap();
+    stage.mesh.settle().await;
+    let (wanted, ts) = sent[100].clone();
+    assert_eq!(stage.closest(ts, Direction::Forward).await, Some(wanted.clone()));
+    assert_eq!(stage.closest(ts, Direction::Backward).await, Some(wanted.clone()));
+    // It has its place, and history goes on from it both ways.
+    let order = c.event(&wanted).unwrap().record.order.unwrap();
+    let mut older = stage.pages(Direction::Backward, Some(Token::Timeline(order))).await;
+    older.reverse();
+    let number = |range: std::ops::Range<usize>| range.map(|i| i.to_string()).collect::<Vec<_>>();
+    assert!(older.ends_with(&number(0..101)));
+    let newer = stage.pages(Direction::Forward, Some(Token::Timeline(order))).await;
+    assert_eq!(newer, number(101..300));
+    assert!(exeunt_store::verify(&c.store).unwrap().is_clean());
+    // Nothing is before everything, or after.
+    assert_eq!(stage.closest(0, Direction::Backward).await, None);
+    assert_eq!(stage.closest(u64::MAX / 2, Direction::Forward).await, None);
+}
+
+/// Another server's word on a date counts if the event bears it out.
+#[tokio::test]
+async fn a_made_up_date_leads_nowhere() {
+    let stage = stage(4, "shared").await;
+    let (a, c) = (stage.a(), stage.c());
+    let other = a.room(&stage.ann, Preset::Public, "12").await;
+    let foreign = a.say(&stage.ann, &other, "foreign").await;
+    let join = c.timeline(&stage.room)[0].clone();
+    let told = c.event(&join).unwrap().pdu.origin_server_ts() - 1;
+    let answers = [
+        json!({ "event_id": foreign, "origin_server_ts": told }),
+        json!({ "event_id": "$nowhere", "origin_server_ts": told }),
+        json!({ "event_id": 1, "origin_server_ts": told }),
+        json!({ "event_id": join, "origin_server_ts": "soon" }),
+        json!([]),
+    ];
+    for answer in answers {
+        for server in ["a.example", "b.example"] {
+            let answer = answer.clone();
+            stage.mesh.net.script(&stage.mesh.server(server).name, move |call| match call {
+                Call::TimestampToEvent { .. } => Scripted::Answer(Ok(answer.clone())),
+                _ => Scripted::Honest,
+            });
+        }
+        let found = stage.closest(told, Direction::Forward).await;
+        assert_eq!(found.as_ref(), Some(&join), "{answer}");
+        assert_eq!(c.timeline(&stage.room), std::slice::from_ref(&join));
+    }
 }

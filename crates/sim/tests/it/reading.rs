@@ -4,6 +4,7 @@ use exeunt_core::ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId}
 use exeunt_room::{
     Preset, RoomError,
     inbound::{Admitted, MAX_BACKFILL, MAX_MISSING_EVENTS, MissingEvents, Transaction},
+    views::Direction,
 };
 use exeunt_sim::{Mesh, Server, events::member_draft, status};
 use exeunt_store::records::Verdict;
@@ -329,4 +330,37 @@ async fn a_long_auth_chain_is_walked_event_by_event() {
     let chain = answer["auth_chain"].as_array().unwrap();
     // All earlier levels, and the creator's membership: each once.
     assert_eq!(chain.len(), 200 + 1);
+}
+
+/// GHSA-r66v-qhwx-8rg4: who is not in the room learns of no event by its date, and who is, of none
+/// from before that they may not see.
+#[tokio::test]
+async fn dates_are_for_servers_in_the_room() {
+    let stage = stage().await;
+    let (a, b) = (stage.a(), stage.b());
+    let visible = |state: &str| json!({ "history_visibility": state });
+    let closed =
+        vec![("m.room.history_visibility", visible("joined")), ("m.room.topic", json!({}))];
+    let room = a.room_with(&stage.ann, Preset::Public, "12", closed).await;
+    let early = a.say(&stage.ann, &room, "early").await;
+    let entry = a.rooms.admit(&b.name, &room).await.unwrap();
+    let ts = a.event(&early).unwrap().pdu.origin_server_ts();
+    let ask = async |direction| a.rooms.timestamp_for_server(&entry, ts, direction).await;
+    check(ask(Direction::Forward).await, 403, "M_FORBIDDEN");
+    b.join(&stage.bob, &room, a).await.unwrap();
+    stage.mesh.settle().await;
+    check(ask(Direction::Backward).await, 404, "M_NOT_FOUND");
+    let found = ask(Direction::Forward).await.unwrap();
+    assert_ne!(found["event_id"], early.as_str());
+    let id = OwnedEventId::try_from(found["event_id"].as_str().unwrap()).unwrap();
+    assert!(a.event(&id).unwrap().pdu.is_state("m.room.member", stage.bob.as_str()));
+    let late = a.say(&stage.ann, &room, "late").await;
+    let ts = a.event(&late).unwrap().pdu.origin_server_ts();
+    for direction in [Direction::Forward, Direction::Backward] {
+        let found = a.rooms.timestamp_for_server(&entry, ts, direction).await.unwrap();
+        assert_eq!(found, json!({ "event_id": late, "origin_server_ts": ts }));
+    }
+    b.leave(&stage.bob, &room).await.unwrap();
+    stage.mesh.settle().await;
+    check(ask(Direction::Forward).await, 403, "M_FORBIDDEN");
 }

@@ -10,8 +10,8 @@ use super::*;
 use crate::engine::memory::MemoryEngine;
 use crate::engine::{Changes, Engine, Row, Snapshot};
 use crate::records::{
-    AliasRecord, InboundRecord, NotableRecord, PublicRoomRecord, RedactionRecord, RoomRecord,
-    States, Verdict,
+    AliasRecord, InboundRecord, NotableRecord, PublicRoomRecord, RedactionRecord, RelationRecord,
+    RoomRecord, States, Verdict,
 };
 use crate::tables::{self, MembershipLog, StateNodes};
 use crate::{Root, TableVisitor, collect_state, snapshot, verify};
@@ -94,6 +94,7 @@ async fn make_room(store: &Store, room: &OwnedRoomId) {
             highlights_all: false,
         };
         batch.put::<Notable>(&(room.clone(), number as i64), &notable);
+        batch.put::<EventTimes>(&(room.clone(), 1, number as i64), &());
         if let Some(before) = number.checked_sub(1) {
             batch.put::<Children>(&(room.clone(), event_id(room, before), id.clone()), &());
         }
@@ -120,6 +121,17 @@ async fn make_room(store: &Store, room: &OwnedRoomId) {
     let redaction = RedactionRecord { server: peer(), is_entitled: true };
     batch.put::<Redactions>(&(room.clone(), absent, event_id(room, MEMBERS)), &redaction);
     batch.put::<Denied>(&(room.clone(), 1), &(peer(), event_id(room, MEMBERS)));
+    let child = RelationRecord {
+        event_id: event_id(room, MEMBERS + 1),
+        rel_type: "m.thread".to_owned(),
+        kind: "m.room.message".to_owned(),
+        sender: left(),
+        ts: 1,
+    };
+    let (root, order) = (event_id(room, MEMBERS), MEMBERS as i64 + 1);
+    batch.put::<Relations>(&(room.clone(), root.clone(), order), &child);
+    batch.put::<ThreadEvents>(&(room.clone(), order), &root);
+    batch.put::<Words>(&(room.clone(), "word".to_owned(), order), &(1, 1));
     batch.put::<Arrivals>(&(room.clone(), 1), &RawValue::from_string("{}".into()).unwrap());
     let queued = InboundRecord { origin: peer(), event: Object::new(), at: 0, tries: 0 };
     batch.put::<InboundQueue>(&(room.clone(), 1, 1), &queued);

@@ -9,8 +9,9 @@ use crate::records::{OutboxItem, Root};
 use crate::snapshot::{self, Node};
 use crate::table::{decode_key, decode_value, display_key};
 use crate::tables::{
-    AccountData, AuthChildren, Children, Denied, Events, MembershipLog, Memberships, Outbox,
-    Pending, Purges, Redactions, RoomStates, Rooms, SigningJournal, StateNodes, Timeline,
+    AccountData, AuthChildren, Children, Denied, EventTimes, Events, MembershipLog, Memberships,
+    Outbox, Pending, Purges, Redactions, Relations, RoomStates, Rooms, SigningJournal, StateNodes,
+    Timeline,
 };
 use crate::{Reader, StoreError, Table};
 
@@ -55,7 +56,14 @@ impl Walk<'_> {
         self.each::<AuthChildren>(|walk, row, (_, child), ()| walk.event(row, &child))?;
         self.each::<Redactions>(|walk, row, (_, _, redaction), _| walk.event(row, &redaction))?;
         self.each::<Denied>(|walk, row, _, (_, event)| walk.event(row, &event))?;
-        self.each::<Timeline>(|walk, row, _, event| walk.event(row, &event))
+        self.each::<Timeline>(|walk, row, _, event| walk.event(row, &event))?;
+        self.each::<Relations>(|walk, row, _, child| walk.event(row, &child.event_id))?;
+        self.each::<EventTimes>(|walk, row, (room, _, order), ()| {
+            if !walk.reader.contains::<Timeline>(&(room, order))? {
+                walk.problem(row, format!("no event has the order {order}"));
+            }
+            Ok(())
+        })
     }
 
     fn rooms(&mut self) -> Result<(), StoreError> {

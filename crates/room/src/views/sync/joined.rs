@@ -10,7 +10,7 @@ use crate::{
         access::RoomView,
         delta::Delta,
         messages::Direction,
-        timeline::{Stretch, Walk},
+        timeline::{Gaps, Stretch, Walk},
     },
 };
 
@@ -91,7 +91,7 @@ pub(super) fn recent(
 ) -> Result<Recent, RoomError> {
     let filter = &request.filter.room.timeline;
     let stretch = Stretch { after: after.cast_signed(), until: until.cast_signed() };
-    let mut walk = view.walk(stretch, Direction::Backward, filter.limit(), filter, true)?;
+    let mut walk = view.walk(stretch, Direction::Backward, filter.limit(), filter, Gaps::End)?;
     walk.events.reverse();
     let first = walk.events.first().map(|(order, _)| order.saturating_sub(1));
     Ok(Recent {
@@ -104,7 +104,10 @@ pub(super) fn recent(
 
 impl Recent {
     pub fn render(&self, view: &RoomView<'_>) -> Result<Timeline, RoomError> {
-        let events = self.walk.events.iter().map(|(_, known)| view.sync_event(known));
+        let events = self.walk.events.iter().map(|(_, known)| match self.limited {
+            true => view.sync_event_with_children(known),
+            false => view.sync_event(known),
+        });
         Ok(Timeline {
             events: events.collect::<Result<_, _>>()?,
             limited: self.limited,
