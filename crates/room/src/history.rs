@@ -222,7 +222,12 @@ fn inserted(
         None => return Ok(graph.into_batch()),
     };
     let mut redactions = Vec::new();
-    for (depth, id) in history.into_iter().rev() {
+    // What is before an event that is further down belongs further down, too.
+    let older = match lower {
+        Some(_) => before_placed(&graph, &history)?,
+        None => BTreeSet::new(),
+    };
+    for (depth, id) in history.into_iter().rev().filter(|(_, id)| !older.contains(id)) {
         // One without its auth events is not kept; one that has its place already stays there.
         let Some(Known { pdu, record }) = graph.event(&id)? else { continue };
         if record.verdict.is_rejected() || record.order.is_some() || record.states.is_some() {
@@ -248,4 +253,25 @@ fn inserted(
         graph.batch().put::<tables::Rooms>(&room_id.to_owned(), &room);
     }
     Ok(graph.into_batch())
+}
+
+/// Those of the events that come before one of them that has its place.
+fn before_placed(
+    graph: &Graph<'_>,
+    history: &BTreeSet<(u64, OwnedEventId)>,
+) -> Result<BTreeSet<OwnedEventId>, RoomError> {
+    let ids: BTreeSet<_> = history.iter().map(|(_, id)| id).collect();
+    let mut work = Vec::new();
+    for id in &ids {
+        work.extend(graph.event(id)?.filter(gaps::is_placed));
+    }
+    let mut before = BTreeSet::new();
+    while let Some(known) = work.pop() {
+        for prev in known.pdu.prev_events().iter().filter(|prev| ids.contains(prev)) {
+            if before.insert(prev.clone()) {
+                work.extend(graph.event(prev)?);
+            }
+        }
+    }
+    Ok(before)
 }
