@@ -36,14 +36,6 @@ tables! {
     0x19 Redactions: (OwnedRoomId, OwnedEventId, OwnedEventId) => RedactionRecord,
     /// Events that were soft-failed because the room's ACL denied their server, by stream position.
     0x1a Denied: (OwnedRoomId, u64) => (OwnedServerName, OwnedEventId),
-    /// Shown events by what they relate to: (room, parent, order of the child). Not redacted ones.
-    0x1b Relations: (OwnedRoomId, OwnedEventId, i64) => RelationRecord,
-    /// The thread that a shown event is in: (room, order), and the root.
-    0x1c ThreadEvents: (OwnedRoomId, i64) => OwnedEventId,
-    /// Shown events by their time: (room, `origin_server_ts`, order).
-    0x1d EventTimes: (OwnedRoomId, u64, i64) => (),
-    /// Words of shown events: (room, word, order); how often, and among how many.
-    0x60 Words: (OwnedRoomId, String, i64) => (u64, u64),
     /// Events that count as unread, by their order in the timeline.
     0x1e Notable: (OwnedRoomId, i64) => NotableRecord,
     /// Servers that are in a room no longer, and the stream position at which their last user went.
@@ -125,4 +117,13 @@ tables! {
     0x55 AccountData: (OwnedUserId, String, String) => AccountDataRecord,
     /// What users have read: (room, user, type and thread).
     0x56 Receipts: (OwnedRoomId, OwnedUserId, String) => ReceiptRecord,
+
+    /// Shown events by what they relate to: (room, parent, order of the child). Not redacted ones.
+    0x60 Relations: (OwnedRoomId, OwnedEventId, i64) => RelationRecord,
+    /// The thread that a shown event is in: (room, order), and the root.
+    0x61 ThreadEvents: (OwnedRoomId, i64) => OwnedEventId,
+    /// Shown events by their time: (room, `origin_server_ts`, order).
+    0x62 EventTimes: (OwnedRoomId, u64, i64) => (),
+    /// Words of shown events: (room, word, order); how often, and among how many.
+    0x63 Words: (OwnedRoomId, String, i64) => (u64, u64),
 }
