@@ -16,7 +16,8 @@ use matrix_sdk::ruma::api::client::{
 };
 use matrix_sdk::ruma::events::room::member::MembershipState;
 use matrix_sdk::ruma::events::{
-    AnySyncTimelineEvent, receipt::ReceiptThread, receipt::SyncReceiptEvent, typing::SyncTypingEvent,
+    AnySyncTimelineEvent, receipt::ReceiptThread, receipt::SyncReceiptEvent,
+    typing::SyncTypingEvent,
 };
 use matrix_sdk::ruma::serde::Raw;
 use matrix_sdk::ruma::{EventId, OwnedEventId, OwnedUserId, RoomId, UserId};
@@ -102,13 +103,16 @@ impl Person {
         self.client.get_room(room).with_context(|| format!("{} knows no {room}", self.id()))
     }
 
+    /// Waits until the room is in a state. A room whose invite is rejected is forgotten, too.
     async fn is(&self, room: &RoomId, state: RoomState) -> Result<()> {
         let what = format!("{room} to be {state:?} for {}", self.id());
-        until(&what, || self.client.get_room(room).is_some_and(|room| room.state() == state)).await
+        let now = || self.client.get_room(room).map_or(RoomState::Left, |room| room.state());
+        until(&what, || now() == state).await
     }
 
     async fn sees(&self, event: &EventId) -> Result<()> {
-        let there = |seen: &Seen| seen.events.iter().any(|known| known["event_id"] == event.as_str());
+        let there =
+            |seen: &Seen| seen.events.iter().any(|known| known["event_id"] == event.as_str());
         until(&format!("{event} at {}", self.id()), || there(&self.seen())).await
     }
 
@@ -184,7 +188,8 @@ async fn steps(there: &str, bobs_name: &str, alice: &Person, bob: &Person) -> Re
     bob.room(room)?.join().await?;
     bob.is(room, RoomState::Joined).await?;
     alice.sees_member(room, bob.id(), MembershipState::Join).await?;
-    until("the name", || bob.room(room).is_ok_and(|room| room.name().as_deref() == Some("Tea"))).await?;
+    until("the name", || bob.room(room).is_ok_and(|room| room.name().as_deref() == Some("Tea")))
+        .await?;
 
     let hello = alice.say(room, "hello bob").await?;
     bob.sees(&hello).await?;
