@@ -25,7 +25,7 @@ check: tools
 
 # Real clients and real peers beside the real binary.
 interop: build
-	EXEUNT_BIN=$(BIN) tests/interop/run.sh nio synapse membership communities deleting jobs triage clients hostile failures
+	EXEUNT_BIN=$(BIN) tests/interop/run.sh nio synapse membership deleting jobs triage clients hostile failures
 
 # Our rules and Synapse's on random rooms; EXEUNT_GRAPHS says how many (500), EXEUNT_SEED where from.
 oracle: build

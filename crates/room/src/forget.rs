@@ -184,9 +184,12 @@ impl Rooms {
                 let (user, room) = key;
                 batch.delete::<tables::LocalMembers>(&(room.clone(), user.clone()));
                 // How somebody came to be in the room, and out of it, stays on record.
-                let lines = reader.scan::<tables::MembershipLog>((room, user)).collect()?;
+                let whose = (room, user);
+                let lines = reader.scan::<tables::MembershipLog>(whose.clone()).collect()?;
                 if lines.iter().all(|(_, line)| line.membership != "join") {
                     lines.iter().for_each(|(key, _)| batch.delete::<tables::MembershipLog>(key));
+                    let invites = reader.scan::<tables::Invites>(whose).keys()?;
+                    invites.iter().for_each(|key| batch.delete::<tables::Invites>(key));
                 }
             }
             Ok::<_, RoomError>(batch)

@@ -209,3 +209,17 @@ async fn unread_counts() {
         (&json!([]), &json!([]))
     );
 }
+
+/// Clients that ask for the state after the timeline take their own membership from nowhere else.
+#[actix_web::test]
+async fn a_rejection_is_in_the_state_after_the_timeline() {
+    let server = Server::new();
+    let (ann, bob) = (server.user("ann").await, server.user("bob").await);
+    let room = ann.create_room(json!({ "invite": [bob.user] })).await;
+    let since = bob.get("/sync").await.ok()["next_batch"].as_str().unwrap().to_owned();
+    bob.post(&format!("/rooms/{}/leave", escape(&room)), json!({})).await.ok();
+    let news = bob.get(&format!("/sync?since={since}&use_state_after=true")).await.ok();
+    let left = &news["rooms"]["leave"][&room];
+    assert_eq!(left["state_after"]["events"], left["timeline"]["events"]);
+    assert_eq!(left["state_after"]["events"][0]["content"]["membership"], "leave");
+}

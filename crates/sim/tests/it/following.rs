@@ -52,7 +52,8 @@ impl Client {
             }
             let mut news = Vec::new();
             if let Some(joined) = view.join.get(room) {
-                if joined.timeline.limited {
+                // What was said before its server came is behind the first timeline, limited or not.
+                if joined.timeline.limited || self.since.is_none() {
                     let since = self.since.map(Token::Stream);
                     let from = joined.timeline.prev_batch;
                     news = self.page_back(server, room, from, since, rng).await;

@@ -6,6 +6,7 @@ use exeunt_store::{
     records::{MembershipRecord, Root},
 };
 use ruma::RoomId;
+use serde_json::Value;
 
 use super::{LeftRoom, SyncRequest, Timeline, Told, joined::recent};
 use crate::{
@@ -35,7 +36,20 @@ pub(super) fn left(
         },
     };
     add_departure(view.as_ref(), request, room_id, member, &mut room)?;
+    if request.use_state_after {
+        add_to_state(member, &mut room);
+    }
     Ok(room)
+}
+
+/// The departure is part of the state after the timeline: a client that asks for that takes
+/// memberships from nowhere else (MSC4222).
+fn add_to_state(member: &MembershipRecord, room: &mut LeftRoom) {
+    let is_departure = |event: &&Value| event["event_id"] == member.event_id.as_str();
+    if room.state.iter().any(|event| is_departure(&event)) {
+        return;
+    }
+    room.state.extend(room.timeline.events.iter().find(is_departure).cloned());
 }
 
 /// What the user saw up to the departure; of a room in which the user never was, nothing but the
@@ -109,7 +123,7 @@ fn local_form(
         form.insert(field.into(), value);
     }
     form.insert("event_id".into(), member.event_id.as_str().into());
-    let sent = event.get("origin_server_ts").and_then(serde_json::Value::as_u64);
+    let sent = event.get("origin_server_ts").and_then(Value::as_u64);
     let unsigned = render::age(sent.unwrap_or(0), request.viewer.now);
     form.insert("unsigned".into(), unsigned.into());
     Ok(form)
