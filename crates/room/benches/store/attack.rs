@@ -1,6 +1,7 @@
 //! One server with a calm room in which people talk, half of them here, and for each attack a room
 //! that is attacked by the only other server in it. Latencies of the calm one, in quiet and under
-//! attack, in turn.
+//! attack, in turn. Further arguments name the attacks that are wanted; `EXEUNT_BENCH_HEADS` says how
+//! many extremities are sent (10,000).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -49,7 +50,11 @@ pub async fn run() {
         "{:<34} {:>8} {:>7} {:>5} {:>17} {:>17} {:>17} {:>17}",
         "", "events", "time", "CPU", "sent p50", "sent p99", "received p50", "received p99"
     );
-    for (what, attack) in ATTACKS {
+    let named = std::env::args().skip_while(|a| a != "attack").skip(1);
+    // Cargo adds `--bench`.
+    let wanted: Vec<String> = named.filter(|a| !a.starts_with("--")).collect();
+    let is_wanted = |what: &str| wanted.is_empty() || wanted.iter().any(|w| what.contains(&**w));
+    for (what, attack) in ATTACKS.into_iter().filter(|(what, _)| is_wanted(what)) {
         let attacked = public_room(&rooms).await;
         let mut mallory = peer_of(&rooms, &store, &attacked, peer::NAME, USERS).await;
         friend.follow(&store.reader());
@@ -82,13 +87,13 @@ const ATTACKS: [(&str, Attack); 6] = [
     }),
     ("deep auth graphs of 1,000 events", deep),
     ("wide auth graphs of 1,000 events", wide),
-    ("2,000 extremities", |peer, _| {
+    ("extremities", |peer, _| {
         let place = peer.place();
         let fork = |n: usize| {
             peer.go_to(&place);
             peer.rename(1 + n % USERS, &n.to_string())
         };
-        (0..MANY / 5).map(fork).collect()
+        (0..super::number("EXEUNT_BENCH_HEADS", MANY)).map(fork).collect()
     }),
 ];
 

@@ -47,11 +47,14 @@ fn main() {
     thread.expect("a runtime").block_on(large_room());
 }
 
+/// A size that the environment may set.
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |n| n.parse().expect("a number"))
+}
+
 async fn large_room() {
-    let number =
-        |name, default| std::env::var(name).map_or(default, |n| n.parse().expect("a number"));
-    let events: usize = number("EXEUNT_BENCH_EVENTS", 20_000);
-    let members: usize = number("EXEUNT_BENCH_MEMBERS", 10_000);
+    let events = number("EXEUNT_BENCH_EVENTS", 20_000);
+    let members = number("EXEUNT_BENCH_MEMBERS", 10_000);
     let dir = tempfile::tempdir().expect("a temporary folder");
     let mut bench = Bench::new(dir.path(), members).await;
     println!("{:<40} {:>8} {:>11} {:>11}", "", "events", "CPU/event", "wall/event");
