@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use exeunt_acl::ServerAcl;
 use exeunt_core::{CheckedPdu, Pdu, StateKey};
+use exeunt_state_res::is_power_event;
 use exeunt_store::{
     Batch,
     records::{
@@ -19,6 +20,7 @@ use serde_json::value::RawValue;
 use crate::{
     RoomError,
     collapse::DUMMY_EVENT,
+    counted::Counted,
     gaps,
     graph::{Graph, missing_in_store},
     notable,
@@ -32,8 +34,8 @@ use crate::{
 /// less is all that goes wrong, and the next event mends it.
 const MAX_WALK: usize = 1_000;
 
-/// Most heads whose states are resolved together. With more, a new head's state is resolved with
-/// the room's, which costs the same however many there are (decision 0010).
+/// Most heads whose states are resolved together. With more, what a new head adds is resolved with
+/// the room's state, which costs the same however many there are (decisions 0010 and 0036).
 pub(crate) const MAX_RESOLVED_HEADS: usize = 20;
 
 /// An event on its way into the graph, and all that follows from it.
@@ -42,6 +44,7 @@ pub(crate) struct Change<'a> {
     pub ours: &'a ServerName,
     pub event: &'a CheckedPdu,
     pub source: &'a Source,
+    pub counted: &'a Counted,
     pub now: u64,
 }
 
@@ -60,6 +63,8 @@ pub(crate) struct Effects {
     pub departed: BTreeSet<OwnedServerName>,
     /// Whether some of them have yet to be told.
     pub untold: bool,
+    /// States that count in the room's current state from now on, where it has many heads.
+    pub counted: Vec<Root>,
 }
 
 impl Change<'_> {
@@ -129,28 +134,30 @@ impl Change<'_> {
     }
 
     /// Extremities, current state and all that hangs on it, for an accepted event.
-    pub fn advance_head(&self, after: Root) -> Result<Effects, RoomError> {
+    pub fn advance_head(&self, states: States) -> Result<Effects, RoomError> {
         let graph = self.graph;
         let mut effects = Effects { destinations: self.write_outbox()?, ..Effects::default() };
         let mut room = graph.room.clone();
         let replaced = self.replaced()?;
         room.extremities.retain(|id| !replaced.contains(id));
         let is_head = !self.has_accepted_successor()?;
-        let mut roots = if room.extremities.len() < MAX_RESOLVED_HEADS {
-            let state_after = |id: &OwnedEventId| {
-                let states = graph.event_here(id)?.record.states;
-                Ok(states.ok_or_else(|| missing_in_store(id))?.after)
-            };
-            room.extremities.iter().map(state_after).collect::<Result<_, RoomError>>()?
-        } else {
-            vec![room.state]
+        let has_many = room.extremities.len() >= MAX_RESOLVED_HEADS;
+        let mut roots = match has_many {
+            true => vec![room.state],
+            false => self.states_after(&room.extremities)?,
         };
         if is_head {
             room.extremities.push(self.event.event_id().to_owned());
             room.depth = room.depth.max(self.event.depth());
-            roots.push(after);
+            match has_many {
+                true => self.add_to_many(states, &mut roots, &mut effects.counted)?,
+                false => roots.push(states.after),
+            }
         }
-        let state = graph.resolve(roots)?;
+        let state = match self.has_resolved(&roots)? {
+            true => room.state,
+            false => graph.resolve(roots)?,
+        };
         if state != room.state {
             let cause = Some((self.event, self.source));
             move_state(graph, self.ours, state, cause, self.now, &mut effects)?;
@@ -159,6 +166,48 @@ impl Change<'_> {
         }
         write_head(&mut graph.batch(), &graph.room_id, room);
         Ok(effects)
+    }
+
+    fn states_after(&self, heads: &[OwnedEventId]) -> Result<Vec<Root>, RoomError> {
+        let graph = self.graph;
+        heads.iter().map(|id| graph.state_after(id)?.ok_or_else(|| missing_in_store(id))).collect()
+    }
+
+    /// Whether current state is what these resolve to: the heads had the same states before.
+    fn has_resolved(&self, roots: &[Root]) -> Result<bool, RoomError> {
+        let heads = &self.graph.room.extremities;
+        // Only below the limit is current state the heads' states resolved.
+        if heads.is_empty() || heads.len() >= MAX_RESOLVED_HEADS {
+            return Ok(false);
+        }
+        let before: BTreeSet<_> = self.states_after(heads)?.into_iter().collect();
+        Ok(before == roots.iter().copied().collect())
+    }
+
+    /// What a head more is to be resolved as where there are many. Upon a state that has counted,
+    /// an event brings nothing but itself, unless it is a power event, which may undo what others
+    /// did beside it. Forks of one place cost one key each that way, and not all that has changed
+    /// since.
+    fn add_to_many(
+        &self,
+        states: States,
+        roots: &mut Vec<Root>,
+        counted: &mut Vec<Root>,
+    ) -> Result<(), RoomError> {
+        let (graph, current) = (self.graph, self.graph.room.state);
+        let counts = !is_power_event(self.event)
+            && (self.counted.has(&graph.room_id, states.before)
+                || graph.resolve(vec![current, states.before])? == current);
+        if counts {
+            counted.push(states.before);
+        }
+        match self.event.key() {
+            Some(key) if counts => roots.push(graph.apply(current, key, self.event.event_id())?),
+            None if counts => {}
+            _ => roots.push(states.after),
+        }
+        counted.push(states.after);
+        Ok(())
     }
 
     /// What the event follows: its prev events and, behind those that were not accepted, theirs.

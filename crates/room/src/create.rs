@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     Intent, RoomError, Rooms,
     append::check_acl,
+    counted::Counted,
     graph::Graph,
     locks::RoomGuard,
     place::{Source, decide},
@@ -171,7 +172,8 @@ impl Rooms {
             .store
             .read(move |reader| {
                 let source = Source::Local { transaction: None, signature: Some(signature) };
-                decide(Graph::with_head(reader, id, head)?, &ours, &create, &source, None, now)
+                let graph = Graph::with_head(reader, id, head)?;
+                decide(graph, &ours, &create, &source, None, &Counted::default(), now)
             })
             .await?;
         self.commit(guard, placement).await?;

@@ -137,7 +137,7 @@ impl Rooms {
         event: &CheckedPdu,
     ) -> Result<(), RoomError> {
         let source = Source::Federation { from: origin.clone() };
-        let guard = self.inner.locks.lock(event.room_id()).await;
+        let guard = self.turn(event.room_id()).await;
         if self.is_placed(event).await? {
             return Ok(());
         }
@@ -193,7 +193,7 @@ impl Rooms {
         let mut told = None;
         let mut auth_asked = false;
         for _ in 0..MAX_TRIES {
-            let guard = self.inner.locks.lock(&quest.room_id).await;
+            let guard = self.turn(&quest.room_id).await;
             if self.is_placed(event).await? {
                 return Ok(());
             }

@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     Call, RoomError, Rooms,
+    counted::Counted,
     fetch::array,
     graph::{Graph, is_joined},
     place::{Before, Placement, Source, decide},
@@ -176,7 +177,7 @@ fn judge_again(
     // Its signatures were checked when it came.
     let event = CheckedPdu::trusted(known.pdu);
     let source = Source::Federation { from };
-    match decide(graph, ours, &event, &source, Some(before), now) {
+    match decide(graph, ours, &event, &source, Some(before), &Counted::default(), now) {
         Ok(placement) if placement.verdict.is_accepted() => Ok(placement),
         Ok(Placement { verdict, .. }) => {
             Ok(Placement { verdict, ..Placement::only(Batch::default()) })

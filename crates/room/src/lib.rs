@@ -26,6 +26,7 @@ mod append;
 mod change;
 mod collapse;
 mod content_reports;
+mod counted;
 pub mod create;
 mod depart_all;
 mod describe;
@@ -50,6 +51,7 @@ mod moderation;
 mod notable;
 mod notices;
 mod outliers;
+mod pace;
 mod parting;
 mod place;
 mod profile;
@@ -177,6 +179,8 @@ struct Inner {
     inbound: inbound::Queue,
     probes: inbound::Probes,
     collapses: collapse::Collapses,
+    counted: counted::Counted,
+    pace: pace::Pace,
     /// Held by the attempt at a departure: one at a time.
     departing: locks::Locks<(OwnedUserId, OwnedRoomId)>,
     /// Held by the departure of a user from everywhere.
@@ -237,6 +241,8 @@ impl Rooms {
                 inbound: inbound::Queue::default(),
                 probes: inbound::Probes::default(),
                 collapses: collapse::Collapses::default(),
+                counted: counted::Counted::default(),
+                pace: pace::Pace::default(),
                 departing: locks::Locks::default(),
                 jobs: locks::Locks::default(),
                 notices: locks::Locks::default(),

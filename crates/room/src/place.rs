@@ -13,11 +13,13 @@ use exeunt_store::{
     tables,
 };
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, ServerName};
+use tokio::time::Instant;
 
 use crate::{
     RoomError, Rooms,
     append::ClientTransaction,
     change::{Change, Effects},
+    counted::Counted,
     graph::{Graph, Known, is_taken},
     locks::RoomGuard,
     signing::Signature,
@@ -82,14 +84,28 @@ pub struct Placement {
     pub let_in: Option<Vec<OwnedServerName>>,
     /// Whether servers are out of the room that have yet to be told.
     pub untold: bool,
+    /// See [`Counted::note`]; `None` where the heads did not change.
+    pub counted: Option<Vec<Root>>,
 }
 
 impl Placement {
     /// A batch that is no news to anyone.
     pub fn only(batch: Batch) -> Self {
         let verdict = Verdict::Accepted;
-        let (users, is_news, destinations, leaked_by, undone, let_in, untold) = Default::default();
-        Self { batch, verdict, users, is_news, destinations, leaked_by, undone, let_in, untold }
+        let (users, is_news, destinations, leaked_by) = Default::default();
+        let (undone, let_in, untold, counted) = Default::default();
+        Self {
+            batch,
+            verdict,
+            users,
+            is_news,
+            destinations,
+            leaked_by,
+            undone,
+            let_in,
+            untold,
+            counted,
+        }
     }
 }
 
@@ -107,13 +123,17 @@ impl Rooms {
         let room_id = guard.room_id().to_owned();
         let ours = self.server_name().to_owned();
         let now = self.now();
+        let rooms = self.clone();
         let placement = self
             .inner
             .store
             .read(move |reader| {
+                let (started, rooms) = (Instant::now(), &rooms.inner);
                 let graph = Graph::of(reader, &room_id)?;
                 let before = told.map(|root| Before { root, told: true });
-                decide(graph, &ours, &event, &source, before, now)
+                let placement = decide(graph, &ours, &event, &source, before, &rooms.counted, now);
+                rooms.pace.note(&room_id, started.elapsed(), Instant::now());
+                placement
             })
             .await?;
         self.commit(guard, placement).await
@@ -135,11 +155,13 @@ impl Rooms {
             undone,
             let_in,
             untold,
+            counted,
         } = placement;
         if !batch.is_empty() {
             self.inner.news.note_with(&mut batch, guard.room_id());
         }
         let position = self.inner.store.commit(batch).await?;
+        counted.into_iter().for_each(|states| self.inner.counted.note(guard.room_id(), states));
         leaked_by.into_iter().for_each(|server| self.inner.leaks.note(server));
         self.inner.notifier.notify(&users, position);
         if is_news {
@@ -168,6 +190,7 @@ pub(crate) fn decide(
     event: &CheckedPdu,
     source: &Source,
     before: Option<Before>,
+    counted: &Counted,
     now: u64,
 ) -> Result<Placement, RoomError> {
     if is_taken(graph.reader, event)? {
@@ -206,10 +229,11 @@ pub(crate) fn decide(
         }
         _ => before,
     };
-    let change = Change { graph: &graph, ours, event, source, now };
-    change.write_event(&verdict, States { before, after, told })?;
-    let Effects { users, destinations, mut undone, let_in, untold, .. } = match verdict {
-        Verdict::Accepted => change.advance_head(after)?,
+    let change = Change { graph: &graph, ours, event, source, counted, now };
+    let states = States { before, after, told };
+    change.write_event(&verdict, states)?;
+    let Effects { users, destinations, mut undone, let_in, untold, counted, .. } = match verdict {
+        Verdict::Accepted => change.advance_head(states)?,
         Verdict::SoftFailed(_) => change.answer_outsider(after)?,
         Verdict::Rejected(_) => Effects::default(),
     };
@@ -218,6 +242,7 @@ pub(crate) fn decide(
         undone.clear();
     }
     let (batch, is_news) = (graph.into_batch(), verdict.is_accepted());
+    let counted = is_news.then_some(counted);
     Ok(Placement {
         batch,
         verdict,
@@ -228,6 +253,7 @@ pub(crate) fn decide(
         undone,
         let_in,
         untold,
+        counted,
     })
 }
 

@@ -15,5 +15,5 @@ pub use auth::{
 };
 pub use exeunt_core::RoomVersion;
 pub use lookup::{Agreed, AuthIndex, EventSource, LookupError, StateLookup};
-pub use resolve::{Conflict, ResolveError, resolve, resolve_conflict};
+pub use resolve::{Conflict, ResolveError, is_power_event, resolve, resolve_conflict};
 pub use trace::{Check, Recorder, Trace};

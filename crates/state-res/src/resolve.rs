@@ -26,6 +26,7 @@ mod v2;
 mod whole;
 
 pub use events::MAX_EVENTS;
+pub use power_order::is_power_event;
 
 /// Why states could not be resolved. None of these says anything about the states themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -372,6 +372,8 @@ impl Rooms {
         last: Option<OwnedServerName>,
     ) -> Result<Option<OwnedServerName>, RoomError> {
         let queue = &self.inner.inbound;
+        // Not with a slot, which other rooms need.
+        self.pause(room_id).await;
         let slot = queue.slots.acquire().await;
         let (prefix, rests, now) = (room_id.clone(), queue.rests.of_room(room_id), Instant::now());
         let last = last.filter(|last| queue.others_wait(room_id, last, &rests, now));

@@ -16,6 +16,7 @@ use super::intake::{Intake, Reasons, Shelf};
 use crate::{
     RoomError, Rooms,
     change::{Effects, event_record, move_state},
+    counted::Counted,
     graph::{Graph, is_taken},
     outliers::judge_outlier,
     place::{Before, Placement, Source, decide},
@@ -283,7 +284,8 @@ impl Arrival {
         let source = Source::Federation { from: self.from };
         // The room is what this server says, all of it: decision 0015.
         let before = Before { root, told: false };
-        let mut placement = decide(graph, ours, event, &source, Some(before), now)?;
+        let mut placement =
+            decide(graph, ours, event, &source, Some(before), &Counted::default(), now)?;
         if let Verdict::Rejected(why) | Verdict::SoftFailed(why) = placement.verdict {
             return Err(RoomError::Forbidden(format!("the state does not allow the join: {why}")));
         }

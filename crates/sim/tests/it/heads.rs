@@ -7,7 +7,7 @@ use exeunt_sim::{
     Mesh, Server,
     events::{message_draft, state_draft},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 const INTERVAL_MS: u64 = 60_000;
 
@@ -63,6 +63,24 @@ impl Stage {
             let txn = format!("{index} {}", events[0].event_id());
             self.a().receive(self.b(), &txn, &events).await;
         }
+    }
+
+    /// Whether current state is what the states of all heads resolve to, however many there are.
+    fn is_exact(&self) -> bool {
+        let heads = self.heads();
+        self.a().graph(&self.room, |graph| {
+            let heads = heads.iter();
+            let states = heads.map(|id| graph.state_after(id).unwrap().unwrap()).collect();
+            graph.resolve(states).unwrap() == graph.room.state
+        })
+    }
+
+    /// Levels as at the start, but for who may set state.
+    fn levels(&self, state_default: i64) -> Value {
+        json!({
+            "users": { self.ann.as_str(): 50 }, "state_default": state_default,
+            "events": { "org.matrix.dummy_event": 100 },
+        })
     }
 
     fn has_state(&self, server: &Server, events: &[CheckedPdu]) -> bool {
@@ -139,4 +157,56 @@ async fn prev_events_have_a_limit() {
         assert_eq!(*outcome == json!({}), taken, "{count}: {outcome}");
     }
     assert_eq!(stage.heads().len(), 2);
+}
+
+/// Beyond the heads that are resolved together each is resolved alone, and what comes out is the
+/// same, in whatever order they come.
+#[tokio::test]
+async fn many_heads_that_disagree() {
+    let stage = stage(50).await;
+    let fork = |index: u64| {
+        let kind = format!("org.example.{}", index % 7);
+        let draft = state_draft(stage.a(), &stage.room, &stage.bob, &kind, json!({}));
+        let origin_server_ts = draft.origin_server_ts + index * 37 % 60;
+        stage.b().sign(Draft { origin_server_ts, ..draft })
+    };
+    let forks: Vec<_> = (0..60).map(fork).collect();
+    stage.send(&forks).await;
+    assert_eq!(stage.heads().len(), 60);
+    assert!(stage.is_exact());
+}
+
+/// A change of power beside many heads takes from all of them what it forbids.
+#[tokio::test]
+async fn a_power_event_beside_many_heads() {
+    let stage = stage(50).await;
+    let levels = stage.levels(50);
+    let draft = state_draft(stage.a(), &stage.room, &stage.ann, "m.room.power_levels", levels);
+    let levels = stage.a().sign(draft);
+    let forks = stage.forks(40);
+    stage.send(&forks).await;
+    stage.send(&[levels]).await;
+    assert_eq!(stage.heads().len(), 41);
+    assert!(forks.iter().all(|fork| !stage.has_state(stage.a(), std::slice::from_ref(fork))));
+    assert!(stage.is_exact());
+}
+
+/// What was soft-failed counts with the event that follows it, also beside many heads.
+#[tokio::test]
+async fn many_heads_and_one_upon_a_soft_failed_event() {
+    let stage = stage(50).await;
+    let forks = stage.forks(60);
+    let draft = state_draft(stage.a(), &stage.room, &stage.bob, "org.example.late", json!({}));
+    let late = [stage.b().sign(draft)];
+    let draft = message_draft(stage.a(), &stage.room, &stage.bob, "upon it");
+    let prev_events = vec![late[0].event_id().to_owned().into()];
+    let follower = [stage.b().sign(Draft { prev_events, depth: draft.depth + 1, ..draft })];
+    stage.send(&forks).await;
+    stage.a().set(&stage.ann, &stage.room, "m.room.power_levels", stage.levels(50)).await;
+    stage.send(&late).await;
+    stage.a().set(&stage.ann, &stage.room, "m.room.power_levels", stage.levels(0)).await;
+    assert!(!stage.has_state(stage.a(), &late));
+    stage.send(&follower).await;
+    assert!(stage.heads().len() > 20);
+    assert!(stage.has_state(stage.a(), &late));
 }

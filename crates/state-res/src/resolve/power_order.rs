@@ -14,7 +14,7 @@ use crate::auth::{Level, Membership};
 
 /// Whether the event might take someone's power away. The create event counts too, as in Synapse,
 /// so that it is applied before what rests on it.
-fn is_power_event(pdu: &Pdu) -> bool {
+pub fn is_power_event(pdu: &Pdu) -> bool {
     match pdu.kind() {
         "m.room.create" | "m.room.power_levels" | "m.room.join_rules" => {
             pdu.state_key() == Some("")
