@@ -13,7 +13,9 @@ use ruma::{
     serde::Raw,
 };
 
-use crate::{ClientApi, gate, room_error, send_member};
+use serde_json::Value;
+
+use crate::{ClientApi, gate, room_error, send_member, upgrade::bring_along};
 
 /// Longest transaction id in bytes.
 const MAX_TXN_ID: usize = 255;
@@ -57,8 +59,17 @@ async fn state(
                 let checked = api.rooms.check_canonical_alias(&request.room_id, &content).await;
                 checked.map_err(room_error)?;
             }
+            let replacement = content.get("replacement_room").and_then(Value::as_str);
+            let replacement = replacement.and_then(|id| RoomId::parse(id).ok());
+            let replacement = replacement.filter(|_| kind == "m.room.tombstone");
+            let user = session.user_id.clone();
             let intent = Intent::state(session.user_id, kind, request.state_key, content);
-            api.rooms.append(&request.room_id, intent).await.map_err(room_error)?
+            let sent = api.rooms.append(&request.room_id, intent).await.map_err(room_error)?;
+            if let Some(replacement) = replacement {
+                // Who replaces a room by hand is in the new one already.
+                bring_along(&api, &user, &replacement).await;
+            }
+            sent
         }
     };
     Ok(state::Response::new(event_id))

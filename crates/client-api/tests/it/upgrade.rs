@@ -186,3 +186,21 @@ async fn a_users_own_data_follows() {
     bob.join(&new).await;
     assert_eq!(bob.get(&data(&bob.user, &new, "m.tag")).await.ok(), own);
 }
+
+/// A room that is replaced by hand: its creator is in it before the old one says so.
+#[actix_web::test]
+async fn a_room_can_be_replaced_by_hand() {
+    let server = Server::new();
+    let ann = server.user("ann").await;
+    let old = ann.public_room().await;
+    let tags = json!({ "tags": { "m.favourite": {} } });
+    let data = |room: &str| format!("/user/{}/rooms/{}/account_data/m.tag", ann.user, escape(room));
+    ann.put(&data(&old), tags.clone()).await.ok();
+    let creation = json!({ "predecessor": { "room_id": old, "event_id": "$x" } });
+    let new = ann.create_room(json!({ "creation_content": creation })).await;
+    ann.get(&data(&new)).await.fails(404, "M_NOT_FOUND");
+    let tombstone = json!({ "body": "moved", "replacement_room": new });
+    let path = format!("/rooms/{}/state/m.room.tombstone", escape(&old));
+    ann.put(&path, tombstone).await.ok();
+    assert_eq!(ann.get(&data(&new)).await.ok(), tags);
+}
