@@ -114,6 +114,13 @@ async fn hour(seed: u64) {
     mesh.settle().await;
     let mut clients = [(A, "ann"), (A, "ann"), (B, "bob"), (B, "bob")]
         .map(|(server, name)| Client::new(&mesh, server, name));
+    // While what was said before bob's server came can be had.
+    let calm = Rng::new(seed);
+    for client in &mut clients {
+        while client.since.is_none() {
+            client.connect(&mesh, &room, &calm).await;
+        }
+    }
 
     let end = mesh.clock.now() + HOUR_MS;
     while mesh.clock.now() < end {
@@ -138,7 +145,6 @@ async fn hour(seed: u64) {
     }
     mesh.heal(B);
     mesh.settle().await;
-    let calm = Rng::new(seed);
     for client in &mut clients {
         let server = mesh.server(client.server);
         let position = *server.store.position().borrow();
