@@ -129,6 +129,8 @@ async function steps(alice, bob) {
   });
   await bob.sendReadReceipt(eventOf(bob, room, last));
   await until("the receipt", () => alice.getRoom(room).hasUserReadEvent(b, last));
+  // The thread is unread by itself.
+  await bob.sendReadReceipt(thread.findEventById(reply));
   await until("no unread count", () => bob.getRoom(room).getUnreadNotificationCount("total") === 0);
 
   await bob.sendTyping(room, true, 20_000);
