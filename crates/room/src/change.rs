@@ -23,7 +23,7 @@ use crate::{
     counted::Counted,
     gaps,
     graph::{Graph, missing_in_store},
-    notable,
+    heads, notable,
     place::Source,
     redactions,
     shown::Shown,
@@ -139,7 +139,7 @@ impl Change<'_> {
         let mut effects = Effects { destinations: self.write_outbox()?, ..Effects::default() };
         let mut room = graph.room.clone();
         let replaced = self.replaced()?;
-        room.extremities.retain(|id| !replaced.contains(id));
+        heads::remove(graph, &mut room, &replaced)?;
         let is_head = !self.has_accepted_successor()?;
         let has_many = room.extremities.len() >= MAX_RESOLVED_HEADS;
         let mut roots = match has_many {
@@ -147,7 +147,7 @@ impl Change<'_> {
             false => self.states_after(&room.extremities)?,
         };
         if is_head {
-            room.extremities.push(self.event.event_id().to_owned());
+            heads::add(graph, &mut room, self.event)?;
             room.depth = room.depth.max(self.event.depth());
             match has_many {
                 true => self.add_to_many(states, &mut roots, &mut effects.counted)?,

@@ -160,6 +160,7 @@ impl Rooms {
             version: create.version().as_str().into(),
             create_event: create.event_id().to_owned(),
             extremities: Vec::new(),
+            has_older_heads: false,
             state: Root::EMPTY,
             depth: 0,
             first_order: 0,

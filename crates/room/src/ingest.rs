@@ -15,8 +15,9 @@ use crate::{
     fetch::{Quest, array},
     fetch_limits::Sought,
     graph::{Graph, is_joined, load_event},
+    heads,
     outliers::{Pool, in_graph_order},
-    place::{Source, newest_heads},
+    place::Source,
 };
 
 /// Most events asked for in one request for missing events.
@@ -302,7 +303,7 @@ impl Rooms {
                         gap.latest.push(id.clone());
                     }
                 }
-                Ok((newest_heads(&graph, MAX_EARLIEST)?, gap))
+                Ok((heads::newest(&graph.room, MAX_EARLIEST), gap))
             })
             .await
     }

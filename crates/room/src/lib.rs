@@ -36,6 +36,7 @@ mod fetch;
 mod fetch_limits;
 mod forget;
 mod gaps;
+mod heads;
 mod hedge;
 mod history;
 mod ingest;

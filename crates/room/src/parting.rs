@@ -12,10 +12,11 @@ use crate::{
     RoomError, Rooms,
     change::{Change, Effects, is_join},
     graph::{Graph, is_joined},
+    heads,
     inbound::{has_moved_on, put_pending},
     leave::pending_event,
     locks::RoomGuard,
-    place::{MAX_OWN_PREV_EVENTS, Source, newest_heads},
+    place::{MAX_OWN_PREV_EVENTS, Source},
 };
 
 /// Most rows of a server's outbox that are looked at for one that is there already.
@@ -126,7 +127,7 @@ impl Rooms {
         let room_id = guard.room_id().to_owned();
         let read = self.store().read(move |reader| {
             let graph = Graph::of(reader, &room_id)?;
-            let heads = newest_heads(&graph, MAX_OWN_PREV_EVENTS)?;
+            let heads = heads::newest(&graph.room, MAX_OWN_PREV_EVENTS);
             Ok::<_, RoomError>((graph.room, heads))
         });
         let (mut room, heads) = read.await?;

@@ -12,7 +12,7 @@ use exeunt_store::{
     records::{Root, States, Verdict},
     tables,
 };
-use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, ServerName};
+use ruma::{OwnedServerName, OwnedUserId, ServerName};
 use tokio::time::Instant;
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     change::{Change, Effects},
     counted::Counted,
     graph::{Graph, Known, is_taken},
+    heads,
     locks::RoomGuard,
     signing::Signature,
 };
@@ -386,24 +387,8 @@ pub(crate) fn refusal(result: Result<(), AuthError>) -> Result<Option<AuthError>
 
 /// The `prev_events` and depth of the next event that we build.
 pub(crate) fn next_position(graph: &Graph<'_>) -> Result<(Vec<Reference>, u64), RoomError> {
-    let prev = newest_heads(graph, MAX_OWN_PREV_EVENTS)?.into_iter();
+    let prev = heads::newest(&graph.room, MAX_OWN_PREV_EVENTS).into_iter();
     let prev = prev.map(|id| Ok(Reference::from(&graph.event_here(&id)?.pdu)));
     let depth = (graph.room.depth + 1).min(exeunt_core::canonical::MAX_INT as u64);
     Ok((prev.collect::<Result<_, RoomError>>()?, depth))
-}
-
-/// At most so many of the room's extremities: the deepest, and among equals the greatest ids.
-pub(crate) fn newest_heads(
-    graph: &Graph<'_>,
-    limit: usize,
-) -> Result<Vec<OwnedEventId>, RoomError> {
-    let heads = &graph.room.extremities;
-    if heads.len() <= limit {
-        return Ok(heads.clone());
-    }
-    let with_depth = |id: &OwnedEventId| Ok((graph.event_here(id)?.pdu.depth(), id.clone()));
-    let mut heads = heads.iter().map(with_depth).collect::<Result<Vec<_>, RoomError>>()?;
-    heads.sort_by(|a, b| b.cmp(a));
-    heads.truncate(limit);
-    Ok(heads.into_iter().map(|(_, id)| id).collect())
 }

@@ -20,8 +20,8 @@ use crate::records::{EventRecord, MembershipRecord, OutboxItem};
 use crate::tables::{
     Aliases, Arrivals, AuthChildren, Children, Deliveries, Denied, DepartedServers, Departures,
     EventTimes, EventTransactions, Events, InboundQueue, JoinedServers, LocalMembers, Memberships,
-    Notable, Outbox, Pending, PublicRooms, Purges, Receipts, Redactions, Relations, RoomAliases,
-    RoomStates, Rooms, SignedInvites, ThreadEvents, Timeline, Words,
+    Notable, OlderHeads, Outbox, Pending, PublicRooms, Purges, Receipts, Redactions, Relations,
+    RoomAliases, RoomStates, Rooms, SignedInvites, ThreadEvents, Timeline, Words,
 };
 use crate::{Batch, Prefix, Reader, RowOf, Store, StoreError, Table};
 
@@ -69,6 +69,7 @@ async fn purge_by(store: &Store, room: OwnedRoomId, page: usize) -> Result<Purge
     batch.delete::<Rooms>(&room);
     batch.delete::<PublicRooms>(&room);
     store.commit(batch).await?;
+    delete_rows::<OlderHeads>(store, &room, page).await?;
     delete_rows::<RoomStates>(store, &room, page).await?;
     delete_rows::<JoinedServers>(store, &room, page).await?;
     delete_rows::<DepartedServers>(store, &room, page).await?;

@@ -84,8 +84,12 @@ pub struct RelationRecord {
 pub struct RoomRecord {
     pub version: String,
     pub create_event: OwnedEventId,
-    /// Forward extremities: accepted events that no accepted event follows.
+    /// Forward extremities: accepted events that no accepted event follows. The deepest, by depth
+    /// and id.
     pub extremities: Vec<OwnedEventId>,
+    /// Whether there are more, in `OlderHeads`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_older_heads: bool,
     /// Current state: the extremities' states, resolved.
     pub state: Root,
     /// Largest depth among the extremities.

@@ -77,8 +77,10 @@ pub async fn run() {
 
 type Attack = fn(&mut Peer, &Hostile) -> Vec<Pdu>;
 
-const ATTACKS: [(&str, Attack); 6] = [
+const ATTACKS: [(&str, Attack); 7] = [
     ("nothing", |_, _| Vec::new()),
+    // No attack: what a room that is merely busy does to another, to compare with.
+    ("messages", |peer, _| (0..MANY).map(|n| peer.say(1 + n % USERS, "hello")).collect()),
     ("rejected events", |peer, _| (0..MANY).map(|n| peer.seize(1 + n % USERS)).collect()),
     ("missing events", |peer, _| {
         let lost_and_sent =

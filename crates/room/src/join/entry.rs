@@ -18,6 +18,7 @@ use crate::{
     change::{Effects, event_record, move_state},
     counted::Counted,
     graph::{Graph, is_taken},
+    heads,
     outliers::judge_outlier,
     place::{Before, Placement, Source, decide},
 };
@@ -222,6 +223,7 @@ impl Arrival {
             version: self.version.as_str().into(),
             create_event: self.create.clone(),
             extremities: Vec::new(),
+            has_older_heads: false,
             state: known.as_ref().map_or(Root::EMPTY, |room| room.state),
             depth: 0,
             first_order: known.as_ref().map_or(0, |room| room.first_order),
@@ -277,6 +279,7 @@ impl Arrival {
         now: u64,
     ) -> Result<Placement, RoomError> {
         let mut graph = self.graph(reader)?;
+        heads::forget_older(&graph)?;
         let root = graph.root_of(&state);
         let mut effects = Effects::default();
         move_state(&graph, ours, root, None, now, &mut effects)?;

@@ -1,5 +1,7 @@
 //! Many heads: what a long partition, or a peer that forks at will, leaves. Decision 0010.
 
+use std::collections::BTreeSet;
+
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use exeunt_core::{CheckedPdu, Draft, Pdu};
 use exeunt_room::Preset;
@@ -7,6 +9,7 @@ use exeunt_sim::{
     Mesh, Server,
     events::{message_draft, state_draft},
 };
+use exeunt_store::tables;
 use serde_json::{Value, json};
 
 const INTERVAL_MS: u64 = 60_000;
@@ -45,6 +48,12 @@ impl Stage {
 
     fn heads(&self) -> Vec<OwnedEventId> {
         self.a().graph(&self.room, |graph| graph.room.extremities.clone())
+    }
+
+    /// Those beside the room's row, too.
+    fn all_heads(&self) -> BTreeSet<OwnedEventId> {
+        let older = self.a().store.reader().scan::<tables::OlderHeads>(self.room.clone()).keys();
+        older.unwrap().into_iter().map(|(_, id)| id).chain(self.heads()).collect()
     }
 
     /// State events of bob, each a fork at the head that the room has now.
@@ -157,6 +166,39 @@ async fn prev_events_have_a_limit() {
         assert_eq!(*outcome == json!({}), taken, "{count}: {outcome}");
     }
     assert_eq!(stage.heads().len(), 2);
+}
+
+/// A flood that the room's row does not hold: the deepest heads stay in it, the others come back as
+/// those are followed, and nothing is lost.
+#[tokio::test]
+async fn more_heads_than_the_rooms_row_holds() {
+    let stage = stage(50).await;
+    let draft = message_draft(stage.a(), &stage.room, &stage.bob, "ahead");
+    let ahead = stage.b().sign(Draft { depth: draft.depth + 1, ..draft });
+    let forks = stage.forks(250);
+    stage.send(&forks[..10]).await;
+    stage.send(&[ahead.clone()]).await;
+    stage.send(&forks[10..]).await;
+    assert!(stage.has_state(stage.a(), &forks));
+    let all: BTreeSet<_> = forks.iter().map(|event| event.event_id().to_owned()).collect();
+    let mut heads = all.clone();
+    heads.insert(ahead.event_id().to_owned());
+    assert_eq!(stage.all_heads(), heads);
+    assert_eq!(stage.heads().len(), 100);
+    assert_eq!(stage.heads().last().map(|id| &**id), Some(ahead.event_id()));
+    // Bob follows them, twenty at a time, in no order of ours.
+    for (index, some) in all.iter().collect::<Vec<_>>().chunks(20).enumerate() {
+        let draft = message_draft(stage.a(), &stage.room, &stage.bob, &index.to_string());
+        let prev_events = some.iter().map(|id| (*id).clone().into()).collect();
+        let merge = stage.b().sign(Draft { prev_events, ..draft });
+        stage.send(std::slice::from_ref(&merge)).await;
+        heads.retain(|id| !some.contains(&id));
+        heads.insert(merge.event_id().to_owned());
+        assert_eq!(stage.all_heads(), heads);
+        assert!(stage.heads().len() >= heads.len().min(50));
+    }
+    assert!(stage.has_state(stage.a(), &forks));
+    assert_eq!(stage.heads().len(), 14);
 }
 
 /// Beyond the heads that are resolved together each is resolved alone, and what comes out is the

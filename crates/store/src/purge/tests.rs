@@ -109,6 +109,7 @@ async fn make_room(store: &Store, room: &OwnedRoomId) {
             version: "10".to_owned(),
             create_event: event_id(room, 0),
             extremities: vec![event_id(room, MEMBERS + MESSAGES - 1)],
+            has_older_heads: true,
             state,
             depth: 1,
             first_order: 0,
@@ -119,6 +120,7 @@ async fn make_room(store: &Store, room: &OwnedRoomId) {
     batch.put::<JoinedServers>(&(room.clone(), peer()), &1);
     let absent = OwnedEventId::try_from("$absent").unwrap();
     let redaction = RedactionRecord { server: peer(), is_entitled: true };
+    batch.put::<OlderHeads>(&(room.clone(), event_id(room, 1)), &());
     batch.put::<Redactions>(&(room.clone(), absent, event_id(room, MEMBERS)), &redaction);
     batch.put::<Denied>(&(room.clone(), 1), &(peer(), event_id(room, MEMBERS)));
     let child = RelationRecord {

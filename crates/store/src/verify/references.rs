@@ -10,8 +10,8 @@ use crate::snapshot::{self, Node};
 use crate::table::{decode_key, decode_value, display_key};
 use crate::tables::{
     AccountData, AuthChildren, Children, Denied, EventTimes, Events, MembershipLog, Memberships,
-    Outbox, Pending, Purges, Redactions, Relations, RoomStates, Rooms, SigningJournal, StateNodes,
-    Timeline,
+    OlderHeads, Outbox, Pending, Purges, Redactions, Relations, RoomStates, Rooms, SigningJournal,
+    StateNodes, Timeline,
 };
 use crate::{Reader, StoreError, Table};
 
@@ -76,6 +76,7 @@ impl Walk<'_> {
             walk.position(row, room.position);
             walk.first_order(row, room_id, room.first_order)
         })?;
+        self.each::<OlderHeads>(|walk, row, (_, event), ()| walk.event(row, &event))?;
         self.each::<RoomStates>(|walk, row, (_, position), root| {
             walk.position(row, position);
             walk.tree(row, root)

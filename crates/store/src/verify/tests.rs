@@ -8,7 +8,8 @@ use crate::records::{
     States, Verdict,
 };
 use crate::tables::{
-    Denied, Events, Memberships, Outbox, Redactions, Rooms, SigningJournal, StateNodes, Timeline,
+    Denied, Events, Memberships, OlderHeads, Outbox, Redactions, Rooms, SigningJournal, StateNodes,
+    Timeline,
 };
 use crate::{Batch, snapshot};
 
@@ -63,6 +64,7 @@ async fn sound() -> (Store, Root) {
             version: "12".to_owned(),
             create_event: id("create"),
             extremities: vec![id("create")],
+            has_older_heads: false,
             state: root,
             depth: 1,
             first_order: -1,
@@ -75,6 +77,7 @@ async fn sound() -> (Store, Root) {
     batch.put::<Outbox>(&(peer.clone(), 1), &OutboxItem::Pdu(id("create")));
     batch.put::<Denied>(&(room(), 1), &(peer.clone(), id("create")));
     let redaction = RedactionRecord { server: peer, is_entitled: true };
+    batch.put::<OlderHeads>(&(room(), id("create")), &());
     batch.put::<Redactions>(&(room(), id("absent"), id("create")), &redaction);
     store.commit(batch).await.unwrap();
     (store, root)
@@ -100,7 +103,9 @@ async fn a_sound_store_is_clean() {
 #[tokio::test]
 async fn a_lost_event_is_missed_by_all_who_name_it() {
     let found = findings(|batch, _| batch.delete::<Events>(&id("create"))).await;
-    for table in ["Timeline", "Rooms", "Memberships", "Outbox", "Redactions", "Denied"] {
+    for table in
+        ["Timeline", "Rooms", "OlderHeads", "Memberships", "Outbox", "Redactions", "Denied"]
+    {
         let expected = format!("{table}: event $create is not there");
         assert!(found.contains(&expected), "{table}: {found:?}");
     }
