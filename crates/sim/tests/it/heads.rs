@@ -177,7 +177,7 @@ async fn more_heads_than_the_rooms_row_holds() {
     let ahead = stage.b().sign(Draft { depth: draft.depth + 1, ..draft });
     let forks = stage.forks(250);
     stage.send(&forks[..10]).await;
-    stage.send(&[ahead.clone()]).await;
+    stage.send(std::slice::from_ref(&ahead)).await;
     stage.send(&forks[10..]).await;
     assert!(stage.has_state(stage.a(), &forks));
     let all: BTreeSet<_> = forks.iter().map(|event| event.event_id().to_owned()).collect();
