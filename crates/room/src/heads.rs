@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 
 use exeunt_core::Pdu;
 use exeunt_store::{records::RoomRecord, tables};
-use ruma::OwnedEventId;
+use ruma::{OwnedEventId, OwnedRoomId};
 
 use crate::{RoomError, graph::Graph};
 
 /// Most heads in a room's row.
 pub(crate) const MAX_IN_ROW: usize = 100;
-/// With fewer in the row, as many come back from the table.
+/// With fewer in the row, as many come back from the table: its deepest.
 const FEW: usize = MAX_IN_ROW / 2;
 
 /// Takes out those that are followed now.
@@ -24,28 +24,40 @@ pub(crate) fn remove(
     if !room.has_older_heads {
         return Ok(());
     }
-    let delete = |id| graph.batch().delete::<tables::OlderHeads>(&(graph.room_id.clone(), id));
-    followed.iter().cloned().for_each(delete);
-    if room.extremities.len() < FEW {
-        let rows = graph.reader.scan::<tables::OlderHeads>(graph.room_id.clone()).limit(FEW);
-        let older = rows.keys()?;
-        room.has_older_heads = older.len() == FEW;
-        for (_, id) in older {
-            if !followed.contains(&id) {
-                delete(id.clone());
-                insert(graph, room, &graph.event_here(&id)?.pdu)?;
-            }
+    for id in followed {
+        if let Some(known) = graph.event(id)? {
+            graph.batch().delete::<tables::OlderHeads>(&key(graph, &known.pdu));
         }
+    }
+    if room.extremities.len() >= FEW {
+        return Ok(());
+    }
+    room.has_older_heads = false;
+    let mut back = 0;
+    for row in graph.reader.scan::<tables::OlderHeads>(graph.room_id.clone()).rev().iter() {
+        let (key, ()) = row?;
+        if followed.contains(&key.2) {
+            continue;
+        }
+        if back == FEW {
+            room.has_older_heads = true;
+            break;
+        }
+        graph.batch().delete::<tables::OlderHeads>(&key);
+        room.extremities.insert(0, key.2);
+        back += 1;
     }
     Ok(())
 }
 
 /// Adds an event that nothing follows.
 pub(crate) fn add(graph: &Graph<'_>, room: &mut RoomRecord, event: &Pdu) -> Result<(), RoomError> {
-    insert(graph, room, event)?;
-    if room.extremities.len() > MAX_IN_ROW {
-        let shallowest = room.extremities.remove(0);
-        graph.batch().put::<tables::OlderHeads>(&(graph.room_id.clone(), shallowest), &());
+    let place = place(graph, room, event)?;
+    room.extremities.insert(place, event.event_id().to_owned());
+    let is_below_row = place == 0 && room.has_older_heads;
+    if is_below_row || room.extremities.len() > MAX_IN_ROW {
+        let shallowest = graph.event_here(&room.extremities.remove(0))?.pdu;
+        graph.batch().put::<tables::OlderHeads>(&key(graph, &shallowest), &());
         room.has_older_heads = true;
     }
     Ok(())
@@ -63,8 +75,12 @@ pub(crate) fn newest(room: &RoomRecord, limit: usize) -> Vec<OwnedEventId> {
     room.extremities.iter().rev().take(limit).cloned().collect()
 }
 
-/// The row is sorted by depth, then by id.
-fn insert(graph: &Graph<'_>, room: &mut RoomRecord, event: &Pdu) -> Result<(), RoomError> {
+fn key(graph: &Graph<'_>, event: &Pdu) -> (OwnedRoomId, u64, OwnedEventId) {
+    (graph.room_id.clone(), event.depth(), event.event_id().to_owned())
+}
+
+/// Where the event belongs in the row, which is sorted by depth, then by id.
+fn place(graph: &Graph<'_>, room: &RoomRecord, event: &Pdu) -> Result<usize, RoomError> {
     let new = (event.depth(), event.event_id());
     let (mut from, mut to) = (0, room.extremities.len());
     while from < to {
@@ -75,6 +91,5 @@ fn insert(graph: &Graph<'_>, room: &mut RoomRecord, event: &Pdu) -> Result<(), R
             false => to = middle,
         }
     }
-    room.extremities.insert(from, event.event_id().to_owned());
-    Ok(())
+    Ok(from)
 }

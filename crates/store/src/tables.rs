@@ -36,8 +36,8 @@ tables! {
     0x19 Redactions: (OwnedRoomId, OwnedEventId, OwnedEventId) => RedactionRecord,
     /// Events that were soft-failed because the room's ACL denied their server, by stream position.
     0x1a Denied: (OwnedRoomId, u64) => (OwnedServerName, OwnedEventId),
-    /// Forward extremities that are less deep than those in the room's head.
-    0x1d OlderHeads: (OwnedRoomId, OwnedEventId) => (),
+    /// Forward extremities that are less deep than those in the room's head: (room, depth, event).
+    0x1d OlderHeads: (OwnedRoomId, u64, OwnedEventId) => (),
     /// Events that count as unread, by their order in the timeline.
     0x1e Notable: (OwnedRoomId, i64) => NotableRecord,
     /// Servers that are in a room no longer, and the stream position at which their last user went.

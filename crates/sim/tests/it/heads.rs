@@ -53,7 +53,17 @@ impl Stage {
     /// Those beside the room's row, too.
     fn all_heads(&self) -> BTreeSet<OwnedEventId> {
         let older = self.a().store.reader().scan::<tables::OlderHeads>(self.room.clone()).keys();
-        older.unwrap().into_iter().map(|(_, id)| id).chain(self.heads()).collect()
+        older.unwrap().into_iter().map(|(_, _, id)| id).chain(self.heads()).collect()
+    }
+
+    /// Whether those of the row are the deepest of all, in order.
+    fn has_deepest(&self) -> bool {
+        let all = self.all_heads().into_iter();
+        let depth = |id: &OwnedEventId| self.a().event(id).unwrap().pdu.depth();
+        let mut all: Vec<_> = all.map(|id| (depth(&id), id)).collect();
+        all.sort();
+        let row = self.heads();
+        all[all.len() - row.len()..].iter().map(|(_, id)| id).eq(&row)
     }
 
     /// State events of bob, each a fork at the head that the room has now.
@@ -173,20 +183,25 @@ async fn prev_events_have_a_limit() {
 #[tokio::test]
 async fn more_heads_than_the_rooms_row_holds() {
     let stage = stage(50).await;
-    let draft = message_draft(stage.a(), &stage.room, &stage.bob, "ahead");
-    let ahead = stage.b().sign(Draft { depth: draft.depth + 1, ..draft });
-    let forks = stage.forks(250);
-    stage.send(&forks[..10]).await;
-    stage.send(std::slice::from_ref(&ahead)).await;
-    stage.send(&forks[10..]).await;
+    let fork = |index: u64| {
+        let kind = format!("org.example.{index}");
+        let draft = state_draft(stage.a(), &stage.room, &stage.bob, &kind, json!({}));
+        stage.b().sign(Draft { depth: draft.depth + index * 37 % 50, ..draft })
+    };
+    let forks: Vec<_> = (0..250).map(fork).collect();
+    let shallow = |index: u64| {
+        let draft = message_draft(stage.a(), &stage.room, &stage.bob, "shallow");
+        stage.b().sign(Draft { depth: 1 + index, ..draft })
+    };
+    let shallow: Vec<_> = (0..13).map(shallow).collect();
+    stage.send(&forks).await;
     assert!(stage.has_state(stage.a(), &forks));
     let all: BTreeSet<_> = forks.iter().map(|event| event.event_id().to_owned()).collect();
-    let mut heads = all.clone();
-    heads.insert(ahead.event_id().to_owned());
-    assert_eq!(stage.all_heads(), heads);
+    assert!(stage.all_heads() == all);
     assert_eq!(stage.heads().len(), 100);
-    assert_eq!(stage.heads().last().map(|id| &**id), Some(ahead.event_id()));
+    assert!(stage.has_deepest());
     // Bob follows them, twenty at a time, in no order of ours.
+    let mut heads = all.clone();
     for (index, some) in all.iter().collect::<Vec<_>>().chunks(20).enumerate() {
         let draft = message_draft(stage.a(), &stage.room, &stage.bob, &index.to_string());
         let prev_events = some.iter().map(|id| (*id).clone().into()).collect();
@@ -194,11 +209,44 @@ async fn more_heads_than_the_rooms_row_holds() {
         stage.send(std::slice::from_ref(&merge)).await;
         heads.retain(|id| !some.contains(&id));
         heads.insert(merge.event_id().to_owned());
-        assert_eq!(stage.all_heads(), heads);
+        assert!(stage.all_heads() == heads);
         assert!(stage.heads().len() >= heads.len().min(50));
+        assert!(stage.has_deepest());
+        // One that is less deep than all.
+        stage.send(&shallow[index..=index]).await;
+        heads.insert(shallow[index].event_id().to_owned());
+        assert!(stage.all_heads() == heads);
+        assert!(stage.has_deepest());
     }
     assert!(stage.has_state(stage.a(), &forks));
-    assert_eq!(stage.heads().len(), 14);
+    assert_eq!(stage.heads().len(), heads.len());
+}
+
+/// An event behind rejected ones follows all that those follow: more heads than come back at once.
+#[tokio::test]
+async fn more_heads_are_followed_than_come_back() {
+    let stage = stage(50).await;
+    let levels = json!({ "users": { stage.bob.as_str(): 100 } });
+    let power = "m.room.power_levels";
+    let seizure = state_draft(stage.a(), &stage.room, &stage.bob, power, levels);
+    let merge = message_draft(stage.a(), &stage.room, &stage.bob, "merge");
+    let forks = stage.forks(250);
+    stage.send(&forks).await;
+    let mut all: Vec<_> = stage.all_heads().into_iter().collect();
+    all.sort_by(|a, b| b.cmp(a));
+    let seize = |heads: &[OwnedEventId]| {
+        let prev_events = heads.iter().cloned().map(Into::into).collect();
+        stage.b().sign(Draft { prev_events, ..seizure.clone() })
+    };
+    let seizures: Vec<_> = all[..160].chunks(20).map(seize).collect();
+    stage.send(&seizures).await;
+    let prev_events = seizures.iter().map(|event| event.event_id().to_owned().into()).collect();
+    let merge = stage.b().sign(Draft { prev_events, ..merge });
+    stage.send(std::slice::from_ref(&merge)).await;
+    let rest: BTreeSet<_> = all.drain(160..).chain([merge.event_id().to_owned()]).collect();
+    assert!(stage.all_heads() == rest);
+    assert!(stage.heads().len() >= 50);
+    assert!(stage.has_state(stage.a(), &forks));
 }
 
 /// Beyond the heads that are resolved together each is resolved alone, and what comes out is the

@@ -120,7 +120,7 @@ async fn make_room(store: &Store, room: &OwnedRoomId) {
     batch.put::<JoinedServers>(&(room.clone(), peer()), &1);
     let absent = OwnedEventId::try_from("$absent").unwrap();
     let redaction = RedactionRecord { server: peer(), is_entitled: true };
-    batch.put::<OlderHeads>(&(room.clone(), event_id(room, 1)), &());
+    batch.put::<OlderHeads>(&(room.clone(), 1, event_id(room, 1)), &());
     batch.put::<Redactions>(&(room.clone(), absent, event_id(room, MEMBERS)), &redaction);
     batch.put::<Denied>(&(room.clone(), 1), &(peer(), event_id(room, MEMBERS)));
     let child = RelationRecord {

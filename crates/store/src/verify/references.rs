@@ -76,7 +76,7 @@ impl Walk<'_> {
             walk.position(row, room.position);
             walk.first_order(row, room_id, room.first_order)
         })?;
-        self.each::<OlderHeads>(|walk, row, (_, event), ()| walk.event(row, &event))?;
+        self.each::<OlderHeads>(|walk, row, (_, _, event), ()| walk.event(row, &event))?;
         self.each::<RoomStates>(|walk, row, (_, position), root| {
             walk.position(row, position);
             walk.tree(row, root)

@@ -77,7 +77,7 @@ async fn sound() -> (Store, Root) {
     batch.put::<Outbox>(&(peer.clone(), 1), &OutboxItem::Pdu(id("create")));
     batch.put::<Denied>(&(room(), 1), &(peer.clone(), id("create")));
     let redaction = RedactionRecord { server: peer, is_entitled: true };
-    batch.put::<OlderHeads>(&(room(), id("create")), &());
+    batch.put::<OlderHeads>(&(room(), 1, id("create")), &());
     batch.put::<Redactions>(&(room(), id("absent"), id("create")), &redaction);
     store.commit(batch).await.unwrap();
     (store, root)
