@@ -60,8 +60,8 @@ pub enum LeavePlan<'a> {
     Local,
     /// make_leave and send_leave with these servers.
     Handshake { candidates: Vec<OwnedServerName>, pending: &'a PendingMembership },
-    /// Nobody can be asked (an invite by a user of ours, and we no longer reside): the user is out
-    /// by our own record.
+    /// Nobody can be asked (an invite of a room that only we were in): the user is out by our own
+    /// record.
     OutOfBand,
     /// Nothing to do; the request succeeds.
     AlreadyLeft,
@@ -94,9 +94,8 @@ pub fn plan_leave(view: LeaveView<'_>) -> LeavePlan<'_> {
 }
 
 fn plan_pending<'a>(pending: &'a PendingMembership, ours: &ServerName) -> LeavePlan<'a> {
-    let by_local_user = pending.membership != "knock" && pending.sender.server_name() == ours;
     let candidates = candidates(pending, ours);
-    if by_local_user || candidates.is_empty() {
+    if candidates.is_empty() {
         return LeavePlan::OutOfBand;
     }
     LeavePlan::Handshake { candidates, pending }

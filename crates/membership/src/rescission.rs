@@ -62,12 +62,16 @@ pub enum Probed {
 }
 
 /// The servers whose word on a pending invite or knock counts: the inviter's, and the one that
-/// delivered the invite or took the knock.
+/// delivered the invite or took the knock. Of an invite by a user of ours, those that were in the
+/// room when we left it.
 pub fn probe_servers(pending: &PendingMembership, ours: &ServerName) -> Vec<OwnedServerName> {
     let mut servers = vec![pending.sender.server_name().to_owned()];
     servers.extend(pending.delivered_by.clone());
     servers.dedup();
     servers.retain(|server| server != ours);
+    if servers.is_empty() {
+        servers.extend(pending.candidates.clone());
+    }
     servers
 }
 

@@ -223,6 +223,10 @@ fn rs3_the_servers_that_would_know_are_asked() {
     let delivered = PendingMembership { delivered_by: Some(server("third.example")), ..pending() };
     assert_eq!(probe_servers(&delivered, &ours), [server(THEIRS), server("third.example")]);
     assert_eq!(probe_servers(&pending_knock(), &ours), [server("knocked.example")]);
+    let mut by_us = pending();
+    by_us.sender = user("@friend:ours.example");
+    (by_us.delivered_by, by_us.candidates) = (None, vec![server("third.example")]);
+    assert_eq!(probe_servers(&by_us, &ours), by_us.candidates);
     let request = probe_request(&pending(), server(THEIRS));
     assert_eq!((request.membership, request.user_id), (Membership::Leave, us()));
 

@@ -45,10 +45,12 @@ fn outsiders_leave_by_handshake() {
 }
 
 #[test]
-fn an_invite_by_a_local_user_ends_out_of_band() {
+fn an_invite_by_a_local_user_is_known_to_the_others_in_the_room() {
     let mut invite = pending();
     invite.sender = user("@friend:ours.example");
-    check(false, Some(Invite), Some(&invite), &LeavePlan::OutOfBand);
+    invite.candidates = vec![server("third.example")];
+    let others = [THEIRS, "third.example"];
+    check(false, Some(Invite), Some(&invite), &handshake(&invite, &others));
     check(false, Some(Invite), None, &LeavePlan::OutOfBand);
 }
 

@@ -67,7 +67,11 @@ impl Rooms {
         time: Duration,
     ) -> Result<Ingested, RoomError> {
         let Some(version) = self.version_if_resident(room_id).await? else {
-            return Err(RoomError::NotFound("This server is not in the room".into()));
+            // The last of us left while it waited. What it says of one who is invited still counts.
+            return match self.take_from_outside(origin, room_id, &object).await? {
+                Some((_, outcome)) => outcome.map(|_| Ingested::Placed),
+                None => Err(RoomError::NotFound("This server is not in the room".into())),
+            };
         };
         self.admit(origin, room_id).await?;
         let event = match self.pushed(origin, version, room_id, object).await {

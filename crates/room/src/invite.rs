@@ -2,7 +2,7 @@
 //!
 //! Specification: server-server API, "Inviting to a room"; spec-map rows IN and 4.5.
 
-use exeunt_core::{CheckedPdu, Object, Pdu};
+use exeunt_core::{CheckedPdu, Object, Pdu, wire};
 use exeunt_membership::SendApi;
 use exeunt_state_res::AuthError;
 use exeunt_store::{Batch, records::OutboxItem, tables};
@@ -15,6 +15,7 @@ use crate::{
     locks::RoomGuard,
     place::{Placement, Source, check},
     signing::Signature,
+    stripped::clean_state,
 };
 
 /// State that an invited user may see before joining (client-server API, "Stripped state").
@@ -205,6 +206,16 @@ pub fn invite_state(graph: &Graph<'_>, sender: &UserId) -> Result<Vec<Pdu>, Room
     let mut state = knock_state(graph)?;
     state.extend(graph.current("m.room.member", sender.as_str())?);
     Ok(state)
+}
+
+/// The same as stripped state.
+pub(crate) fn shown_to_invited(
+    graph: &Graph<'_>,
+    sender: &UserId,
+) -> Result<Vec<Object>, RoomError> {
+    let state = invite_state(graph, sender)?;
+    let state = state.iter().map(wire::federation).collect();
+    Ok(clean_state(graph.version, &graph.room_id, &Value::Array(state)))
 }
 
 /// The state that a knocking user sees: the events of [`INVITE_STATE`].

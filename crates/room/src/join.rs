@@ -17,7 +17,10 @@ use exeunt_core::{
 use exeunt_membership::{
     AfterMakeJoin, AfterSendJoin, Attempt, Join, MakeJoin, RemoteFailure, SendRequest, candidates,
 };
-use exeunt_store::{records::Verdict, tables};
+use exeunt_store::{
+    records::{MembershipRecord, Verdict},
+    tables,
+};
 use futures_util::future;
 use ruma::{OwnedServerName, RoomId, UserId};
 use serde_json::Value;
@@ -66,7 +69,7 @@ impl Rooms {
             let join = self.join_here(user, room_id, content).await?;
             let Some((join, helpers)) = join else { return Ok(()) };
             let servers = self.usable(helpers.into_iter().chain(via.iter().cloned()));
-            return self.join_with(&join, servers, Residency::Resident).await;
+            return self.join_with(&join, servers, &Residency::Resident).await;
         }
         check_content(&content)?;
         let pending = view.pending.as_ref();
@@ -78,7 +81,8 @@ impl Rooms {
         };
         let servers = self.entry_candidates(room_id, via, pending, view.last_servers);
         let _underway = Underway::begin(self, room_id);
-        self.join_with(&join, servers, Residency::Outside).await
+        let residency = Residency::Outside { before: view.member };
+        self.join_with(&join, servers, &residency).await
     }
 
     /// Whom to ask for a way into a room: the invite's servers and those that the client names.
@@ -106,10 +110,12 @@ impl Rooms {
         self.inner
             .store
             .read(move |reader| {
+                let key = (user, room_id);
                 Ok(View {
-                    resident: is_joined(reader, &room_id, &ours)?,
-                    last_servers: joined_servers(reader, &room_id)?,
-                    pending: reader.get::<tables::Pending>(&(user, room_id))?,
+                    resident: is_joined(reader, &key.1, &ours)?,
+                    last_servers: joined_servers(reader, &key.1)?,
+                    pending: reader.get::<tables::Pending>(&key)?,
+                    member: reader.get::<tables::Memberships>(&key)?,
                 })
             })
             .await
@@ -165,7 +171,7 @@ impl Rooms {
         &self,
         join: &Join,
         servers: Vec<OwnedServerName>,
-        residency: Residency,
+        residency: &Residency,
     ) -> Result<(), RoomError> {
         let room_id = &join.room_id;
         let mut attempts = Vec::new();
@@ -206,7 +212,7 @@ impl Rooms {
         &self,
         server: &OwnedServerName,
         (awaiting, answer): (MakeJoin, Result<Value, RemoteFailure>),
-        residency: Residency,
+        residency: &Residency,
     ) -> Result<Result<(), Failed>, RoomError> {
         let mut signing = self.signing_with(server);
         let step = awaiting.on_answer(answer, |join| signing.sign(join), self.now());
@@ -233,7 +239,9 @@ impl Rooms {
             match awaiting.on_answer(answer) {
                 AfterSendJoin::Done(event, _) => {
                     let joined = match residency {
-                        Residency::Outside => self.enter(intake, event, server).await,
+                        Residency::Outside { before } => {
+                            self.enter(intake, event, server, before).await
+                        }
                         Residency::Resident => self.take_join(event, server).await,
                     };
                     return Ok(match joined {
@@ -292,11 +300,11 @@ impl Rooms {
 }
 
 /// Whether the room is here already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Residency {
     /// Another server's users are needed to let ours in.
     Resident,
-    Outside,
+    /// What the user was to the room when they asked to join it.
+    Outside { before: Option<MembershipRecord> },
 }
 
 /// How the handshake with one server failed.
@@ -312,6 +320,7 @@ struct View {
     resident: bool,
     /// The invite that we hold for the user from outside the room.
     pending: Option<PendingMembership>,
+    member: Option<MembershipRecord>,
     /// Servers that are in the room, or were when we left it.
     last_servers: Vec<OwnedServerName>,
 }

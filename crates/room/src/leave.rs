@@ -21,7 +21,7 @@ use crate::{
     locks::RoomGuard,
 };
 
-pub use outbox::{CONFIRM_AFTER_MS, DepartureOutcome, MAX_HANDSHAKES_AT_ONCE, RACE_WINDOW_MS};
+pub use outbox::{DepartureOutcome, MAX_HANDSHAKES_AT_ONCE, RACE_WINDOW_MS};
 
 pub use take_back::REJOIN_WITHIN_MS;
 
@@ -79,20 +79,7 @@ impl Rooms {
             }
             LeavePlan::OutOfBand => match view.pending {
                 Some(pending) => self.leave_out_of_band(&pending, reason, None).await,
-                // An invite that our graph took in while another user of ours was in the room: the
-                // servers that were there then can be told.
-                None => match self.as_pending(user, room_id).await? {
-                    Some(pending)
-                        if pending.membership != "join" && !pending.candidates.is_empty() =>
-                    {
-                        let tell = Some(FIRST_ATTEMPT_MS);
-                        self.leave_out_of_band(&pending, reason, tell).await?;
-                        drop(guard);
-                        self.deliver_within_deadline(user, room_id).await;
-                        Ok(())
-                    }
-                    _ => self.leave_relic(user, room_id).await,
-                },
+                None => self.leave_relic(user, room_id).await,
             },
             LeavePlan::AlreadyLeft => Ok(()),
             LeavePlan::NotKnown => Err(RoomError::NotFound("You are not in the room".into())),

@@ -1,6 +1,6 @@
 //! What follows when the last user of a server is in a room no longer. Decision 0017.
 
-use exeunt_core::{CheckedPdu, Pdu, StateKey};
+use exeunt_core::{CheckedPdu, Pdu, PendingMembership, StateKey};
 use exeunt_store::{
     Batch,
     records::{OutboxItem, RoomRecord, Root},
@@ -14,6 +14,7 @@ use crate::{
     graph::{Graph, is_joined},
     heads,
     inbound::{has_moved_on, put_pending},
+    invite::shown_to_invited,
     leave::pending_event,
     locks::RoomGuard,
     place::{MAX_OWN_PREV_EVENTS, Source},
@@ -24,10 +25,11 @@ const MAX_LOOKS: usize = 50;
 
 impl Change<'_> {
     /// Notes the servers that are out of the room now and cannot know it from what they were sent.
-    /// Where it is us, shows invites that the room has not told us of.
+    /// Where it is us, invites and knocks of our users go on from outside the room.
     pub fn part(&self, room: &mut RoomRecord, effects: &mut Effects) -> Result<(), RoomError> {
         if effects.departed.contains(self.ours) {
-            self.show_signed_invites(effects)?;
+            self.keep_pending(room.state, effects)?;
+            self.show_signed_invites(room.state, effects)?;
         }
         // What comes from here is sent to all who were in the room before it.
         if !matches!(self.source, Source::Federation { .. }) {
@@ -101,17 +103,56 @@ impl Change<'_> {
         Ok(())
     }
 
-    fn show_signed_invites(&self, effects: &mut Effects) -> Result<(), RoomError> {
-        let room_id = self.graph.room_id.clone();
-        for (key, invite) in self.graph.reader.scan::<tables::SignedInvites>(room_id).collect()? {
-            let mut batch = self.graph.batch();
-            batch.delete::<tables::SignedInvites>(&key);
-            let (room_id, user) = key;
+    /// Keeps what it takes to end the invites and knocks that the room's state has of our users:
+    /// from now on we hear of them from outside.
+    fn keep_pending(&self, state: Root, effects: &Effects) -> Result<(), RoomError> {
+        let graph = self.graph;
+        let mut others = graph.joined_servers()?;
+        others.retain(|server| server != self.ours);
+        let members = graph.reader.scan::<tables::LocalMembers>(graph.room_id.clone());
+        for ((_, user), known) in members.collect()? {
+            let Some(event) = graph.state_event(state, &StateKey::member(&user))? else { continue };
+            let membership = event.membership().unwrap_or_default();
+            let is_current = known == membership || effects.users.contains(&user);
+            if !is_current || !matches!(membership, "invite" | "knock") {
+                continue;
+            }
+            let pending = PendingMembership {
+                user_id: user.clone(),
+                room_id: graph.room_id.clone(),
+                membership: membership.to_owned(),
+                room_version: graph.version.as_str().to_owned(),
+                stripped_state: shown_to_invited(graph, event.sender())?,
+                sender: event.sender().to_owned(),
+                event: event.object().clone(),
+                delivered_by: None,
+                candidates: others.clone(),
+                received_at: self.now,
+            };
+            graph.batch().put::<tables::Pending>(&(user, graph.room_id.clone()), &pending);
+        }
+        Ok(())
+    }
+
+    fn show_signed_invites(&self, state: Root, effects: &mut Effects) -> Result<(), RoomError> {
+        let graph = self.graph;
+        let signed = graph.reader.scan::<tables::SignedInvites>(graph.room_id.clone());
+        for (key, invite) in signed.collect()? {
             let event = CheckedPdu::trusted(pending_event(&invite)?);
-            let row = (user.clone(), room_id);
-            if !effects.users.contains(&user)
-                && !has_moved_on(self.graph.reader, &row, event.depth())?
-            {
+            let user = key.1.clone();
+            let has_moved_on = match effects.users.contains(&user) {
+                true => {
+                    let now = graph.state_event(state, &StateKey::member(&user))?;
+                    now.is_some_and(|now| now.depth() >= event.depth())
+                }
+                false => {
+                    let row = (user.clone(), graph.room_id.clone());
+                    has_moved_on(graph.reader, &row, event.depth())?
+                }
+            };
+            let mut batch = graph.batch();
+            batch.delete::<tables::SignedInvites>(&key);
+            if !has_moved_on {
                 put_pending(&mut batch, &event, invite, self.now);
                 effects.users.insert(user);
             }

@@ -53,7 +53,6 @@ async fn queue(store: &Store, n: u32, departed_at: u64, retry_at: u64) {
         retry_at,
         last: Vec::new(),
         candidates: vec![server_name!("stripped.org").to_owned()],
-        refused_since: None,
     };
     let mut batch = Batch::default();
     batch.put::<tables::Departures>(&(alice(), room(n)), &record);

@@ -91,7 +91,7 @@ pub struct World {
     doomed: Vec<OwnedServerName>,
     residence: BTreeMap<(OwnedServerName, OwnedRoomId), Residence>,
     acknowledged: Vec<Acknowledged>,
-    /// Whose invites to which rooms were answered with success.
+    /// Whose invites to which rooms were answered with success, and have not been left since.
     invites: BTreeSet<(OwnedUserId, OwnedRoomId)>,
     failures: Vec<String>,
 }
@@ -281,8 +281,16 @@ impl World {
                 });
             }
             Outcome::Fine => {
-                if let Step::Client { asks: Ask::Invite { target, room }, .. } = &underway.step {
-                    self.invites.insert((target.clone(), room.clone()));
+                let Step::Client { user, asks } = &underway.step else { return };
+                match asks {
+                    Ask::Invite { target, room } => {
+                        self.invites.insert((target.clone(), room.clone()));
+                    }
+                    Ask::Leave { room } => {
+                        self.invites.remove(&(user.clone(), room.clone()));
+                    }
+                    Ask::DepartAll => self.invites.retain(|(invited, _)| invited != user),
+                    _ => {}
                 }
             }
             Outcome::Refused(_) => {}
@@ -352,6 +360,13 @@ fn waiting(server: &Server) -> Vec<String> {
     let inbound = reader.scan::<tables::InboundQueue>(()).keys();
     for (room, position, _) in inbound.expect("the store reads") {
         waiting.push(format!("{name}: inbound event of {room} from position {position}"));
+    }
+    for (from, user, room) in
+        reader.scan::<tables::Withdrawals>(()).keys().expect("the store reads")
+    {
+        if server.is_pending(&user, &room) {
+            waiting.push(format!("{name}: doubt about the invite of {user} from {room} by {from}"));
+        }
     }
     waiting
 }

@@ -134,10 +134,6 @@ pub struct DepartureRecord {
     /// Whom to ask, in order. Empty in rows of before: `pending` tells then.
     #[serde(default)]
     pub candidates: Vec<OwnedServerName>,
-    /// Since when (ms) every candidate has said that there is nothing to leave. While an invite is
-    /// fresh they may be wrong.
-    #[serde(default)]
-    pub refused_since: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -22,7 +22,7 @@ use exeunt_store::{
 };
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::withdrawal::{Concerned, expelled_of};
 use crate::{Call, RoomError, Rooms};
@@ -37,16 +37,19 @@ pub const MAX_WITHDRAWAL_BYTES: usize = 16 * 1024;
 pub const WITHDRAWAL_LIFE_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 /// Most invites that are being asked about. Beyond that the mark stays, and nobody is asked.
 pub const MAX_PROBES: usize = 64;
-/// When the inviter's server is asked, since the time before: at first it may not have heard of
-/// the withdrawal itself. Nor of the invite, while it is fresh: that there is none counts when it
-/// is said twice in a row.
+/// When the inviter's server is asked, since the time before, and ever after at the last of these:
+/// at first it may not have heard of the withdrawal itself.
 const PROBES: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_secs(5),
     Duration::from_secs(30),
     Duration::from_secs(5 * 60),
-    Duration::from_secs(60 * 60),
+    PROBE_EVERY,
 ];
+const PROBE_EVERY: Duration = Duration::from_secs(60 * 60);
+/// How long after its word that there is no invite it is asked again. It may not have heard of that
+/// either, while it is fresh: the word counts when it is said twice in a row.
+const CONFIRM_AFTER: Duration = Duration::from_secs(5);
 
 type Key = (OwnedServerName, OwnedUserId, OwnedRoomId);
 
@@ -251,8 +254,13 @@ impl Rooms {
         event: &CheckedPdu,
     ) -> Result<(), RoomError> {
         let (user, pending) = (&concerned.user, &concerned.pending);
-        let mut last = Probed::Unknown;
-        for wait in PROBES {
+        let (mut last, mut waits) = (Probed::Unknown, PROBES.into_iter());
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(WITHDRAWAL_LIFE_MS) {
+            let wait = match last {
+                Probed::Gone => CONFIRM_AFTER,
+                Probed::Live | Probed::Unknown => waits.next().unwrap_or(PROBE_EVERY),
+            };
             tokio::time::sleep(wait).await;
             let row = (user.clone(), pending.room_id.clone());
             let there =
@@ -265,14 +273,15 @@ impl Rooms {
                 return self.end(from, concerned, event).await;
             }
             last = said;
+            if last == Probed::Live && waits.len() == 0 {
+                let key = (from.clone(), user.clone(), pending.room_id.clone());
+                let mut batch = Batch::default();
+                batch.delete::<tables::Withdrawals>(&key);
+                self.store().commit(batch).await?;
+                return Ok(());
+            }
         }
-        tracing::info!(%user, room_id = %pending.room_id, ?last, "an invite may be withdrawn");
-        if last == Probed::Live {
-            let key = (from.clone(), user.clone(), pending.room_id.clone());
-            let mut batch = Batch::default();
-            batch.delete::<tables::Withdrawals>(&key);
-            self.store().commit(batch).await?;
-        }
+        tracing::info!(%user, room_id = %pending.room_id, "an invite may be withdrawn, or not");
         Ok(())
     }
 

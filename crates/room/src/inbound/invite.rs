@@ -13,11 +13,10 @@ use crate::{
     RoomError, Rooms,
     change::{membership_record, put_log, put_membership},
     graph::{Graph, is_joined, load_event},
-    invite::invite_state,
+    invite::shown_to_invited,
     leave::log_line,
     locks::RoomGuard,
     place::Placement,
-    stripped::clean_state,
 };
 
 /// An invite as the inviter's server sends it.
@@ -189,9 +188,7 @@ impl Rooms {
                     return Ok(None);
                 }
                 let graph = Graph::of(reader, &key.1)?;
-                let state = invite_state(&graph, &sender)?;
-                let state = state.iter().map(exeunt_core::wire::federation).collect();
-                Ok(Some(clean_state(graph.version, &key.1, &Value::Array(state))))
+                shown_to_invited(&graph, &sender).map(Some)
             })
             .await
     }

@@ -197,7 +197,7 @@ impl Rooms {
 
     /// Takes an event of a room that we are not in: what ends an invite or knock of a user of ours,
     /// or an invite that has missed us. `None` for any other.
-    async fn take_from_outside(
+    pub(crate) async fn take_from_outside(
         &self,
         origin: &OwnedServerName,
         room_id: &RoomId,

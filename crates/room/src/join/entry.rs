@@ -6,7 +6,7 @@ use std::sync::Arc;
 use exeunt_core::{CheckedPdu, KeyRing, Pdu, RoomVersion, StateKey, StateMap};
 use exeunt_store::{
     Batch, Reader, StoreError,
-    records::{RoomRecord, Root, Verdict},
+    records::{MembershipRecord, RoomRecord, Root, Verdict},
     tables,
 };
 use futures_util::{StreamExt, stream};
@@ -41,6 +41,7 @@ impl Rooms {
         mut intake: Intake,
         join: Pdu,
         from: &OwnedServerName,
+        before: &Option<MembershipRecord>,
     ) -> Result<(), RoomError> {
         let event = self.checked(join).await?;
         let create = intake.create.take();
@@ -53,6 +54,7 @@ impl Rooms {
             room_id: intake.room_id.clone(),
             create,
             from: from.clone(),
+            before: before.clone(),
         };
         let state = self.sift(&arrival, intake, &event, ring).await?;
         let guard = self.inner.locks.lock(event.room_id()).await;
@@ -212,6 +214,8 @@ struct Arrival {
     room_id: OwnedRoomId,
     create: OwnedEventId,
     from: OwnedServerName,
+    /// What the user was to the room when they asked to join it.
+    before: Option<MembershipRecord>,
 }
 
 impl Arrival {
@@ -284,6 +288,8 @@ impl Arrival {
         let mut effects = Effects::default();
         move_state(&graph, ours, root, None, now, &mut effects)?;
         graph.room.state = root;
+        self.let_go_of_pending(&graph)?;
+        let has_left = self.has_left_meanwhile(reader, event)?;
         let source = Source::Federation { from: self.from };
         // The room is what this server says, all of it: decision 0015.
         let before = Before { root, told: false };
@@ -296,10 +302,38 @@ impl Arrival {
         effects.undone.remove(event.sender());
         placement.users.extend(effects.users);
         placement.undone.extend(effects.undone);
+        if has_left {
+            placement.undone.insert(event.sender().to_owned());
+        }
         if placement.undone.contains(event.sender()) {
             keep_left(reader, &mut placement.batch, event.sender(), event.room_id())?;
         }
         Ok(placement)
+    }
+
+    /// Whether the user has left since they asked to join: the join may be signed after that, for it
+    /// waited for a template.
+    fn has_left_meanwhile(&self, reader: &Reader<'_>, join: &Pdu) -> Result<bool, StoreError> {
+        let key = (join.sender().to_owned(), self.room_id.clone());
+        let now = reader.get::<tables::Memberships>(&key)?;
+        let left = now
+            .as_ref()
+            .is_some_and(|now| now.membership == "leave" && now.sender == *join.sender());
+        Ok(left && now != self.before)
+    }
+
+    /// The invites and knocks that the room's state has are ended in the room again.
+    fn let_go_of_pending(&self, graph: &Graph<'_>) -> Result<(), RoomError> {
+        let members = graph.reader.scan::<tables::LocalMembers>(self.room_id.clone());
+        for ((room_id, user), _) in members.collect()? {
+            let key = (user, room_id);
+            let Some(pending) = graph.reader.get::<tables::Pending>(&key)? else { continue };
+            let in_state = graph.current("m.room.member", key.0.as_str())?;
+            if in_state.is_some_and(|event| *event.object() == pending.event) {
+                graph.batch().delete::<tables::Pending>(&key);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -80,7 +80,6 @@ pub(crate) fn departure(
         attempts: 0,
         retry_at: now + outbox_after,
         last: Vec::new(),
-        refused_since: None,
     }
 }
 

@@ -23,13 +23,14 @@ use crate::{
     hedge::{Hedge, Pace},
 };
 
-/// While an invite is as young as this, the inviter's own server may not have it in state yet, and
-/// its "you are not invited" is asked for twice.
-pub const RACE_WINDOW_MS: u64 = 60_000;
+/// While an invite is as young as this, nobody's "you are not invited" ends its rejection: the
+/// inviter's server has the invite in state once it has our answer, and waits for that for as long
+/// as its time-outs let it (pains A9).
+pub const RACE_WINDOW_MS: u64 = 5 * 60_000;
 /// Handshakes of one departure that run side by side.
 pub const MAX_HANDSHAKES_AT_ONCE: usize = 3;
-/// How long after the first refusal by every candidate the second one counts.
-pub const CONFIRM_AFTER_MS: u64 = 5_000;
+/// How long after an attempt that nobody took the next one is.
+const RETRY_AFTER_MS: u64 = 5_000;
 
 /// How an attempt to deliver a departure ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,18 +242,16 @@ impl Rooms {
                 batch.delete::<tables::Departures>(&key);
                 DepartureOutcome::Delivered
             }
-            None if all_definite(servers, &attempts) && is_certain(&record, now) => {
+            None if all_definite(servers, &attempts) && !is_fresh(&record, now) => {
                 let (user, room_id) = &key;
                 tracing::info!(%user, %room_id, "every server says that there is nothing to leave");
                 batch.delete::<tables::Departures>(&key);
                 DepartureOutcome::Ended
             }
             None => {
-                let refused = all_definite(servers, &attempts);
-                record.refused_since = refused.then(|| record.refused_since.unwrap_or(now));
                 remember(&mut record, attempts, now);
                 record.attempts = record.attempts.saturating_add(1);
-                record.retry_at = now + CONFIRM_AFTER_MS;
+                record.retry_at = now + RETRY_AFTER_MS;
                 batch.put::<tables::Departures>(&key, &record);
                 DepartureOutcome::Retry
             }
@@ -271,13 +270,8 @@ fn asked(departure: &DepartureRecord, ours: &ServerName) -> Vec<OwnedServerName>
     }
 }
 
-/// Whether the refusal of every candidate is to be believed: of a fresh invite the second one, for
-/// the first may have raced the inviter's own room (pains A9).
-fn is_certain(record: &DepartureRecord, now: u64) -> bool {
-    let is_fresh = now.saturating_sub(record.pending.received_at) < RACE_WINDOW_MS;
-    let confirmed =
-        record.refused_since.is_some_and(|since| now.saturating_sub(since) >= CONFIRM_AFTER_MS);
-    !is_fresh || confirmed
+fn is_fresh(record: &DepartureRecord, now: u64) -> bool {
+    now.saturating_sub(record.pending.received_at) < RACE_WINDOW_MS
 }
 
 /// Keeps what each server said last.

@@ -5,7 +5,7 @@ use exeunt_core::{CheckedPdu, Draft, Object, RoomVersion, canonical::MAX_INT};
 use exeunt_room::{
     MAX_INVITE_STATE_EVENTS, Preset, RoomError,
     inbound::{InboundInvite, Transaction},
-    leave::CONFIRM_AFTER_MS,
+    leave::RACE_WINDOW_MS,
 };
 use exeunt_sim::{
     Fault, Mesh, Server,
@@ -147,8 +147,8 @@ async fn a_lost_answer_does_not_double_a_rejection() {
     assert_eq!(stage.bobs().as_deref(), Some("leave"));
     stage.mesh.settle().await;
     assert_eq!(stage.a().in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
-    // The invite is fresh: the room's word that bob is gone is wanted twice.
-    stage.mesh.clock.advance(CONFIRM_AFTER_MS);
+    // While the invite is fresh, the room's word that bob is gone counts for nothing.
+    stage.mesh.clock.advance(RACE_WINDOW_MS);
     stage.mesh.settle().await;
     let departures = stage.b().store.reader().scan::<tables::Departures>(()).keys().unwrap();
     assert!(departures.is_empty(), "the room says that bob is gone");

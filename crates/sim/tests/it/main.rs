@@ -23,6 +23,7 @@ mod keys;
 mod knocking;
 mod leaks;
 mod leaving;
+mod outlasting;
 mod parting;
 mod partitions;
 mod queue;

@@ -356,7 +356,6 @@ async fn departures_and_pending_invites_outlive_the_room() {
         retry_at: 0,
         last: Vec::new(),
         candidates: Vec::new(),
-        refused_since: None,
     };
     let log = crate::records::MembershipLogRecord {
         membership: "leave".to_owned(),

@@ -1,0 +1,175 @@
+//! Invites and departures that outlast what happens around them. The simulation found these
+//! (docs/simulation.md); here they are without its seeds.
+
+use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
+use exeunt_room::Preset;
+use exeunt_sim::{Fault, Mesh, Server};
+use serde_json::json;
+
+struct Stage {
+    mesh: Mesh,
+    room: OwnedRoomId,
+    ann: OwnedUserId,
+    bob: OwnedUserId,
+}
+
+/// Ann (a) has a public room; nobody of b and c is in it yet.
+async fn stage(version: &str) -> Stage {
+    let mesh = Mesh::new(&["a.example", "b.example", "c.example"]);
+    let (a, b) = (mesh.server("a.example"), mesh.server("b.example"));
+    let (ann, bob) = (a.user("ann"), b.user("bob"));
+    let room = a.room(&ann, Preset::Public, version).await;
+    Stage { mesh, room, ann, bob }
+}
+
+impl Stage {
+    fn a(&self) -> &Server {
+        self.mesh.server("a.example")
+    }
+
+    fn b(&self) -> &Server {
+        self.mesh.server("b.example")
+    }
+
+    fn c(&self) -> &Server {
+        self.mesh.server("c.example")
+    }
+}
+
+/// Seed 867: an invite that another user of the server saw as the room's was nobody's any more once
+/// that user had left, and its withdrawal was dropped.
+#[tokio::test(start_paused = true)]
+async fn an_invite_outlasts_the_others_of_its_server_and_can_be_withdrawn() {
+    for by_inviter in [true, false] {
+        let stage = stage("11").await;
+        let (a, b, c) = (stage.a(), stage.b(), stage.c());
+        let (bea, cat) = (b.user("bea"), c.user("cat"));
+        c.join(&cat, &stage.room, a).await.unwrap();
+        let levels = json!({ "users": { stage.ann.as_str(): 100, cat.as_str(): 50 } });
+        a.set(&stage.ann, &stage.room, "m.room.power_levels", levels).await;
+        a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
+        b.join(&bea, &stage.room, a).await.unwrap();
+        stage.mesh.settle().await;
+        assert!(!b.is_pending(&stage.bob, &stage.room));
+        b.leave(&bea, &stage.room).await.unwrap();
+        stage.mesh.settle().await;
+        assert!(b.is_pending(&stage.bob, &stage.room));
+        assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("invite"));
+
+        let (server, who) = if by_inviter { (a, &stage.ann) } else { (c, &cat) };
+        server.rooms.kick(who, &stage.bob, &stage.room, None).await.unwrap();
+        stage.mesh.settle().await;
+        b.rooms.probes_idle().await;
+
+        assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("leave"));
+        assert!(!b.is_pending(&stage.bob, &stage.room));
+    }
+}
+
+/// The same invite, seen as the room's again by one who joins: it is kept in one place.
+#[tokio::test]
+async fn an_invite_is_the_rooms_again_once_its_server_is_back() {
+    let stage = stage("11").await;
+    let (a, b) = (stage.a(), stage.b());
+    let bea = b.user("bea");
+    a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
+    for _ in 0..2 {
+        b.join(&bea, &stage.room, a).await.unwrap();
+        stage.mesh.settle().await;
+        assert!(!b.is_pending(&stage.bob, &stage.room));
+        b.leave(&bea, &stage.room).await.unwrap();
+        stage.mesh.settle().await;
+        assert!(b.is_pending(&stage.bob, &stage.room));
+    }
+    b.join(&bea, &stage.room, a).await.unwrap();
+
+    b.leave(&stage.bob, &stage.room).await.unwrap();
+    stage.mesh.settle().await;
+
+    assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
+    assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("leave"));
+}
+
+/// Seed 939: a kick had a gap and waited; when its turn came, the last other user of its server had
+/// left, and it was dropped as an event of a room that is not ours.
+#[tokio::test(start_paused = true)]
+async fn a_withdrawal_that_waited_counts_when_its_server_has_left() {
+    let stage = stage("11").await;
+    let (a, b) = (stage.a(), stage.b());
+    let bea = b.user("bea");
+    b.join(&bea, &stage.room, a).await.unwrap();
+    a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
+    stage.mesh.settle().await;
+    a.say(&stage.ann, &stage.room, "lost").await;
+    a.forget_outbox(b).await;
+    let kick = a.rooms.kick(&stage.ann, &stage.bob, &stage.room, None).await.unwrap();
+    a.forget_outbox(b).await;
+    stage.mesh.net.cut(&b.name, &a.name);
+    let kick = a.event(&kick).unwrap().pdu;
+    b.receive(a, "kick", &[&kick]).await;
+    b.rooms.inbound_idle().await;
+    assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("invite"));
+
+    b.leave(&bea, &stage.room).await.unwrap();
+    stage.mesh.net.restore(&b.name, &a.name);
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    stage.mesh.settle().await;
+
+    assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("leave"));
+}
+
+/// Seed 267: bob said no while his join waited for a template, and the join was signed after that.
+/// Who leaves last has left, at home and in the room.
+#[tokio::test]
+async fn who_leaves_while_their_join_waits_is_out() {
+    for invited in [true, false] {
+        let stage = stage("11").await;
+        let (a, b) = (stage.a(), stage.b());
+        if invited {
+            a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
+        } else {
+            b.join(&stage.bob, &stage.room, a).await.unwrap();
+            stage.mesh.settle().await;
+            a.rooms.kick(&stage.ann, &stage.bob, &stage.room, None).await.unwrap();
+            stage.mesh.settle().await;
+            a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
+            stage.mesh.settle().await;
+        }
+        let (rooms, clock) = (b.rooms.clone(), stage.mesh.clock.clone());
+        let (bob, room) = (stage.bob.clone(), stage.room.clone());
+        let meanwhile = Fault::meanwhile(move || {
+            let (rooms, clock) = (rooms.clone(), clock.clone());
+            let (bob, room) = (bob.clone(), room.clone());
+            Box::pin(async move {
+                rooms.leave(&bob, &room, None).await.unwrap();
+                clock.advance(10);
+            })
+        });
+        stage.mesh.net.fail_next(&a.name, "make_join", meanwhile);
+
+        b.join(&stage.bob, &stage.room, a).await.unwrap();
+        stage.mesh.settle().await;
+
+        assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("leave"));
+        assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
+    }
+}
+
+/// Who is kicked and invited at once is invited: their server signs the invite before it hears of
+/// the kick, by which the last of its users is out.
+#[tokio::test]
+async fn an_invite_outlasts_the_kick_before_it() {
+    let stage = stage("11").await;
+    let (a, b) = (stage.a(), stage.b());
+    b.join(&stage.bob, &stage.room, a).await.unwrap();
+    stage.mesh.settle().await;
+    a.rooms.kick(&stage.ann, &stage.bob, &stage.room, None).await.unwrap();
+    a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
+
+    stage.mesh.settle().await;
+
+    assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("invite"));
+    b.leave(&stage.bob, &stage.room).await.unwrap();
+    stage.mesh.settle().await;
+    assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
+}
