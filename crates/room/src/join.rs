@@ -80,6 +80,7 @@ impl Rooms {
             content,
         };
         let servers = self.entry_candidates(room_id, via, pending, view.last_servers);
+        let _crossing = self.inner.crossing.lock((user.to_owned(), room_id.to_owned())).await;
         let _underway = Underway::begin(self, room_id);
         let residency = Residency::Outside { before: view.member };
         self.join_with(&join, servers, &residency).await

@@ -63,6 +63,7 @@ impl Rooms {
             room_version: pending.as_ref().and_then(|p| RoomVersion::parse(&p.room_version).ok()),
             content,
         };
+        let _crossing = self.inner.crossing.lock((user.to_owned(), room_id.to_owned())).await;
         let mut attempts = Vec::new();
         let (mut refusal, mut perhaps) = (None, None);
         let servers = self.entry_candidates(room_id, via, pending.as_ref(), Vec::new());

@@ -184,6 +184,9 @@ struct Inner {
     pace: pace::Pace,
     /// Held by the attempt at a departure: one at a time.
     departing: locks::Locks<(OwnedUserId, OwnedRoomId)>,
+    /// Shared by leaves on their way out of a room that we are not in. Joins and knocks of the same
+    /// user do not pass them: each is on the room's head, and which of them won would be chance.
+    crossing: locks::Locks<(OwnedUserId, OwnedRoomId)>,
     /// Held by the departure of a user from everywhere.
     jobs: locks::Locks<OwnedUserId>,
     /// Held by who sends a notice to a user.
@@ -245,6 +248,7 @@ impl Rooms {
                 counted: counted::Counted::default(),
                 pace: pace::Pace::default(),
                 departing: locks::Locks::default(),
+                crossing: locks::Locks::default(),
                 jobs: locks::Locks::default(),
                 notices: locks::Locks::default(),
                 told: locks::Locks::default(),

@@ -7,10 +7,10 @@ use std::{
 };
 
 use ruma::{OwnedRoomId, RoomId};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// A lock for each key that somebody holds or waits for.
-pub(crate) struct Locks<K>(Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>);
+pub(crate) struct Locks<K>(Mutex<HashMap<K, Arc<RwLock<()>>>>);
 
 impl<K> Default for Locks<K> {
     fn default() -> Self {
@@ -19,16 +19,23 @@ impl<K> Default for Locks<K> {
 }
 
 impl<K: Eq + Hash> Locks<K> {
-    pub async fn lock(&self, key: K) -> OwnedMutexGuard<()> {
-        let lock = {
-            let mut locks = self.0.lock().unwrap_or_else(|e| e.into_inner());
-            // Locks that nobody holds or waits for are dropped when the table has doubled.
-            if locks.len() >= 1024 && locks.len().is_power_of_two() {
-                locks.retain(|_, lock| Arc::strong_count(lock) > 1);
-            }
-            locks.entry(key).or_default().clone()
-        };
-        lock.lock_owned().await
+    /// Waits until nobody else has a part in it.
+    pub async fn lock(&self, key: K) -> OwnedRwLockWriteGuard<()> {
+        self.of(key).write_owned().await
+    }
+
+    /// Takes part beside others who share it; `None` if somebody has it for themselves, or waits to.
+    pub fn try_share(&self, key: K) -> Option<OwnedRwLockReadGuard<()>> {
+        self.of(key).try_read_owned().ok()
+    }
+
+    fn of(&self, key: K) -> Arc<RwLock<()>> {
+        let mut locks = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        // Locks that nobody holds or waits for are dropped when the table has doubled.
+        if locks.len() >= 1024 && locks.len().is_power_of_two() {
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        }
+        locks.entry(key).or_default().clone()
     }
 }
 
@@ -39,7 +46,7 @@ pub struct RoomLocks(Locks<OwnedRoomId>);
 /// Proof that its holder is the room's only writer. Committing to a room takes it as argument.
 pub struct RoomGuard {
     room_id: OwnedRoomId,
-    _held: OwnedMutexGuard<()>,
+    _held: OwnedRwLockWriteGuard<()>,
 }
 
 impl RoomGuard {

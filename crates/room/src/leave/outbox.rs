@@ -60,6 +60,8 @@ enum Finish {
     Taken(CheckedPdu),
     /// The departure is no more: a newer invite or join has come.
     Superseded,
+    /// The user is on their way in again. If that fails, the departure still stands.
+    Postponed,
     Broken(RoomError),
 }
 
@@ -107,10 +109,12 @@ impl Rooms {
             match outcome {
                 Ok(Finish::Taken(event)) => {
                     tracing::info!(%user, %room_id, %server, "a departure was delivered");
+                    self.place_taken(&event, &server).await?;
                     taken = Some((event, server));
                     break;
                 }
                 Ok(Finish::Superseded) => return Ok(DepartureOutcome::Ended),
+                Ok(Finish::Postponed) => return Ok(DepartureOutcome::Retry),
                 Ok(Finish::Broken(error)) => return Err(error),
                 Err(attempt) => {
                     let outcome = &attempt.outcome;
@@ -190,6 +194,9 @@ impl Rooms {
         let task = Departure::of(&departure.pending, departure.reason.clone());
         let (awaiting, request) = MakeLeave::new(task, server.clone());
         let answer = self.call(server, Call::Make(&request)).await;
+        let Some(_crossing) = self.inner.crossing.try_share(key.clone()) else {
+            return Ok(Finish::Postponed);
+        };
         if answer.is_ok() {
             match self.still_departing(key, departure).await {
                 Ok(true) => {}
@@ -216,6 +223,20 @@ impl Rooms {
                 }
             }
         }
+    }
+
+    /// Places the leave that a server of the room has taken, where others of us have come into the
+    /// room meanwhile: that server does not send it back to us.
+    async fn place_taken(
+        &self,
+        leave: &CheckedPdu,
+        server: &OwnedServerName,
+    ) -> Result<(), RoomError> {
+        let room_id = leave.room_id().to_owned();
+        if self.version_if_resident(&room_id).await?.is_none() {
+            return Ok(());
+        }
+        self.receive_again(server, &room_id, vec![leave.object().clone()]).await
     }
 
     /// Writes how an attempt ended, unless the departure is another one by now: a newer invite

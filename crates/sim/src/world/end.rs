@@ -156,16 +156,16 @@ impl World {
                         let via = self.residents(&room);
                         Ask::Join { room: room.clone(), via }
                     }
-                    (own, "knock") if own != "knock" && !resides(server, &room) => {
-                        let via = self.residents(&room);
-                        Ask::Knock { room: room.clone(), via }
-                    }
                     ("invite", there)
                         if there != "invite"
                             && (!self.was_acknowledged(&user, &room)
                                 || self.is_invited_from_outside(&user, &room)) =>
                     {
                         Ask::Leave { room: room.clone() }
+                    }
+                    (own, "knock") if own != "knock" && !resides(server, &room) => {
+                        let via = self.residents(&room);
+                        Ask::Knock { room: room.clone(), via }
                     }
                     _ => continue,
                 };

@@ -1,10 +1,16 @@
 //! Invites and departures that outlast what happens around them. The simulation found these
 //! (docs/simulation.md); here they are without its seeds.
 
-use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
-use exeunt_room::Preset;
+use std::{sync::Arc, time::Duration};
+
+use exeunt_core::{
+    Object,
+    ruma::{OwnedRoomId, OwnedUserId},
+};
+use exeunt_room::{Preset, leave::DepartureOutcome};
 use exeunt_sim::{Fault, Mesh, Server};
 use serde_json::json;
+use tokio::sync::Notify;
 
 struct Stage {
     mesh: Mesh,
@@ -23,6 +29,14 @@ async fn stage(version: &str) -> Stage {
 }
 
 impl Stage {
+    /// Bob turns down ann's invite, of which her server does not hear yet.
+    async fn bob_says_no_in_vain(&self) {
+        self.a().invite(&self.ann, &self.bob, &self.room).await.unwrap();
+        self.mesh.net.cut(&self.b().name, &self.a().name);
+        self.b().leave(&self.bob, &self.room).await.unwrap();
+        self.mesh.net.restore(&self.b().name, &self.a().name);
+    }
+
     fn a(&self) -> &Server {
         self.mesh.server("a.example")
     }
@@ -172,4 +186,113 @@ async fn an_invite_outlasts_the_kick_before_it() {
     b.leave(&stage.bob, &stage.room).await.unwrap();
     stage.mesh.settle().await;
     assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
+}
+
+/// Seeds 1342 and 1459: a rejection was delivered while its user joined after all. The room had the
+/// leave and the join side by side, and their own server the join only.
+#[tokio::test]
+async fn a_departure_waits_for_a_join_under_way() {
+    let stage = stage("11").await;
+    let (a, b) = (stage.a(), stage.b());
+    stage.bob_says_no_in_vain().await;
+    let (rooms, bob, room) = (b.rooms.clone(), stage.bob.clone(), stage.room.clone());
+    let meanwhile = Fault::meanwhile(move || {
+        let (rooms, bob, room) = (rooms.clone(), bob.clone(), room.clone());
+        Box::pin(async move {
+            let outcome = rooms.attempt_departure(&bob, &room).await.unwrap();
+            assert_eq!(outcome, DepartureOutcome::Retry);
+        })
+    });
+    stage.mesh.net.fail_next(&a.name, "make_join", meanwhile);
+
+    b.join(&stage.bob, &stage.room, a).await.unwrap();
+    stage.mesh.settle().await;
+
+    for server in [a, b] {
+        assert_eq!(server.in_state(&stage.bob, &stage.room).as_deref(), Some("join"));
+    }
+    assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("join"));
+}
+
+/// Holds up the answer to the next request of that kind. Gives word that it was worked off, and
+/// waits for a word.
+fn held_up(stage: &Stage, server: &Server, endpoint: &'static str) -> (Arc<Notify>, Arc<Notify>) {
+    let (arrived, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (tell, wait) = (arrived.clone(), go_on.clone());
+    let meanwhile = Fault::meanwhile(move || {
+        let (tell, wait) = (tell.clone(), wait.clone());
+        Box::pin(async move {
+            tell.notify_one();
+            wait.notified().await;
+        })
+    });
+    stage.mesh.net.fail_next(&server.name, endpoint, meanwhile);
+    (arrived, go_on)
+}
+
+/// The same the other way round: the leave is on its way.
+#[tokio::test(start_paused = true)]
+async fn a_join_waits_for_a_departure_on_its_way() {
+    for knock in [false, true] {
+        let stage = stage("11").await;
+        let (a, b) = (stage.a(), stage.b());
+        if knock {
+            let rule = json!({ "join_rule": "knock" });
+            a.set(&stage.ann, &stage.room, "m.room.join_rules", rule).await;
+        }
+        stage.bob_says_no_in_vain().await;
+        let (arrived, go_on) = held_up(&stage, a, "send_leave");
+        let again = async {
+            arrived.notified().await;
+            let via = [a.name.clone()];
+            let again = async {
+                match knock {
+                    true => b.rooms.knock(&stage.bob, &stage.room, &via, Object::new()).await,
+                    false => b.rooms.join(&stage.bob, &stage.room, &via, Object::new()).await,
+                }
+            };
+            let mut again = std::pin::pin!(again);
+            let early = tokio::time::timeout(Duration::from_secs(1), &mut again).await;
+            assert!(early.is_err());
+            go_on.notify_one();
+            again.await.unwrap();
+        };
+        let departure = b.rooms.attempt_departure(&stage.bob, &stage.room);
+
+        let (outcome, ()) = tokio::join!(departure, again);
+        stage.mesh.settle().await;
+
+        assert_eq!(outcome.unwrap(), DepartureOutcome::Delivered);
+        let membership = if knock { "knock" } else { "join" };
+        assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some(membership));
+        assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some(membership));
+    }
+}
+
+/// Another user of the server joins by way of one that has not heard of the leave: the server that
+/// took it does not send it back.
+#[tokio::test]
+async fn a_leave_that_was_taken_is_placed_where_others_have_come_in() {
+    let stage = stage("11").await;
+    let (a, b, c) = (stage.a(), stage.b(), stage.c());
+    let bea = b.user("bea");
+    c.join(&c.user("cat"), &stage.room, a).await.unwrap();
+    stage.mesh.settle().await;
+    a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
+    stage.mesh.settle().await;
+    stage.mesh.net.cut(&a.name, &c.name);
+    let (arrived, go_on) = held_up(&stage, a, "send_leave");
+    let others = async {
+        arrived.notified().await;
+        b.join(&bea, &stage.room, c).await.unwrap();
+        assert_eq!(b.in_state(&stage.bob, &stage.room).as_deref(), Some("invite"));
+        go_on.notify_one();
+    };
+
+    let (left, ()) = tokio::join!(b.leave(&stage.bob, &stage.room), others);
+
+    left.unwrap();
+    b.rooms.inbound_idle().await;
+    assert_eq!(b.in_state(&bea, &stage.room).as_deref(), Some("join"));
+    assert_eq!(b.in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
 }
