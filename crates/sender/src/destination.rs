@@ -14,9 +14,9 @@ use serde_json::Value;
 use crate::backoff::millis;
 use crate::catch_up::{self, LONG_OUTAGE_MS};
 use crate::sender::{Place, Shared, Signal};
-use crate::set_aside;
 use crate::transaction::{self, MAX_ITEMS, Next, Transaction};
 use crate::{SendError, TransactionAnswer};
+use crate::{refused_leave, set_aside};
 
 pub(crate) struct Destination<'t> {
     shared: &'t Arc<Shared>,
@@ -178,6 +178,13 @@ impl<'t> Destination<'t> {
         batch.put::<Destinations>(self.server, &record);
         let now = self.shared.now();
         transaction.note_deliveries(self.server, &refused, now, &mut batch);
+        let _turn = match refused.is_empty() {
+            true => None,
+            false => Some(self.shared.refusals.lock().await),
+        };
+        let events = refused.iter().filter_map(|(_, row)| row.event_id.clone()).collect();
+        let Shared { store, server_name, .. } = &**self.shared;
+        refused_leave::keep(store, server_name, server, events, now, &mut batch).await?;
         set_aside::put(&self.shared.store, self.server, refused, &mut batch).await?;
         self.shared.store.commit(batch).await?;
         self.record = record;

@@ -8,6 +8,7 @@ mod backoff;
 mod catch_up;
 mod departures;
 mod destination;
+mod refused_leave;
 mod sender;
 mod set_aside;
 mod transaction;

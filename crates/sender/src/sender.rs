@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) server_name: OwnedServerName,
     pub(crate) options: Options,
     pub(crate) sending: Semaphore,
+    /// Held by who notes what a server refuses: two may refuse the same leave.
+    pub(crate) refusals: tokio::sync::Mutex<()>,
     shutdown: Shutdown,
     tasks: Mutex<BTreeMap<OwnedServerName, Arc<Signal>>>,
     reached: OnceLock<Reached>,
@@ -91,6 +93,7 @@ impl Sender {
             server_name,
             options,
             sending: Semaphore::new(MAX_SENDING),
+            refusals: tokio::sync::Mutex::default(),
             shutdown: shutdown.clone(),
             tasks: Mutex::default(),
             reached: OnceLock::new(),

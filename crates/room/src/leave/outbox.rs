@@ -180,8 +180,14 @@ impl Rooms {
         key: &Key,
         departure: &DepartureRecord,
     ) -> Result<bool, RoomError> {
-        let now = self.departure(key).await?;
-        Ok(now.is_some_and(|now| now.pending == departure.pending))
+        let key = key.clone();
+        let read = self.store().read(move |reader| {
+            let membership = reader.get::<tables::Memberships>(&key)?;
+            Ok::<_, StoreError>((reader.get::<tables::Departures>(&key)?, membership))
+        });
+        let (now, membership) = read.await?;
+        let is_out = membership.is_none_or(|row| matches!(&*row.membership, "leave" | "ban"));
+        Ok(is_out && now.is_some_and(|now| now.pending == departure.pending))
     }
 
     /// One handshake with one server.
