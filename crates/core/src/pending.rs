@@ -1,9 +1,9 @@
 //! An invite or knock to a room that this server does not reside in.
 
-use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::Object;
+use crate::{Object, Pdu};
 
 /// Everything a later join or departure needs: our event, the stripped state, whom to ask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,4 +25,22 @@ pub struct PendingMembership {
     pub candidates: Vec<OwnedServerName>,
     /// Milliseconds since the epoch.
     pub received_at: u64,
+}
+
+impl PendingMembership {
+    /// What the member event of a user of ours says, without stripped state and servers to ask.
+    pub fn of(user: &UserId, event: &Pdu, received_at: u64) -> Self {
+        Self {
+            user_id: user.to_owned(),
+            room_id: event.room_id().to_owned(),
+            membership: event.membership().unwrap_or_default().to_owned(),
+            room_version: event.version().as_str().to_owned(),
+            event: event.object().clone(),
+            stripped_state: Vec::new(),
+            sender: event.sender().to_owned(),
+            delivered_by: None,
+            candidates: Vec::new(),
+            received_at,
+        }
+    }
 }

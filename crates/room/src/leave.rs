@@ -157,18 +157,9 @@ impl Rooms {
                 let Some(event) = load_event(reader, &record.event_id)? else { return Ok(None) };
                 let mut candidates = joined_servers(reader, &key.1)?;
                 candidates.retain(|server| *server != ours);
-                Ok(Some(PendingMembership {
-                    user_id: key.0,
-                    room_id: key.1,
-                    membership: record.membership,
-                    room_version: event.pdu.version().as_str().into(),
-                    event: event.pdu.object().clone(),
-                    stripped_state: Vec::new(),
-                    sender: record.sender,
-                    delivered_by: None,
-                    candidates,
-                    received_at: now,
-                }))
+                let known = PendingMembership::of(&key.0, &event.pdu, now);
+                let (membership, sender) = (record.membership, record.sender);
+                Ok(Some(PendingMembership { membership, sender, candidates, ..known }))
             })
             .await
     }

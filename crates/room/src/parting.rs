@@ -118,16 +118,9 @@ impl Change<'_> {
                 continue;
             }
             let pending = PendingMembership {
-                user_id: user.clone(),
-                room_id: graph.room_id.clone(),
-                membership: membership.to_owned(),
-                room_version: graph.version.as_str().to_owned(),
                 stripped_state: shown_to_invited(graph, event.sender())?,
-                sender: event.sender().to_owned(),
-                event: event.object().clone(),
-                delivered_by: None,
                 candidates: others.clone(),
-                received_at: self.now,
+                ..PendingMembership::of(&user, &event, self.now)
             };
             graph.batch().put::<tables::Pending>(&(user, graph.room_id.clone()), &pending);
         }
@@ -140,16 +133,10 @@ impl Change<'_> {
         for (key, invite) in signed.collect()? {
             let event = CheckedPdu::trusted(pending_event(&invite)?);
             let user = key.1.clone();
-            let has_moved_on = match effects.users.contains(&user) {
-                true => {
-                    let now = graph.state_event(state, &StateKey::member(&user))?;
-                    now.is_some_and(|now| now.depth() >= event.depth())
-                }
-                false => {
-                    let row = (user.clone(), graph.room_id.clone());
-                    has_moved_on(graph.reader, &row, event.depth())?
-                }
-            };
+            let row = (user.clone(), graph.room_id.clone());
+            let in_state = graph.state_event(state, &StateKey::member(&user))?;
+            let has_moved_on = in_state.is_some_and(|now| now.depth() >= event.depth())
+                || has_moved_on(graph.reader, &row, event.depth())?;
             let mut batch = graph.batch();
             batch.delete::<tables::SignedInvites>(&key);
             if !has_moved_on {

@@ -76,16 +76,9 @@ impl Rooms {
         let user = user.ok_or_else(|| RoomError::InvalidParam("No user is invited".into()))?;
         let now = self.now();
         let pending = PendingMembership {
-            user_id: user.clone(),
-            room_id: entry.room_id().to_owned(),
-            membership: "invite".into(),
-            room_version: version.as_str().into(),
-            event: signed.object().clone(),
             stripped_state,
-            sender: signed.sender().to_owned(),
             delivered_by: Some(entry.origin().to_owned()),
-            candidates: Vec::new(),
-            received_at: now,
+            ..PendingMembership::of(&user, &signed, now)
         };
         let (guard, withdrawn) = self.lock_knowing_withdrawals(entry, &pending).await?;
         let meets = self.meets(&user, &signed).await?;
@@ -155,16 +148,9 @@ impl Rooms {
         };
         let now = self.now();
         let pending = PendingMembership {
-            user_id: user.clone(),
-            room_id: event.room_id().to_owned(),
-            membership: "invite".into(),
-            room_version: event.version().as_str().into(),
-            event: event.object().clone(),
             stripped_state,
-            sender: event.sender().to_owned(),
             delivered_by: Some(from.clone()),
-            candidates: Vec::new(),
-            received_at: now,
+            ..PendingMembership::of(&user, &event, now)
         };
         let mut placement = Placement::only(Batch::default());
         put_pending(&mut placement.batch, &event, pending, now);

@@ -44,16 +44,6 @@ impl Rooms {
 
 /// A member event of a user of ours as something that we wait for the end of.
 pub(crate) fn sent_to(event: &CheckedPdu, server: OwnedServerName, now: u64) -> PendingMembership {
-    PendingMembership {
-        user_id: event.sender().to_owned(),
-        room_id: event.room_id().to_owned(),
-        membership: event.membership().unwrap_or_default().to_owned(),
-        room_version: event.version().as_str().into(),
-        event: event.object().clone(),
-        stripped_state: Vec::new(),
-        sender: event.sender().to_owned(),
-        delivered_by: Some(server),
-        candidates: Vec::new(),
-        received_at: now,
-    }
+    let sent = PendingMembership::of(event.sender(), event, now);
+    PendingMembership { delivered_by: Some(server), ..sent }
 }
