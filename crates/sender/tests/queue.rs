@@ -10,10 +10,10 @@ use exeunt_core::ruma::{RoomId, server_name};
 use exeunt_sender::{
     LONG_OUTAGE_MS, MAX_MISSED_PER_ROOM, MAX_SET_ASIDE, MAX_WHY_BYTES, SendError, Transport,
 };
-use exeunt_store::records::{EventRecord, OutboxItem, Verdict};
+use exeunt_store::records::{OutboxItem, Verdict};
 use exeunt_store::tables::{Events, JoinedServers};
 use exeunt_store::{Batch, Store};
-use serde_json::{json, value::RawValue};
+use serde_json::json;
 use support::*;
 
 #[tokio::test(start_paused = true)]
@@ -274,17 +274,7 @@ async fn what_is_set_aside_is_bounded() {
 
 /// Queues an event of a room with this JSON.
 async fn queue_json(store: &Store, n: u64, room: &str, json: serde_json::Value) {
-    let record = EventRecord {
-        json: RawValue::from_string(json.to_string()).unwrap(),
-        room_id: RoomId::parse(room).unwrap(),
-        room_version: "12".to_owned(),
-        verdict: Verdict::Accepted,
-        generation: 0,
-        states: None,
-        order: None,
-        redacted_because: None,
-        received_from: None,
-    };
+    let record = event_record(&RoomId::parse(room).unwrap(), &json);
     let mut batch = Batch::default();
     batch.put::<Events>(&event_id(n), &record);
     queue_item(store, &peer(), OutboxItem::Pdu(event_id(n)), batch).await;

@@ -4,11 +4,11 @@ mod support;
 
 use exeunt_core::ruma::{EventId, OwnedEventId, OwnedServerName, room_id, server_name, user_id};
 use exeunt_sender::TransactionAnswer;
-use exeunt_store::records::{DepartureRecord, EventRecord, MembershipRecord, OutboxItem, Verdict};
+use exeunt_store::records::{DepartureRecord, EventRecord, MembershipRecord, OutboxItem};
 use exeunt_store::tables::{Departures, Events, Memberships};
 use exeunt_store::{Batch, Store};
-use serde_json::{Value, json, value::RawValue};
-use support::{Fake, Reply, Running, peer, queue_item};
+use serde_json::{Value, json};
+use support::{Fake, Reply, Running, event_record, peer, queue_item};
 
 fn id(name: &str) -> OwnedEventId {
     EventId::parse(format!("${name}")).unwrap()
@@ -16,17 +16,8 @@ fn id(name: &str) -> OwnedEventId {
 
 /// Queues the leave of bob, or something like it, and makes another event bob's last word.
 async fn queue(store: &Store, servers: &[OwnedServerName], event: &Value, last: &str) {
-    let record = EventRecord {
-        json: RawValue::from_string(event.to_string()).unwrap(),
-        room_id: room_id!("!r:peer.org").to_owned(),
-        room_version: "10".to_owned(),
-        verdict: Verdict::Accepted,
-        generation: 0,
-        states: None,
-        order: None,
-        redacted_because: None,
-        received_from: None,
-    };
+    let record = event_record(room_id!("!r:peer.org"), event);
+    let record = EventRecord { room_version: "10".to_owned(), ..record };
     let bob = user_id!("@bob:example.org").to_owned();
     let membership = MembershipRecord {
         membership: "leave".into(),

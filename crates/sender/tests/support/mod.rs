@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use exeunt_core::ruma::{
-    EventId, OwnedEventId, OwnedServerName, ServerName, owned_room_id, server_name,
+    EventId, OwnedEventId, OwnedServerName, RoomId, ServerName, room_id, server_name,
 };
 use exeunt_sender::{
     Backoff, Clock, Jitter, Options, SendError, Sender, TransactionAnswer, Transport,
@@ -149,19 +149,24 @@ pub async fn queue_pdu(store: &Store, server: &ServerName, n: u64) {
     queue_judged(store, server, n, Verdict::Accepted).await;
 }
 
-pub async fn queue_judged(store: &Store, server: &ServerName, n: u64, verdict: Verdict) {
-    let json = json!({ "n": n }).to_string();
-    let record = EventRecord {
-        json: RawValue::from_string(json).unwrap(),
-        room_id: owned_room_id!("!r:example.org"),
+/// The row of an event with this JSON.
+pub fn event_record(room: &RoomId, json: &Value) -> EventRecord {
+    EventRecord {
+        json: RawValue::from_string(json.to_string()).unwrap(),
+        room_id: room.to_owned(),
         room_version: "12".to_owned(),
-        verdict,
+        verdict: Verdict::Accepted,
         generation: 0,
         states: None,
         order: None,
         redacted_because: None,
         received_from: None,
-    };
+    }
+}
+
+pub async fn queue_judged(store: &Store, server: &ServerName, n: u64, verdict: Verdict) {
+    let record =
+        EventRecord { verdict, ..event_record(room_id!("!r:example.org"), &json!({ "n": n })) };
     let mut batch = Batch::default();
     batch.put::<Events>(&event_id(n), &record);
     queue_item(store, server, OutboxItem::Pdu(event_id(n)), batch).await;

@@ -10,15 +10,15 @@ use exeunt_sim::{
 use exeunt_store::tables;
 use serde_json::json;
 
-struct Stage {
-    mesh: Mesh,
-    room: OwnedRoomId,
-    ann: OwnedUserId,
-    bob: OwnedUserId,
+pub(super) struct Stage {
+    pub mesh: Mesh,
+    pub room: OwnedRoomId,
+    pub ann: OwnedUserId,
+    pub bob: OwnedUserId,
 }
 
 /// Ann (a) has a public room; nobody of b and c is in it yet.
-async fn stage(version: &str) -> Stage {
+pub(super) async fn stage(version: &str) -> Stage {
     let mesh = Mesh::new(&["a.example", "b.example", "c.example"]);
     let (a, b) = (mesh.server("a.example"), mesh.server("b.example"));
     let (ann, bob) = (a.user("ann"), b.user("bob"));
@@ -27,15 +27,15 @@ async fn stage(version: &str) -> Stage {
 }
 
 impl Stage {
-    fn a(&self) -> &Server {
+    pub fn a(&self) -> &Server {
         self.mesh.server("a.example")
     }
 
-    fn b(&self) -> &Server {
+    pub fn b(&self) -> &Server {
         self.mesh.server("b.example")
     }
 
-    fn c(&self) -> &Server {
+    pub fn c(&self) -> &Server {
         self.mesh.server("c.example")
     }
 }

@@ -3,30 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use exeunt_core::{
-    Object,
-    ruma::{OwnedRoomId, OwnedUserId},
-};
-use exeunt_room::{Preset, leave::DepartureOutcome};
-use exeunt_sim::{Fault, Mesh, Server};
+use exeunt_core::Object;
+use exeunt_room::leave::DepartureOutcome;
+use exeunt_sim::{Fault, Server};
 use serde_json::json;
 use tokio::sync::Notify;
 
-struct Stage {
-    mesh: Mesh,
-    room: OwnedRoomId,
-    ann: OwnedUserId,
-    bob: OwnedUserId,
-}
-
-/// Ann (a) has a public room; nobody of b and c is in it yet.
-async fn stage(version: &str) -> Stage {
-    let mesh = Mesh::new(&["a.example", "b.example", "c.example"]);
-    let (a, b) = (mesh.server("a.example"), mesh.server("b.example"));
-    let (ann, bob) = (a.user("ann"), b.user("bob"));
-    let room = a.room(&ann, Preset::Public, version).await;
-    Stage { mesh, room, ann, bob }
-}
+use super::found::{Stage, stage};
 
 impl Stage {
     /// Bob turns down ann's invite, of which her server does not hear yet.
@@ -35,18 +18,6 @@ impl Stage {
         self.mesh.net.cut(&self.b().name, &self.a().name);
         self.b().leave(&self.bob, &self.room).await.unwrap();
         self.mesh.net.restore(&self.b().name, &self.a().name);
-    }
-
-    fn a(&self) -> &Server {
-        self.mesh.server("a.example")
-    }
-
-    fn b(&self) -> &Server {
-        self.mesh.server("b.example")
-    }
-
-    fn c(&self) -> &Server {
-        self.mesh.server("c.example")
     }
 }
 
@@ -126,7 +97,7 @@ async fn a_withdrawal_that_waited_counts_when_its_server_has_left() {
 
     b.leave(&bea, &stage.room).await.unwrap();
     stage.mesh.net.restore(&b.name, &a.name);
-    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
     stage.mesh.settle().await;
 
     assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("leave"));
