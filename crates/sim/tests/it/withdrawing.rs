@@ -267,9 +267,13 @@ async fn rs3_until_there_is_an_answer_the_invite_is_in_doubt() {
         stage.mesh.net.fail_next(&stage.a().name, "make_leave", Fault::refused(404, ""));
     }
     stage.mesh.restart("b.example");
+    stage.mesh.net.take_requests();
     stage.b().rooms.resume_probes().await.unwrap();
     stage.wait().await;
     assert_eq!((stage.bobs().as_deref(), stage.marks(stage.c()).len()), (Some("leave"), 0));
+    let asked = stage.mesh.net.take_requests();
+    let asked = asked.iter().filter(|(.., endpoint)| *endpoint == "make_leave").count();
+    assert_eq!(asked, 5 + 2, "no 404 of the proxy counted");
 }
 
 /// A knock that somebody of another server than the one knocked at turns down.
