@@ -36,7 +36,7 @@ pub struct TransactionAnswer {
 /// | 5xx | the server's | back-off |
 /// | other 4xx, for an empty transaction too | the server's: it wants nothing of us | back-off |
 /// | other 4xx, but an empty transaction is taken | a row's | halves until the row is found, which is set aside; no back-off |
-/// | 200 with an error for an event | the event's | that event is set aside; no back-off |
+/// | 200 with an error for an event | the event's | that event is set aside, and a leave goes on as a departure; no back-off |
 ///
 /// Back-off doubles from `retry_min` to `retry_max`; a sign of life of the server ends it. A failing
 /// server loses no rows, but for what [`crate::LONG_OUTAGE_MS`] leads to.
