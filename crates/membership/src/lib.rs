@@ -27,7 +27,7 @@ pub use leave::{AfterMakeLeave, AfterSendLeave, Departure, MakeLeave, SendLeave}
 pub use plan::{LeavePlan, LeaveView, Membership, plan_leave};
 pub use remote::{
     Attempt, Class, MAX_OUTCOME_BYTES, MakeRequest, RemoteFailure, SendApi, SendRequest,
-    all_definite,
+    nothing_to_leave,
 };
 pub use rescission::{
     Probed, Rescission, check_rescission, judge_probe, probe_request, probe_servers,

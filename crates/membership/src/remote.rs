@@ -40,15 +40,19 @@ impl RemoteFailure {
         )
     }
 
-    /// Whether a refused make_* means that the room or the invite is gone at that server. A 403 or
-    /// 404 without a Matrix error is a proxy's word and means nothing; that the room's ACL denies
-    /// our server says nothing of the invite, and may end.
-    pub fn is_definite(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused { status: 403 | 404, errcode, message }
-                if (errcode == "M_FORBIDDEN" || errcode == "M_NOT_FOUND") && !is_about_acl(message)
-        )
+    /// What a refused make_* says of the room and the invite. A 403 or 404 without a Matrix error
+    /// is a proxy's word and means nothing; that the room's ACL denies our server says nothing of
+    /// the invite, and may end.
+    pub fn class(&self) -> Class {
+        let Self::Refused { status: 403 | 404, errcode, message } = self else {
+            return Class::Transient;
+        };
+        match errcode.as_str() {
+            _ if is_about_acl(message) => Class::Transient,
+            "M_NOT_FOUND" => Class::NoRoom,
+            "M_FORBIDDEN" => Class::NotInvited,
+            _ => Class::Transient,
+        }
     }
 }
 
@@ -70,12 +74,15 @@ impl From<TemplateError> for RemoteFailure {
     }
 }
 
-/// Whether asking the same server again can help.
+/// What an answer says of the room and the invite, and so whether asking again can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
-    /// It knows neither the room nor the invite any more.
-    Definite,
+    /// The server knows the room no more.
+    NoRoom,
+    /// It knows the room, in which the user is not invited: no more, or not yet.
+    NotInvited,
+    /// Nothing.
     Transient,
 }
 
@@ -90,9 +97,8 @@ pub struct Attempt {
 
 impl Attempt {
     pub(crate) fn of_make(server: &OwnedServerName, step: &str, failure: &RemoteFailure) -> Self {
-        let class = if failure.is_definite() { Class::Definite } else { Class::Transient };
         let outcome = cut(format!("{step}: {failure}"), MAX_OUTCOME_BYTES);
-        Self { server: server.clone(), outcome, class }
+        Self { server: server.clone(), outcome, class: failure.class() }
     }
 
     /// An attempt after which the server may have our event.
@@ -100,19 +106,24 @@ impl Attempt {
         let outcome = cut(format!("{step}: {outcome}"), MAX_OUTCOME_BYTES);
         Self { server: server.clone(), outcome, class: Class::Transient }
     }
-
-    pub fn is_definite(&self) -> bool {
-        self.class == Class::Definite
-    }
 }
 
-/// Whether the last attempt with every candidate was definite, so that nobody is left to tell.
+/// Whether the last word of every candidate is that there is nothing to leave. That the user is not
+/// invited counts for nothing while the invite `is_fresh`: its own server may have yet to place it.
 /// False without candidates: then nobody was asked.
-pub fn all_definite(candidates: &[OwnedServerName], attempts: &[Attempt]) -> bool {
-    !candidates.is_empty()
-        && candidates.iter().all(|server| {
-            attempts.iter().rfind(|a| a.server == *server).is_some_and(Attempt::is_definite)
-        })
+pub fn nothing_to_leave(
+    candidates: &[OwnedServerName],
+    attempts: &[Attempt],
+    is_fresh: bool,
+) -> bool {
+    let ends = |attempt: &Attempt| match attempt.class {
+        Class::NoRoom => true,
+        Class::NotInvited => !is_fresh,
+        Class::Transient => false,
+    };
+    let last =
+        |server: &OwnedServerName| attempts.iter().rfind(|attempt| attempt.server == *server);
+    !candidates.is_empty() && candidates.iter().all(|server| last(server).is_some_and(ends))
 }
 
 /// `GET make_{membership}`.

@@ -9,7 +9,7 @@ use exeunt_core::{CheckedPdu, Pdu, PendingMembership, RoomVersion};
 use serde_json::Value;
 
 use crate::{
-    Departure, Expected, MakeLeave, MakeRequest, Membership, RemoteFailure, check_template,
+    Class, Departure, Expected, MakeLeave, MakeRequest, Membership, RemoteFailure, check_template,
 };
 
 /// What an event means for a pending invite or knock.
@@ -90,7 +90,7 @@ pub fn judge_probe(pending: &PendingMembership, answer: &Result<Value, RemoteFai
     };
     match answer {
         Ok(template) if check_template(&expect, template).is_ok() => Probed::Live,
-        Err(failure) if failure.is_definite() => Probed::Gone,
+        Err(failure) if failure.class() != Class::Transient => Probed::Gone,
         Ok(_) | Err(_) => Probed::Unknown,
     }
 }

@@ -66,8 +66,8 @@ fn only_a_real_refusal_of_make_leave_is_definite() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(ends(refused(403, "M_FORBIDDEN")), Class::Definite);
-    assert_eq!(ends(refused(404, "M_NOT_FOUND")), Class::Definite);
+    assert_eq!(ends(refused(403, "M_FORBIDDEN")), Class::NotInvited);
+    assert_eq!(ends(refused(404, "M_NOT_FOUND")), Class::NoRoom);
     // A proxy without a homeserver behind it, rate limits, other codes.
     for (status, errcode) in [
         (404, ""),
@@ -204,7 +204,7 @@ fn a_refused_make_join_keeps_its_reason() {
     let (awaiting, _) = MakeJoin::new(join(), server(THEIRS));
     match awaiting.on_answer(Err(refused(403, "M_FORBIDDEN")), sign, NOW) {
         AfterMakeJoin::NextCandidate(attempt, failure) => {
-            assert!(attempt.is_definite());
+            assert_eq!(attempt.class, Class::NotInvited);
             assert_eq!(failure, refused(403, "M_FORBIDDEN"));
         }
         other => panic!("{other:?}"),

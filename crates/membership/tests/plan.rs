@@ -6,7 +6,7 @@ use common::*;
 use exeunt_membership::Membership::*;
 use exeunt_membership::{
     Attempt, Class, LeavePlan, LeaveView, MAX_CANDIDATES, Membership, PendingMembership,
-    all_definite, candidates, plan_leave,
+    candidates, nothing_to_leave, plan_leave,
 };
 use serde_json::json;
 
@@ -137,13 +137,21 @@ fn a_room_id_without_a_domain_gives_no_candidate() {
 fn a_departure_ends_when_every_last_word_is_definite() {
     let attempt = |name: &str, class| Attempt { server: server(name), outcome: "".into(), class };
     let servers = [server("a.example"), server("b.example")];
-    let a = attempt("a.example", Class::Definite);
-    let b = attempt("b.example", Class::Definite);
+    let (not_invited, no_room) =
+        (attempt("a.example", Class::NotInvited), attempt("a.example", Class::NoRoom));
+    let b_gone = attempt("b.example", Class::NoRoom);
     let b_down = attempt("b.example", Class::Transient);
-    assert!(!all_definite(&servers, &[]));
-    assert!(!all_definite(&[], &[]));
-    assert!(!all_definite(&servers, std::slice::from_ref(&a)));
-    assert!(!all_definite(&servers, &[a.clone(), b_down.clone()]));
-    assert!(all_definite(&servers, &[b_down.clone(), a.clone(), b.clone()]));
-    assert!(!all_definite(&servers, &[a, b, b_down]));
+    for (attempts, of_old, of_fresh) in [
+        (vec![], false, false),
+        (vec![&no_room], false, false),
+        (vec![&no_room, &b_down], false, false),
+        (vec![&b_down, &no_room, &b_gone], true, true),
+        (vec![&b_down, &not_invited, &b_gone], true, false),
+        (vec![&not_invited, &b_gone, &b_down], false, false),
+    ] {
+        let attempts: Vec<_> = attempts.into_iter().cloned().collect();
+        assert_eq!(nothing_to_leave(&servers, &attempts, false), of_old, "{attempts:?}");
+        assert_eq!(nothing_to_leave(&servers, &attempts, true), of_fresh, "{attempts:?}");
+    }
+    assert!(!nothing_to_leave(&[], &[], false));
 }

@@ -5,8 +5,8 @@
 
 use exeunt_core::CheckedPdu;
 use exeunt_membership::{
-    AfterMakeLeave, AfterSendLeave, Attempt, Departure, MAX_CANDIDATES, MakeLeave, all_definite,
-    candidates,
+    AfterMakeLeave, AfterSendLeave, Attempt, Departure, MAX_CANDIDATES, MakeLeave, candidates,
+    nothing_to_leave,
 };
 use exeunt_store::{
     Batch, StoreError,
@@ -25,7 +25,7 @@ use crate::{
 
 /// While an invite is as young as this, nobody's "you are not invited" ends its rejection: the
 /// inviter's server has the invite in state once it has our answer, and waits for that for as long
-/// as its time-outs let it (pains A9).
+/// as its time-outs let it (pains A9). A server that does not know the room is in no such race.
 pub const RACE_WINDOW_MS: u64 = 5 * 60_000;
 /// Handshakes of one departure that run side by side.
 pub const MAX_HANDSHAKES_AT_ONCE: usize = 3;
@@ -269,7 +269,7 @@ impl Rooms {
                 batch.delete::<tables::Departures>(&key);
                 DepartureOutcome::Delivered
             }
-            None if all_definite(servers, &attempts) && !is_fresh(&record, now) => {
+            None if nothing_to_leave(servers, &attempts, is_fresh(&record, now)) => {
                 let (user, room_id) = &key;
                 tracing::info!(%user, %room_id, "every server says that there is nothing to leave");
                 batch.delete::<tables::Departures>(&key);
