@@ -180,7 +180,7 @@ impl Rooms {
         let mut perhaps = None;
         let mut hedge = Hedge::new(servers, ENTRY_PACE, |server| {
             let (awaiting, request) = MakeJoin::new(join.clone(), server.clone());
-            async move { (awaiting, self.call(&server, Call::Make(&request)).await) }
+            async move { (awaiting, self.ask_for_entry(&server, &request).await) }
         });
         while let Some((server, template)) = hedge.next().await {
             let outcome = self.join_through(&server, template, residency).await;

@@ -69,7 +69,7 @@ impl Rooms {
         let servers = self.entry_candidates(room_id, via, pending.as_ref(), Vec::new());
         let mut hedge = Hedge::new(servers, ENTRY_PACE, |server| {
             let (awaiting, request) = MakeKnock::new(knock.clone(), server.clone());
-            async move { (awaiting, self.call(&server, Call::Make(&request)).await) }
+            async move { (awaiting, self.ask_for_entry(&server, &request).await) }
         });
         while let Some((server, template)) = hedge.next().await {
             match self.knock_through(&server, template).await? {

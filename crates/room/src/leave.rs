@@ -3,6 +3,7 @@
 //!
 //! Specification: server-server API, "Leaving Rooms (Rejecting Invites)"; spec-map rows RJ.
 
+mod ahead;
 mod local;
 mod outbox;
 mod take_back;
@@ -23,6 +24,7 @@ use crate::{
 
 pub use outbox::{DepartureOutcome, MAX_HANDSHAKES_AT_ONCE, RACE_WINDOW_MS};
 
+pub use ahead::LEAVE_TAKEN_WITHIN;
 pub use take_back::REJOIN_WITHIN_MS;
 
 pub(crate) use local::{departure, log_line, pending_event, put_local_leave};

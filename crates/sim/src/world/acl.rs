@@ -7,7 +7,7 @@ use exeunt_room::graph::Graph;
 use exeunt_store::{records::Root, tables};
 use serde_json::{Value, json};
 
-use super::World;
+use super::{World, resides};
 use crate::Server;
 
 /// Content of an ACL that denies one server, or none.
@@ -42,6 +42,22 @@ impl World {
         residents.iter().any(|server| {
             self.is_denied(server, room)
                 || residents.iter().any(|by| !self.has_ever_had(by, server, room))
+        })
+    }
+
+    /// Whether each of two servers has the other in the room, and denies it not.
+    pub(super) fn hear_each_other(
+        &self,
+        one: &OwnedServerName,
+        other: &OwnedServerName,
+        room: &OwnedRoomId,
+    ) -> bool {
+        [(one, other), (other, one)].into_iter().all(|(by, server)| {
+            resides(self.host(by), room)
+                && !self.denied_by(by, room).contains(server)
+                && self.host(by).graph(room, |graph| {
+                    graph.joined_servers().expect("the store reads").contains(server)
+                })
         })
     }
 

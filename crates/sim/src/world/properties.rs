@@ -6,7 +6,7 @@ use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId}
 use exeunt_store::{tables, verify};
 use serde_json::Value;
 
-use super::{World, resides};
+use super::{Acknowledged, World, resides};
 use crate::Server;
 
 /// Most differences between two servers that are told.
@@ -156,13 +156,29 @@ impl World {
             }
             for (name, then) in &told.witnesses {
                 let now = self.residence.get(&(name.clone(), told.room.clone()));
-                if then.joined && now == Some(then) && self.host(name).event(&told.event).is_none()
-                {
+                let is_owed = then.joined && now == Some(then);
+                if is_owed && !self.has_heard_of(told, name) {
                     let (event, by) = (&told.event, &told.by);
                     failures.push(format!("{event} of {by} never came to {name}"));
                 }
             }
         }
+    }
+
+    /// Whether the server has what a client was told of, or need not: the room keeps the two apart;
+    /// or it is a leave, which that server refused and which came to the room as another event.
+    fn has_heard_of(&self, told: &Acknowledged, server: &OwnedServerName) -> bool {
+        let (there, room) = (self.host(server), &told.room);
+        let left_otherwise = || {
+            let pdu = self.host(&told.by).event(&told.event).map(|event| event.pdu);
+            let leave = pdu.filter(|pdu| {
+                pdu.membership() == Some("leave") && pdu.state_key() == Some(pdu.sender().as_str())
+            });
+            leave.is_some_and(|pdu| there.in_state(pdu.sender(), room).as_deref() == Some("leave"))
+        };
+        there.event(&told.event).is_some()
+            || (self.is_kept_apart(room) && !self.hear_each_other(server, &told.by, room))
+            || left_otherwise()
     }
 
     /// No event that a server has signed is missing in its journal.

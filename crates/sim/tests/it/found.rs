@@ -40,25 +40,6 @@ impl Stage {
     }
 }
 
-/// Seed 95: the leave had not arrived when its user joined again, and the join was taken for the
-/// same leave sent once more.
-#[tokio::test]
-async fn who_joins_again_before_the_leave_has_arrived_is_in() {
-    let stage = stage("11").await;
-    let (a, b) = (stage.a(), stage.b());
-    b.join(&stage.bob, &stage.room, a).await.unwrap();
-    stage.mesh.settle().await;
-    b.leave(&stage.bob, &stage.room).await.unwrap();
-
-    b.join(&stage.bob, &stage.room, a).await.unwrap();
-
-    assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("join"));
-    stage.mesh.settle().await;
-    for server in [a, b] {
-        assert_eq!(server.in_state(&stage.bob, &stage.room).as_deref(), Some("join"));
-    }
-}
-
 /// Seed 17: a resolution took the user's join out of the state and left nothing in its place; the
 /// user stayed in the room for their clients, and could say nothing there.
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use exeunt_core::Object;
-use exeunt_room::leave::DepartureOutcome;
+use exeunt_room::leave::{DepartureOutcome, LEAVE_TAKEN_WITHIN};
 use exeunt_sim::{Fault, Server};
 use serde_json::json;
 use tokio::sync::Notify;
@@ -237,6 +237,41 @@ async fn a_join_waits_for_a_departure_on_its_way() {
         let membership = if knock { "knock" } else { "join" };
         assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some(membership));
         assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some(membership));
+    }
+}
+
+/// Seeds 95 and 559: bob left and came in again by a server that had yet to take his leave. His join
+/// was taken for the leave sent once more, or lost against it, and he was in at home only.
+#[tokio::test(start_paused = true)]
+async fn a_join_waits_for_the_leave_before_it() {
+    for (rule, taken) in [("public", true), ("invite", true), ("invite", false)] {
+        let stage = stage("11").await;
+        let (a, b) = (stage.a(), stage.b());
+        b.join(&stage.bob, &stage.room, a).await.unwrap();
+        stage.mesh.settle().await;
+        let join_rules = json!({ "join_rule": rule });
+        a.set(&stage.ann, &stage.room, "m.room.join_rules", join_rules).await;
+        stage.mesh.settle().await;
+        b.leave(&stage.bob, &stage.room).await.unwrap();
+
+        let takes = async {
+            tokio::time::sleep(LEAVE_TAKEN_WITHIN / 2).await;
+            if taken {
+                stage.mesh.settle().await;
+            }
+        };
+        let (joined, ()) = tokio::join!(b.join(&stage.bob, &stage.room, a), takes);
+        stage.mesh.settle().await;
+
+        let why = joined.map_err(|error| error.to_string());
+        match (rule, taken) {
+            ("public", _) => assert_eq!(why, Ok(())),
+            (_, true) => assert!(why.unwrap_err().contains("the join rule does not allow it")),
+            (_, false) => assert!(why.unwrap_err().contains("yet to take the user's leave")),
+        }
+        let membership = Some(if rule == "public" { "join" } else { "leave" });
+        assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), membership);
+        assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), membership);
     }
 }
 
