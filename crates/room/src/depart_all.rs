@@ -84,7 +84,7 @@ impl Rooms {
             if job.finished_at.is_some() {
                 return Ok(job);
             }
-            self.list_rooms(user, &mut job).await?;
+            self.list_rooms(user, &mut job, &tried).await?;
             let todo: Vec<_> = open_rooms(&job).filter(|room| tried.insert(room.clone())).collect();
             if todo.is_empty() {
                 break;
@@ -116,11 +116,14 @@ impl Rooms {
         Ok(job)
     }
 
-    /// Adds the rooms that the user is in and that the job does not know.
+    /// Adds the rooms that the user is in and that the job does not know, and takes those up again
+    /// that an earlier run has left and the user has come into since. What was `tried` in this run
+    /// keeps its end.
     async fn list_rooms(
         &self,
         user: &UserId,
         job: &mut DepartureJobRecord,
+        tried: &BTreeSet<OwnedRoomId>,
     ) -> Result<(), RoomError> {
         let key = user.to_owned();
         let read = self.store().read(move |reader| {
@@ -135,7 +138,7 @@ impl Rooms {
         });
         let present = read.await?;
         let known: BTreeSet<_> = job.results.iter().map(|r| r.room_id.clone()).collect();
-        for (room_id, membership) in present {
+        for (room_id, membership) in present.into_iter().filter(|(room, _)| !tried.contains(room)) {
             if !known.contains(&room_id) {
                 let ended = DepartureEnd::Waiting;
                 job.results.push(DepartureResult { room_id, membership, ended });

@@ -6,7 +6,7 @@
 //! asked whether it stands.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard},
     time::Duration,
 };
@@ -22,7 +22,10 @@ use exeunt_store::{
 };
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::Value;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 
 use super::withdrawal::{Concerned, expelled_of};
 use crate::{Call, RoomError, Rooms};
@@ -36,7 +39,11 @@ pub const MAX_WITHDRAWAL_BYTES: usize = 16 * 1024;
 /// For how long a withdrawal is kept.
 pub const WITHDRAWAL_LIFE_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 /// Most invites that are being asked about. Beyond that the mark stays, and nobody is asked.
-pub const MAX_PROBES: usize = 64;
+pub const MAX_PROBES: usize = 1024;
+/// Of these, most that one server has cast doubt on: a question may wait for days.
+pub const MAX_PROBES_PER_SERVER: usize = 16;
+/// Questions that are being asked at the same time.
+const ASKED_AT_ONCE: usize = 16;
 /// When the inviter's server is asked, since the time before, and ever after at the last of these:
 /// at first it may not have heard of the withdrawal itself.
 const PROBES: [Duration; 5] = [
@@ -53,26 +60,45 @@ const CONFIRM_AFTER: Duration = Duration::from_secs(5);
 
 type Key = (OwnedServerName, OwnedUserId, OwnedRoomId);
 
-/// The invites that are being asked about.
-#[derive(Default)]
+type Invite = (OwnedUserId, OwnedRoomId);
+
+/// The invites that are being asked about, each with the server that cast doubt on it.
 pub(crate) struct Probes {
-    under_way: Mutex<BTreeSet<(OwnedUserId, OwnedRoomId)>>,
+    under_way: Mutex<BTreeMap<Invite, OwnedServerName>>,
     ended: Notify,
+    asking: Semaphore,
+}
+
+impl Default for Probes {
+    fn default() -> Self {
+        Self {
+            under_way: Mutex::default(),
+            ended: Notify::default(),
+            asking: Semaphore::new(ASKED_AT_ONCE),
+        }
+    }
 }
 
 impl Probes {
     /// Whether the invite may be asked about: nobody does so yet, and there is room.
-    fn begin(&self, key: &(OwnedUserId, OwnedRoomId)) -> bool {
+    fn begin(&self, key: &Invite, from: &OwnedServerName) -> bool {
         let mut under_way = self.lock();
-        under_way.len() < MAX_PROBES && under_way.insert(key.clone())
+        let of_server = under_way.values().filter(|server| *server == from).count();
+        let may = under_way.len() < MAX_PROBES
+            && of_server < MAX_PROBES_PER_SERVER
+            && !under_way.contains_key(key);
+        if may {
+            under_way.insert(key.clone(), from.clone());
+        }
+        may
     }
 
-    fn end(&self, key: &(OwnedUserId, OwnedRoomId)) {
+    fn end(&self, key: &Invite) {
         self.lock().remove(key);
         self.ended.notify_waiters();
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<(OwnedUserId, OwnedRoomId)>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Invite, OwnedServerName>> {
         self.under_way.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
@@ -234,7 +260,7 @@ impl Rooms {
 
     fn probe(&self, from: OwnedServerName, concerned: Concerned, event: CheckedPdu) {
         let key = (concerned.user.clone(), concerned.pending.room_id.clone());
-        if !self.inner.probes.begin(&key) {
+        if !self.inner.probes.begin(&key, &from) {
             return;
         }
         let rooms = self.clone();
@@ -286,6 +312,7 @@ impl Rooms {
     }
 
     async fn ask_whether_it_stands(&self, pending: &PendingMembership) -> Probed {
+        let _turn = self.inner.probes.asking.acquire().await;
         for server in probe_servers(pending, self.server_name()) {
             let request = probe_request(pending, server.clone());
             let answer = self.call(&server, Call::Make(&request)).await;
@@ -300,4 +327,28 @@ impl Rooms {
 
 fn is_over(at: u64, now: u64) -> bool {
     at.saturating_add(WITHDRAWAL_LIFE_MS) <= now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One server's doubts leave room for those of others.
+    #[test]
+    fn a_server_casts_doubt_on_a_few_invites_at_a_time() {
+        let probes = Probes::default();
+        let server = |name: &str| ServerName::parse(name).unwrap();
+        let invite = |number: usize| -> Invite {
+            let room = RoomId::parse(format!("!r{number}:x.example")).unwrap();
+            (UserId::parse("@bob:b.example").unwrap(), room)
+        };
+        let hostile = server("hostile.example");
+        let begun = (0..100).filter(|number| probes.begin(&invite(*number), &hostile)).count();
+        assert_eq!(begun, MAX_PROBES_PER_SERVER);
+        let other = server("other.example");
+        assert!(!probes.begin(&invite(0), &other), "it is being asked about");
+        assert!(probes.begin(&invite(100), &other));
+        probes.end(&invite(0));
+        assert!(probes.begin(&invite(101), &hostile));
+    }
 }

@@ -114,6 +114,37 @@ async fn a_departure_from_everywhere_can_be_asked_for_again() {
     }
 }
 
+/// A room that is damaged beyond leaving keeps its reason, and holds up no other.
+#[tokio::test]
+async fn a_room_that_cannot_be_left_is_told_of() {
+    let mesh = mesh();
+    let (a, b) = (mesh.server("a.example"), mesh.server("b.example"));
+    let (ann, bob) = (a.user("ann"), b.user("bob"));
+    let mut rooms = Vec::new();
+    for _ in 0..3 {
+        let room = a.room(&ann, Preset::Public, "11").await;
+        b.join(&bob, &room, a).await.unwrap();
+        rooms.push(room);
+    }
+    mesh.settle().await;
+    let broken = rooms[1].clone();
+    let lost = b.graph(&broken, |graph| {
+        let wanted = [("m.room.member", bob.as_str()), ("m.room.power_levels", "")];
+        wanted.map(|(kind, key)| graph.current(kind, key).unwrap().unwrap().event_id().to_owned())
+    });
+    let mut batch = Batch::default();
+    lost.iter().for_each(|event| batch.delete::<tables::Events>(event));
+    b.store.commit(batch).await.unwrap();
+
+    b.rooms.depart_all(&bob).await.unwrap();
+    let done = b.rooms.run_departure_job(&bob).await.unwrap();
+
+    for result in done.results {
+        let failed = matches!(result.ended, DepartureEnd::Failed(_));
+        assert_eq!(failed, result.room_id == broken, "{:?}", result.ended);
+    }
+}
+
 /// A11, C6: remote invites are withdrawn, members see everybody leave, and a device that was
 /// offline learns of the end.
 #[tokio::test]
