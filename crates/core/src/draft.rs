@@ -11,6 +11,17 @@ use crate::{
     CheckedPdu, FormatError, Object, Pdu, Reference, RoomVersion, Signer, hash, reference,
 };
 
+/// How far a server's clock may be ahead of ours, in milliseconds, for us to follow it.
+pub const MAX_CLOCK_LEAD_MS: u64 = 60 * 60 * 1000;
+
+/// The date of an event that follows others of these dates: now, or just after them where their
+/// servers' clocks are ahead. State resolution takes events that are side by side by their dates,
+/// and a leave from before its invite would come to nothing.
+pub fn date_after(now_ms: u64, follows: impl IntoIterator<Item = u64>) -> u64 {
+    let near = follows.into_iter().filter(|date| *date <= now_ms + MAX_CLOCK_LEAD_MS);
+    near.map(|date| date + 1).fold(now_ms, u64::max)
+}
+
 /// An event before hashes and signatures.
 #[derive(Debug, Clone)]
 pub struct Draft {
@@ -110,4 +121,19 @@ fn set_own_event_id(
         object.insert("event_id".into(), id.as_str().into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_dated_after_what_it_follows() {
+        let now = 1_700_000_000_000;
+        assert_eq!(date_after(now, []), now);
+        assert_eq!(date_after(now, [now - 5, now - 1]), now);
+        assert_eq!(date_after(now, [now + 7, now + 3]), now + 8);
+        // Nobody takes our clock along into the far future.
+        assert_eq!(date_after(now, [now + MAX_CLOCK_LEAD_MS + 1, now + 3, u64::MAX]), now + 4);
+    }
 }

@@ -21,7 +21,7 @@ pub mod verify;
 pub mod version;
 pub mod wire;
 
-pub use draft::Draft;
+pub use draft::{Draft, MAX_CLOCK_LEAD_MS, date_after};
 pub use key::{KeyRing, Signer, VerifyKey};
 pub use pdu::{FormatError, Pdu};
 pub use pending::PendingMembership;

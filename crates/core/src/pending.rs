@@ -43,4 +43,9 @@ impl PendingMembership {
             received_at,
         }
     }
+
+    /// The date of its event, in milliseconds since the epoch.
+    pub fn origin_server_ts(&self) -> Option<u64> {
+        self.event.get("origin_server_ts")?.as_u64()
+    }
 }

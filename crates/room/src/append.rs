@@ -1,7 +1,7 @@
 //! Events of our own users: built on the room's head, signed, placed.
 
 use exeunt_acl::ServerAcl;
-use exeunt_core::{Draft, Object, Reference, RoomVersion};
+use exeunt_core::{Draft, Object, Pdu, Reference, RoomVersion, date_after};
 use exeunt_state_res::auth_types;
 use exeunt_store::tables;
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedUserId, RoomId, ServerName, UserId};
@@ -206,6 +206,7 @@ pub(crate) fn draft_on_head(
 ) -> Result<Draft, RoomError> {
     let (prev_events, depth) = next_position(graph)?;
     let auth_events = auth_events(graph, &intent)?;
+    let dates = auth_events.iter().map(Pdu::origin_server_ts);
     Ok(Draft {
         version: graph.version,
         room_id: Some(graph.room_id.clone()),
@@ -215,18 +216,17 @@ pub(crate) fn draft_on_head(
         content: intent.content,
         redacts: intent.redacts,
         prev_events,
-        auth_events,
+        origin_server_ts: date_after(now, dates),
+        auth_events: auth_events.iter().map(Reference::from).collect(),
         depth,
-        origin_server_ts: now,
     })
 }
 
 /// The auth events of an event on the head: one per state key that the rules ask for.
-fn auth_events(graph: &Graph<'_>, intent: &Intent) -> Result<Vec<Reference>, RoomError> {
+fn auth_events(graph: &Graph<'_>, intent: &Intent) -> Result<Vec<Pdu>, RoomError> {
     let Intent { sender, kind, state_key, content, .. } = intent;
     auth_types(graph.version, kind, sender, state_key.as_deref(), content)
         .iter()
         .filter_map(|key| graph.state_event(graph.room.state, key).transpose())
-        .map(|event| Ok(Reference::from(&event?)))
         .collect()
 }

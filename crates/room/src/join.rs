@@ -11,7 +11,7 @@ mod told;
 use std::{collections::BTreeSet, time::Duration};
 
 use exeunt_core::{
-    CheckedPdu, FormatError, Object, Pdu, PendingMembership, RoomVersion, canonical,
+    CheckedPdu, FormatError, Object, Pdu, PendingMembership, RoomVersion, canonical, date_after,
     pdu::MAX_PDU_BYTES,
 };
 use exeunt_membership::{
@@ -82,7 +82,7 @@ impl Rooms {
         let servers = self.entry_candidates(room_id, via, pending, view.last_servers);
         let _crossing = self.inner.crossing.lock((user.to_owned(), room_id.to_owned())).await;
         let _underway = Underway::begin(self, room_id);
-        let residency = Residency::Outside { before: view.member };
+        let residency = Residency::Outside { before: view.member, invited: view.pending };
         self.join_with(&join, servers, &residency).await
     }
 
@@ -216,7 +216,14 @@ impl Rooms {
         residency: &Residency,
     ) -> Result<Result<(), Failed>, RoomError> {
         let mut signing = self.signing_with(server);
-        let step = awaiting.on_answer(answer, |join| signing.sign(join), self.now());
+        let invited_at = match residency {
+            Residency::Outside { invited, .. } => {
+                invited.as_ref().and_then(|i| i.origin_server_ts())
+            }
+            Residency::Resident => None,
+        };
+        let date = date_after(self.now(), invited_at);
+        let step = awaiting.on_answer(answer, |join| signing.sign(join), date);
         signing.journal().await?;
         let (mut awaiting, mut request) = match step {
             AfterMakeJoin::Send(awaiting, request) => (awaiting, request),
@@ -240,7 +247,7 @@ impl Rooms {
             match awaiting.on_answer(answer) {
                 AfterSendJoin::Done(event, _) => {
                     let joined = match residency {
-                        Residency::Outside { before } => {
+                        Residency::Outside { before, .. } => {
                             self.enter(intake, event, server, before).await
                         }
                         Residency::Resident => self.take_join(event, server).await,
@@ -305,7 +312,7 @@ enum Residency {
     /// Another server's users are needed to let ours in.
     Resident,
     /// What the user was to the room when they asked to join it.
-    Outside { before: Option<MembershipRecord> },
+    Outside { before: Option<MembershipRecord>, invited: Option<PendingMembership> },
 }
 
 /// How the handshake with one server failed.

@@ -3,7 +3,7 @@
 //! A departure ends in four ways: a server of the room has taken it; a newer invite or join has
 //! come; every candidate has said for good that there is nothing to leave; an admin gave it up.
 
-use exeunt_core::CheckedPdu;
+use exeunt_core::{CheckedPdu, date_after};
 use exeunt_membership::{
     AfterMakeLeave, AfterSendLeave, Attempt, Departure, MAX_CANDIDATES, MakeLeave, candidates,
     nothing_to_leave,
@@ -211,7 +211,8 @@ impl Rooms {
             }
         }
         let mut signing = self.signing_with(server);
-        let step = awaiting.on_answer(answer, |leave| signing.sign(leave), self.now());
+        let date = date_after(self.now(), departure.pending.origin_server_ts());
+        let step = awaiting.on_answer(answer, |leave| signing.sign(leave), date);
         if let Err(error) = signing.journal().await {
             return Ok(Finish::Broken(error));
         }

@@ -110,7 +110,15 @@ impl World {
                 _ => false,
             };
             if !same {
-                failures.push(format!("{room}: {user} is {own:?} at home, {there:?} in the room"));
+                let first = self.mesh.servers.iter().find(|server| resides(server, room));
+                let own_event = server.row(user, room).map(|row| row.event_id);
+                let judged = first.zip(own_event).map(|(first, id)| {
+                    format!("; {} has of {id}: {}", first.name, judged(first, &id))
+                });
+                failures.push(format!(
+                    "{room}: {user} is {own:?} at home, {there:?} in the room{}",
+                    judged.unwrap_or_default()
+                ));
             }
         }
     }

@@ -3,9 +3,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use exeunt_core::Object;
-use exeunt_room::leave::{DepartureOutcome, LEAVE_TAKEN_WITHIN};
-use exeunt_sim::{Fault, Server};
+use exeunt_core::{Draft, Object};
+use exeunt_room::{
+    inbound::InboundInvite,
+    leave::{DepartureOutcome, LEAVE_TAKEN_WITHIN},
+};
+use exeunt_sim::{Fault, Server, events::member_draft};
 use serde_json::json;
 use tokio::sync::Notify;
 
@@ -272,6 +275,47 @@ async fn a_join_waits_for_the_leave_before_it() {
         let membership = Some(if rule == "public" { "join" } else { "leave" });
         assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), membership);
         assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), membership);
+    }
+}
+
+/// Seed 3285: the inviter's clock was ahead. Beside an event of elsewhere, a rejection that is older
+/// than its invite is taken first, and comes to nothing.
+#[tokio::test]
+async fn a_rejection_is_dated_after_its_invite() {
+    for resident in [false, true] {
+        let stage = stage("11").await;
+        let (a, b, c) = (stage.a(), stage.b(), stage.c());
+        c.join(&c.user("cat"), &stage.room, a).await.unwrap();
+        if resident {
+            b.join(&b.user("bea"), &stage.room, a).await.unwrap();
+        }
+        stage.mesh.settle().await;
+        let ahead = stage.mesh.clock.now() + 30_000;
+        let draft = member_draft(a, &stage.room, &stage.ann, &stage.bob, "invite");
+        let invite = a.sign(Draft { origin_server_ts: ahead, ..draft });
+        a.receive(c, "ahead", &[&invite]).await;
+        if resident {
+            b.receive(a, "ahead", &[&invite]).await;
+        } else {
+            let entry = b.rooms.admit(&a.name, &stage.room).await.unwrap();
+            let create = a.graph(&stage.room, |graph| graph.create().unwrap());
+            let invited = InboundInvite {
+                room_version: "11".into(),
+                event: invite.object().clone(),
+                invite_room_state: json!([create.object()]),
+            };
+            b.rooms.receive_invite(&entry, invite.event_id(), invited).await.unwrap();
+        }
+        assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("invite"));
+
+        b.leave(&stage.bob, &stage.room).await.unwrap();
+        stage.mesh.settle().await;
+
+        let leave = a.graph(&stage.room, |graph| {
+            graph.current("m.room.member", stage.bob.as_str()).unwrap().unwrap()
+        });
+        assert_eq!(leave.membership(), Some("leave"));
+        assert!(leave.origin_server_ts() > ahead, "resident: {resident}");
     }
 }
 
