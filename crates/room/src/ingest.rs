@@ -194,6 +194,7 @@ impl Rooms {
         pushed: bool,
         states: &mut usize,
     ) -> Result<(), RoomError> {
+        event.check_reference_limits()?;
         let source = Source::Federation { from: origin.clone() };
         let mut told = None;
         let mut auth_asked = false;

@@ -239,11 +239,13 @@ impl Rooms {
             Err(_) => Ok(false),
             Ok(Ok(Err(error))) if error.is_no_verdict() => Ok(false),
             Ok(Ok(placed)) => placed.map(|()| true),
-            Ok(Err(failed)) => match failed.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime is going down.
-                Err(_) => Err(StoreError::Closed.into()),
-            },
+            // The same transaction would fail for ever, and with it the other events.
+            Ok(Err(failed)) if failed.is_panic() => {
+                tracing::error!(%origin, %room_id, "an event upon which we fail is dropped");
+                Err(RoomError::InvalidParam("the event cannot be worked off".into()))
+            }
+            // The runtime is going down.
+            Ok(Err(_)) => Err(StoreError::Closed.into()),
         }
     }
 

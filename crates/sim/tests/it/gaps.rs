@@ -389,6 +389,33 @@ async fn a_gap_with_a_wide_end_is_bridged() {
     assert_eq!(a.messages(&stage.room).len(), 13);
 }
 
+/// An event of an answer that names more events before it than one may is not placed: the state
+/// there would have to be resolved from all of them.
+#[tokio::test]
+async fn an_event_of_a_gap_names_no_more_than_a_pushed_one_may() {
+    for (forks, placed) in [(20, true), (21, false)] {
+        let stage = stage().await;
+        let (a, b) = (stage.a(), stage.b());
+        let message = |text: &str| message_draft(a, &stage.room, &stage.bob, text);
+        let forks: Vec<_> = (0..forks).map(|n| b.sign(message(&n.to_string()))).collect();
+        let wide = forks.iter().map(|event| event.event_id().to_owned().into()).collect();
+        let wide = b.sign(Draft { prev_events: wide, ..message("wide") });
+        let prev_events = vec![wide.event_id().to_owned().into()];
+        let last = b.sign(Draft { prev_events, ..message("last") });
+        for (txn, fork) in forks.iter().enumerate() {
+            stage.send(&txn.to_string(), &[fork]).await;
+        }
+        let events = json!({ "events": [wire(&wide)] });
+        stage.mesh.net.script(&b.name, move |call| match call {
+            Call::MissingEvents { .. } => Scripted::Answer(Ok(events.clone())),
+            _ => Scripted::refused(404, "M_NOT_FOUND"),
+        });
+        stage.send("last", &[&last]).await;
+        assert_eq!(a.messages(&stage.room).contains(&"wide".to_owned()), placed);
+        assert_eq!(a.messages(&stage.room).contains(&"last".to_owned()), placed);
+    }
+}
+
 /// A server that is overloaded has not said that it lacks something.
 #[tokio::test]
 async fn an_overload_is_not_absence() {
