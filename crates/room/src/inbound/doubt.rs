@@ -316,7 +316,10 @@ impl Rooms {
         for server in probe_servers(pending, self.server_name()) {
             let request = probe_request(pending, server.clone());
             let answer = self.call(&server, Call::Make(&request)).await;
-            match judge_probe(pending, &answer) {
+            let said = judge_probe(pending, &answer);
+            let (user, room_id) = (&pending.user_id, &pending.room_id);
+            tracing::debug!(%user, %room_id, %server, ?said, ?answer, "whether an invite stands");
+            match said {
                 Probed::Unknown => {}
                 clear => return clear,
             }

@@ -7,7 +7,7 @@ use exeunt_room::graph::Graph;
 use exeunt_store::{records::Root, tables};
 use serde_json::{Value, json};
 
-use super::{World, resides};
+use super::{Acknowledged, World, resides};
 use crate::Server;
 
 /// Content of an ACL that denies one server, or none.
@@ -36,13 +36,25 @@ impl World {
     }
 
     /// Whether servers in the room do not hear each other: the ACL denies one, or one never let the
-    /// other in.
+    /// other in, or neither has the other in the room.
     pub(super) fn is_kept_apart(&self, room: &OwnedRoomId) -> bool {
         let residents = self.residents(room);
         residents.iter().any(|server| {
             self.is_denied(server, room)
-                || residents.iter().any(|by| !self.has_ever_had(by, server, room))
+                || residents.iter().any(|by| {
+                    !self.has_ever_had(by, server, room)
+                        || (!self.has_joined(by, server, room)
+                            && !self.has_joined(server, by, room))
+                })
         })
+    }
+
+    /// Whether the server refused the event by its ACL.
+    pub(super) fn was_denied(&self, told: &Acknowledged, server: &OwnedServerName) -> bool {
+        let key = (told.room.clone(), told.event.clone(), server.clone());
+        let delivery = self.host(&told.by).store.reader().get::<tables::Deliveries>(&key);
+        let refused = delivery.expect("the store reads").and_then(|delivery| delivery.refused);
+        refused.is_some_and(|why| why.contains("banned from the room"))
     }
 
     /// Whether each of two servers has the other in the room, and denies it not.
@@ -55,10 +67,18 @@ impl World {
         [(one, other), (other, one)].into_iter().all(|(by, server)| {
             resides(self.host(by), room)
                 && !self.denied_by(by, room).contains(server)
-                && self.host(by).graph(room, |graph| {
-                    graph.joined_servers().expect("the store reads").contains(server)
-                })
+                && self.has_joined(by, server, room)
         })
+    }
+
+    fn has_joined(
+        &self,
+        by: &OwnedServerName,
+        server: &OwnedServerName,
+        room: &OwnedRoomId,
+    ) -> bool {
+        let joined = |graph: &Graph<'_>| graph.joined_servers().expect("the store reads");
+        self.host(by).graph(room, joined).contains(server)
     }
 
     /// Whether `by` has or once had a server in the room. It owes nothing to one that others let in

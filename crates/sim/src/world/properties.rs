@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
-use exeunt_store::{tables, verify};
+use exeunt_store::{records::Verdict, tables, verify};
 use serde_json::Value;
 
 use super::{Acknowledged, World, resides};
@@ -59,7 +59,9 @@ impl World {
             .graph(room, |graph| graph.joined_servers().expect("the store reads"))
             .into_iter()
             .collect();
-        let real: BTreeSet<_> = residents.iter().map(|server| server.name.clone()).collect();
+        let mut real: BTreeSet<_> = residents.iter().map(|server| server.name.clone()).collect();
+        // A join of which the answer was lost, and that an ACL keeps from being made again.
+        real.extend(told.iter().filter(|server| self.is_denied(server, room)).cloned());
         if told != real {
             failures.push(format!("{room}: {} has {told:?} in it, not {real:?}", first.name));
         }
@@ -107,8 +109,9 @@ impl World {
                 ("leave", "invite" | "knock") => {
                     !self.has_known_resident(user, room) || self.is_denied(&server.name, room)
                 }
+                ("", "join") => self.is_denied(&server.name, room),
                 _ => false,
-            };
+            } || self.room_has_taken_back(user, room);
             if !same {
                 let first = self.mesh.servers.iter().find(|server| resides(server, room));
                 let own_event = server.row(user, room).map(|row| row.event_id);
@@ -123,8 +126,23 @@ impl World {
         }
     }
 
-    /// Whether a server is in the room that the invited user's server knows of: the inviter's, or
-    /// the one of the room's id.
+    /// Whether the room has the event that the user's server goes by, and a resolution holds with
+    /// another one beside it: an invite beside the user's leave, or a kick beside an invite. Who is
+    /// invited may say no once more.
+    fn room_has_taken_back(&self, user: &OwnedUserId, room: &OwnedRoomId) -> bool {
+        let Some(row) = self.host(&user.server_name().to_owned()).row(user, room) else {
+            return false;
+        };
+        let residents = self.mesh.servers.iter().filter(|server| resides(server, room));
+        let taken = |server: &Server| {
+            let known = server.event(&row.event_id)?;
+            Some(known.record.states.is_some() && known.record.verdict == Verdict::Accepted)
+        };
+        row.sender != *user && residents.map(taken).all(|taken| taken == Some(true))
+    }
+
+    /// Whether a server is in the room that the invited user's server knows of, and has been since:
+    /// the inviter's, or the one of the room's id.
     fn has_known_resident(&self, user: &OwnedUserId, room: &OwnedRoomId) -> bool {
         let residents = self.residents(room);
         let Some(first) = residents.first() else { return false };
@@ -133,7 +151,11 @@ impl World {
         });
         let inviter = invite.map(|event| event.sender().server_name().to_owned());
         let named = room.server_name().map(ToOwned::to_owned);
-        inviter.into_iter().chain(named).any(|server| residents.contains(&server))
+        let stayed = |server: &OwnedServerName| {
+            let residence = self.residence.get(&(server.clone(), room.clone()));
+            residents.contains(server) && residence.is_some_and(|known| known.changes <= 1)
+        };
+        inviter.into_iter().chain(named).any(|server| stayed(&server))
     }
 
     /// The state before an event follows from the event: all servers that have it in their graphs
@@ -174,7 +196,8 @@ impl World {
     }
 
     /// Whether the server has what a client was told of, or need not: the room keeps the two apart;
-    /// or it is a leave, which that server refused and which came to the room as another event.
+    /// its ACL denied the sender's server when it came, which may have no later event that leads
+    /// there; or it is a leave, which that server refused and which came to the room as another.
     fn has_heard_of(&self, told: &Acknowledged, server: &OwnedServerName) -> bool {
         let (there, room) = (self.host(server), &told.room);
         let left_otherwise = || {
@@ -185,6 +208,7 @@ impl World {
             leave.is_some_and(|pdu| there.in_state(pdu.sender(), room).as_deref() == Some("leave"))
         };
         there.event(&told.event).is_some()
+            || self.was_denied(told, server)
             || (self.is_kept_apart(room) && !self.hear_each_other(server, &told.by, room))
             || left_otherwise()
     }
