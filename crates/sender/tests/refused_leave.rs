@@ -48,8 +48,9 @@ async fn refuse(store: &Store) -> Vec<DepartureRecord> {
 }
 
 fn member(sender: &str, user: &str, membership: &str) -> Value {
-    json!({ "type": "m.room.member", "sender": sender, "state_key": user, "n": 0,
-        "content": { "membership": membership } })
+    json!({ "type": "m.room.member", "room_id": "!r:peer.org", "sender": sender, "state_key": user,
+        "content": { "membership": membership }, "n": 0, "depth": 1, "origin_server_ts": 1,
+        "prev_events": [], "auth_events": [], "hashes": { "sha256": "" }, "signatures": {} })
 }
 
 /// The simulation's seed 1851: a room's ACL denied the server of one who left.

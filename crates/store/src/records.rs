@@ -1,6 +1,6 @@
 //! Row types of the tables: plain data, serialised as they stand.
 
-use exeunt_core::Object;
+use exeunt_core::{Object, Pdu, PendingMembership};
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -122,7 +122,7 @@ pub struct MembershipRecord {
 /// A departure (rejection, leave or knock retraction) that has yet to reach the room.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DepartureRecord {
-    pub pending: exeunt_core::PendingMembership,
+    pub pending: PendingMembership,
     pub reason: Option<String>,
     /// Milliseconds since the epoch.
     pub departed_at: u64,
@@ -134,6 +134,26 @@ pub struct DepartureRecord {
     /// Whom to ask, in order. Empty in rows of before: `pending` tells then.
     #[serde(default)]
     pub candidates: Vec<OwnedServerName>,
+}
+
+impl DepartureRecord {
+    /// The leave of a user of ours, which is in our graph, for a server that does not have it.
+    pub fn of_leave(leave: &Pdu, left_at: u64, server: &OwnedServerName, now: u64) -> Self {
+        let pending = PendingMembership {
+            membership: "join".into(),
+            delivered_by: Some(server.clone()),
+            ..PendingMembership::of(leave.sender(), leave, left_at)
+        };
+        Self {
+            pending,
+            reason: None,
+            departed_at: now,
+            attempts: 0,
+            retry_at: now,
+            last: Vec::new(),
+            candidates: vec![server.clone()],
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -26,6 +26,7 @@ mod send_join;
 mod send_knock;
 mod send_leave;
 mod state;
+mod stray;
 mod template;
 mod timestamp;
 mod transaction;
@@ -52,6 +53,8 @@ pub use queue::{
     MAX_QUEUED, MAX_QUEUED_PER_ORIGIN, MAX_QUEUED_PER_ROOM, MAX_QUEUED_PER_ROOM_AND_ORIGIN,
 };
 pub use rest::{FIRST_REST, MAX_TRIES};
+pub(crate) use stray::Strays;
+pub use stray::{ASKED_AGAIN_AFTER_MS, LEAVE_ARRIVES_WITHIN_MS};
 pub(crate) use transaction::is_ours;
 pub use transaction::{
     MAX_EDUS, MAX_PDUS, MAX_TRANSACTIONS_PER_ORIGIN, MAX_TXN_ID_BYTES, Transaction,

@@ -5,6 +5,7 @@ use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
 use exeunt_core::{Draft, Object, Reference};
 use exeunt_room::{
     Preset,
+    inbound::{ASKED_AGAIN_AFTER_MS, LEAVE_ARRIVES_WITHIN_MS},
     views::{Filter, SyncRequest, SyncView},
 };
 use exeunt_sim::{
@@ -156,6 +157,54 @@ async fn a_leave_that_got_lost_is_sent_again() {
         stage.mesh.settle().await;
         assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some("join"));
         assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("join"));
+    }
+}
+
+/// C1: a server that has lost the leaves goes on sending. It is offered them once more, and once in
+/// an hour at most.
+#[tokio::test]
+async fn a_server_that_goes_on_sending_is_offered_the_leaves() {
+    let stage = stage_in("11").await;
+    let (a, b, c) = (stage.a(), stage.b(), stage.c());
+    for user in [&stage.bob, &stage.ben] {
+        b.leave(user, &stage.room).await.unwrap();
+    }
+    b.forget_outbox(a).await;
+    stage.mesh.settle().await;
+    let waiting = || b.store.reader().scan::<tables::Departures>(()).keys().unwrap().len();
+    let say = async |text: &str| {
+        a.say(&stage.ann, &stage.room, text).await;
+        stage.mesh.net.take_requests();
+        stage.mesh.settle().await;
+        let requests = stage.mesh.net.take_requests();
+        requests.iter().filter(|(from, ..)| *from == b.name).count()
+    };
+    // The leaves may be on their way.
+    assert_eq!(say("early").await, 0);
+
+    stage.mesh.clock.advance(LEAVE_ARRIVES_WITHIN_MS);
+    stage.mesh.net.cut(&b.name, &a.name);
+    assert!(say("late").await > 0);
+    assert_eq!(waiting(), 2);
+    stage.mesh.net.restore(&b.name, &a.name);
+    stage.mesh.settle().await;
+
+    assert_eq!(waiting(), 0);
+    for server in [a, c] {
+        for user in [&stage.bob, &stage.ben] {
+            assert_eq!(server.in_state(user, &stage.room).as_deref(), Some("leave"));
+        }
+    }
+    // One that sends in spite of all that is asked again when an hour is over.
+    for (wait, asked) in [(0, 0), (ASKED_AGAIN_AFTER_MS, 2)] {
+        stage.mesh.clock.advance(wait);
+        stage.mesh.net.take_requests();
+        let stray = a.sign(message_draft(a, &stage.room, &stage.ann, "stray"));
+        b.receive(a, &format!("stray {wait}"), &[&stray]).await;
+        stage.mesh.settle().await;
+        let requests = stage.mesh.net.take_requests();
+        assert_eq!(requests.iter().filter(|(.., what)| *what == "make_leave").count(), asked);
+        assert_eq!(waiting(), 0);
     }
 }
 
