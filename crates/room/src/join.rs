@@ -79,10 +79,11 @@ impl Rooms {
             room_version: pending.and_then(|p| RoomVersion::parse(&p.room_version).ok()),
             content,
         };
+        let invited_at = pending.and_then(PendingMembership::origin_server_ts);
         let servers = self.entry_candidates(room_id, via, pending, view.last_servers);
         let _crossing = self.inner.crossing.lock((user.to_owned(), room_id.to_owned())).await;
         let _underway = Underway::begin(self, room_id);
-        let residency = Residency::Outside { before: view.member, invited: view.pending };
+        let residency = Residency::Outside { before: view.member, invited_at };
         self.join_with(&join, servers, &residency).await
     }
 
@@ -217,9 +218,7 @@ impl Rooms {
     ) -> Result<Result<(), Failed>, RoomError> {
         let mut signing = self.signing_with(server);
         let invited_at = match residency {
-            Residency::Outside { invited, .. } => {
-                invited.as_ref().and_then(|i| i.origin_server_ts())
-            }
+            Residency::Outside { invited_at, .. } => *invited_at,
             Residency::Resident => None,
         };
         let date = date_after(self.now(), invited_at);
@@ -311,8 +310,8 @@ impl Rooms {
 enum Residency {
     /// Another server's users are needed to let ours in.
     Resident,
-    /// What the user was to the room when they asked to join it.
-    Outside { before: Option<MembershipRecord>, invited: Option<PendingMembership> },
+    /// What the user was to the room when they asked to join it, and the date of their invite.
+    Outside { before: Option<MembershipRecord>, invited_at: Option<u64> },
 }
 
 /// How the handshake with one server failed.

@@ -102,7 +102,6 @@ fn leaves(
 }
 
 /// When the user's membership changed last.
-
 fn last_change(
     reader: &Reader<'_>,
     (user, room_id): &(OwnedUserId, OwnedRoomId),
