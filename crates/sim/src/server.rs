@@ -9,6 +9,7 @@ use exeunt_core::{
 use exeunt_room::{
     Clock, Intent, NewRoom, NoWake, Options, Preset, RemoteError, RoomError, RoomIds, Rooms,
     graph::{Graph, Known, load_event},
+    reports::{MAX_ROWS, TimelineQuery, timeline},
 };
 use exeunt_sender::{MAX_PDUS, Transport};
 use exeunt_store::{
@@ -192,6 +193,18 @@ impl Server {
     /// The membership of a user of ours, as they see it.
     pub fn membership(&self, user: &UserId, room: &RoomId) -> Option<String> {
         self.row(user, room).map(|row| row.membership)
+    }
+
+    /// How the user's last change in the room came, and what decided it, by the timeline.
+    ///
+    /// # Panics
+    /// If no change of theirs is known.
+    pub fn last_decision(&self, user: &UserId, room: &RoomId) -> (String, &'static str) {
+        let (room_id, user_id) = (room.to_owned(), Some(user.to_owned()));
+        let query = TimelineQuery { room_id, user_id, from: 0, limit: MAX_ROWS };
+        let page = timeline(&self.store.reader(), &query).expect("the timeline reads");
+        let last = page.rows.into_iter().last().expect("a change is known");
+        (last.via, last.decided_by)
     }
 
     /// The membership of any user in the room's current state.

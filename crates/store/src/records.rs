@@ -171,7 +171,9 @@ pub struct MembershipLogRecord {
     pub membership: String,
     pub event_id: OwnedEventId,
     pub sender: OwnedUserId,
-    /// How it came: `local`, `handshake`, `transaction`, `resolution`, `out-of-band`.
+    /// How it came: `local`, `handshake`, `transaction`, `resolution`, `out-of-band`, `withdrawal`
+    /// (the event proves that it ends the invite or knock), `probe` (the server that was asked about
+    /// it says that it is gone), `abandoned` (an admin gave the departure up; not another change).
     pub via: String,
     pub received_from: Option<OwnedServerName>,
     /// Milliseconds since the epoch.

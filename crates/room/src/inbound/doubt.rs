@@ -296,7 +296,7 @@ impl Rooms {
             }
             let said = self.ask_whether_it_stands(pending).await;
             if (last, said) == (Probed::Gone, Probed::Gone) {
-                return self.end(from, concerned, event).await;
+                return self.end(from, concerned, event, "probe").await;
             }
             last = said;
             if last == Probed::Live && waits.len() == 0 {

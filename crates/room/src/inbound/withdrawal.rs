@@ -104,7 +104,7 @@ impl Rooms {
         pdu.check_reference_limits()?;
         let event = self.checked(pdu).await?;
         match check_rescission(&concerned.pending, &event) {
-            Rescission::Withdrawn => self.end(from, &concerned, &event).await,
+            Rescission::Withdrawn => self.end(from, &concerned, &event, "withdrawal").await,
             Rescission::Unproven => {
                 self.doubt(from, concerned, event).await?;
                 Err(RoomError::Forbidden(
@@ -117,11 +117,13 @@ impl Rooms {
         }
     }
 
+    /// Ends the invite; `via` is how that was known.
     pub(super) async fn end(
         &self,
         from: &OwnedServerName,
         concerned: &Concerned,
         event: &CheckedPdu,
+        via: &str,
     ) -> Result<(), RoomError> {
         let (user, room_id) = (&concerned.user, &concerned.pending.room_id);
         let guard = self.inner.locks.lock(room_id).await;
@@ -134,7 +136,7 @@ impl Rooms {
         put_local_leave(&mut batch, user, room_id, event);
         batch.delete::<tables::Departures>(&key);
         batch.delete::<tables::Withdrawals>(&(from.clone(), user.clone(), room_id.clone()));
-        let line = log_line(event, "transaction", Some(from.clone()), self.now());
+        let line = log_line(event, via, Some(from.clone()), self.now());
         put_log(&mut batch, room_id, user, line);
         let mut placement = Placement::only(batch);
         placement.users.insert(user.clone());

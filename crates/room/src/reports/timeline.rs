@@ -27,7 +27,7 @@ pub struct TimelineEntry {
     pub sender: OwnedUserId,
     /// Servers whose signatures are on the event; empty where the event itself is gone.
     pub signed_by: Vec<OwnedServerName>,
-    /// How it came: `local`, `handshake`, `transaction`, `resolution`, `out-of-band`.
+    /// How it came, see [`MembershipLogRecord::via`].
     pub via: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub received_from: Option<OwnedServerName>,
@@ -165,6 +165,8 @@ fn decided_by(record: &MembershipLogRecord) -> &'static str {
         ("out-of-band", _) => "the user's word; no server was needed",
         ("handshake", "invite") => "the inviter's signature",
         ("handshake", _) => "the authorisation rules of the server that took it",
+        ("probe", _) => "the word of a server of the room, asked twice",
+        ("abandoned", _) => "an admin, who gave the departure up",
         ("withdrawal", _) => "the proof that the sender could take it back",
         _ => "the authorisation rules",
     }

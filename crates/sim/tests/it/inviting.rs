@@ -408,6 +408,7 @@ async fn rs1_rs2_rs7_a_withdrawn_invite_goes_away() {
         assert_eq!(row.membership, if ban { "ban" } else { "leave" });
         assert_eq!(row.sender, stage.ann);
         assert!(row.local_event.is_some(), "clients are shown the event");
+        assert_eq!(b.last_decision(&stage.bob, &stage.room).0, "withdrawal");
         assert!(!stage.pending());
         assert!(woken.has_changed().unwrap());
         // And it can come again.

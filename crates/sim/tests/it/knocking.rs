@@ -323,6 +323,9 @@ async fn a_declined_knock_ends_at_the_knockers_server() {
             (&*row.membership, row.sender),
             (if ban { "ban" } else { "leave" }, stage.ann.clone())
         );
+        let proof = "the proof that the sender could take it back";
+        let decision = stage.b().last_decision(&stage.bob, &stage.room);
+        assert_eq!(decision, ("withdrawal".into(), proof));
         assert!(woken.has_changed().unwrap());
         assert_eq!(stage.pending(), None);
         match ban {

@@ -342,6 +342,8 @@ async fn an_admin_sees_who_said_what_and_may_give_it_up() {
 
     let given_up = stage.b().rooms.abandon_departure(&stage.bob, &stage.room).await.unwrap();
     assert_eq!(given_up, departure);
+    let by = "an admin, who gave the departure up";
+    assert_eq!(stage.b().last_decision(&stage.bob, &stage.room), ("abandoned".into(), by));
     assert_eq!(stage.departures(), 0);
     let again = stage.b().rooms.abandon_departure(&stage.bob, &stage.room).await.unwrap_err();
     assert_eq!(status(again).0, 404);

@@ -203,6 +203,8 @@ async fn rs3_the_inviters_server_is_asked() {
         stage.wait().await;
         assert_eq!(stage.bobs().as_deref(), Some(if ban { "ban" } else { "leave" }));
         assert_eq!(stage.b().row(&stage.bob, &stage.room).unwrap().sender, stage.cat);
+        let word = "the word of a server of the room, asked twice";
+        assert_eq!(stage.b().last_decision(&stage.bob, &stage.room), ("probe".into(), word));
         assert!(!stage.b().is_pending(&stage.bob, &stage.room));
         assert!(stage.marks(stage.c()).is_empty());
         assert!(stage.mesh.net.take_requests().iter().all(|r| r.2 != "send_leave"));
