@@ -118,6 +118,26 @@ async fn a_rejected_invite_of_another_server_shows_at_once() {
     assert!(bench.sync(&bob, None).await.is_empty());
 }
 
+/// LV3 where no graph holds the leave.
+#[tokio::test]
+async fn without_a_timeline_a_rejected_invite_is_in_state() {
+    let (bench, bob) = (bench(), user("bob"));
+    let room = bench.remote_invite(&bob).await;
+    let since = bench.sync(&bob, None).await.next_batch;
+    bench.rooms.leave(&bob, &room, None).await.unwrap();
+    for (state, expected) in [
+        (json!({}), &["leave"][..]),
+        (json!({ "not_types": ["m.room.*"] }), &[]),
+        (json!({ "not_rooms": [room] }), &[]),
+    ] {
+        let filter = json!({ "room": { "timeline": { "limit": 0 }, "state": state } });
+        let view = bench.sync_with(&bob, Some(since), filter).await;
+        let left = &view.leave[&room];
+        assert!(left.timeline.events.is_empty());
+        assert_eq!(gist(&left.state), expected, "{state}");
+    }
+}
+
 #[tokio::test]
 async fn removals_name_who_removed() {
     let (bench, alice, bob) = (bench(), user("alice"), user("bob"));

@@ -45,11 +45,18 @@ pub(super) fn left(
 /// The departure is part of the state after the timeline: a client that asks for that takes
 /// memberships from nowhere else (MSC4222).
 fn add_to_state(member: &MembershipRecord, room: &mut LeftRoom) {
-    let is_departure = |event: &&Value| event["event_id"] == member.event_id.as_str();
-    if room.state.iter().any(|event| is_departure(&event)) {
-        return;
+    let event = room.timeline.events.iter().find(|event| is_departure(member, event)).cloned();
+    if let Some(event) = event.filter(|_| !has_departure(member, room)) {
+        room.state.push(event);
     }
-    room.state.extend(room.timeline.events.iter().find(is_departure).cloned());
+}
+
+fn has_departure(member: &MembershipRecord, room: &LeftRoom) -> bool {
+    room.state.iter().any(|event| is_departure(member, event))
+}
+
+fn is_departure(member: &MembershipRecord, event: &Value) -> bool {
+    event["event_id"] == member.event_id.as_str()
 }
 
 /// What the user saw up to the departure; of a room in which the user never was, nothing but the
@@ -84,7 +91,8 @@ fn of_graph(
 }
 
 /// A departure that has no place in the room's timeline ends the timeline that we show: one of a
-/// room that we do not reside in, or one that we learnt of with the room's state.
+/// room that we do not reside in, or one that we learnt of with the room's state. Where no timeline
+/// is asked for it is in the state (row LV3).
 fn add_departure(
     view: Option<&RoomView<'_>>,
     request: &SyncRequest,
@@ -92,20 +100,35 @@ fn add_departure(
     member: &MembershipRecord,
     room: &mut LeftRoom,
 ) -> Result<(), RoomError> {
-    let filter = &request.filter.room.timeline;
-    if !filter.allows_room(room_id) || filter.limit() == 0 {
-        return Ok(());
-    }
-    if let Some(event) = &member.local_event {
-        room.timeline.events.push(local_form(event, request, member)?.into());
-        return Ok(());
-    }
-    let Some(view) = view else { return Ok(()) };
-    if let Some(known) = view.graph.event(&member.event_id)?
-        && known.record.order.is_none()
-        && filter.allows(&known.pdu)
-    {
-        room.timeline.events.push(view.sync_event(&known)?);
+    let filters = &request.filter.room;
+    let in_timeline = filters.timeline.limit() > 0;
+    let is_wanted = match in_timeline {
+        true => filters.timeline.allows_room(room_id),
+        false => {
+            filters.state.allows_room(room_id)
+                && filters.state.allows_kind("m.room.member")
+                && filters.state.allows_sender(&member.sender)
+                && !has_departure(member, room)
+        }
+    };
+    let event = match (is_wanted, &member.local_event, view) {
+        (true, Some(event), _) => local_form(event, request, member)?.into(),
+        (true, None, Some(view)) => match view.graph.event(&member.event_id)? {
+            Some(known)
+                if known.record.order.is_none()
+                    && (!in_timeline || filters.timeline.allows(&known.pdu)) =>
+            {
+                view.sync_event(&known)?
+            }
+            _ => return Ok(()),
+        },
+        _ => return Ok(()),
+    };
+    if in_timeline {
+        room.timeline.events.push(event);
+    } else {
+        room.state.push(event);
+        room.timeline.limited = true;
     }
     Ok(())
 }
