@@ -1,5 +1,13 @@
 //! What a server that is away for long is sent when it is back: of each room what it missed first,
 //! up to a bound, and then the newest event, from which it can ask for what lies between.
+//!
+//! | Ephemeral items | Once the outage is long |
+//! |---|---|
+//! | `m.typing`, `m.presence` | go |
+//! | `m.direct_to_device`, `m.device_list_update`, `m.signing_key_update` | stay |
+//! | `m.receipt`, and all others | go when they are a day old, at two days the latest |
+//!
+//! Of those that stay there are 10,000 at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,10 +25,16 @@ pub const MAX_MISSED_PER_ROOM: usize = 200;
 /// Ephemeral items that wait for such a server; beyond that the oldest go.
 pub const MAX_MISSED_EDUS: usize = 10_000;
 
+/// For how long an ephemeral item waits at least that is neither momentary nor to last.
+pub const EDU_LIFE_MS: u64 = 24 * 3_600_000;
+
 /// Ephemeral items that say nothing once their moment has passed.
 const MOMENTARY: [&str; 2] = ["m.typing", "m.presence"];
+/// Those without which encryption fails, and which nobody sends again.
+const LASTING: [&str; 3] = ["m.direct_to_device", "m.device_list_update", "m.signing_key_update"];
 
-/// Takes what is too much out of the queue of a server. What is `under_way` stays.
+/// Takes what is too much out of the queue of a server. What is `under_way` stays. Rows up to the
+/// position `old` are as old as ephemeral items may become.
 ///
 /// Never taken: member events of users of that server, for nobody else will tell it of a withdrawn
 /// invite; and events of rooms that we have left. Our last leave is among those and follows the
@@ -30,10 +44,11 @@ pub(crate) async fn trim(
     server: &OwnedServerName,
     ours: &OwnedServerName,
     under_way: &[u64],
+    old: u64,
 ) -> Result<usize, StoreError> {
     let (key, ours) = (server.clone(), ours.clone());
     let under_way: BTreeSet<_> = under_way.iter().copied().collect();
-    let drop = store.read(move |r| superfluous(r, &key, &ours, &under_way)).await?;
+    let drop = store.read(move |r| superfluous(r, &key, &ours, &under_way, old)).await?;
     if drop.is_empty() {
         return Ok(0);
     }
@@ -59,6 +74,7 @@ fn superfluous(
     server: &OwnedServerName,
     ours: &OwnedServerName,
     under_way: &BTreeSet<u64>,
+    old: u64,
 ) -> Result<Vec<u64>, StoreError> {
     let mut drop = Vec::new();
     let mut rooms: BTreeMap<OwnedRoomId, Missed> = BTreeMap::new();
@@ -72,7 +88,8 @@ fn superfluous(
             OutboxItem::Pdu(event) => event,
             OutboxItem::Edu(edu) => {
                 let kind = edu.get("edu_type").and_then(Value::as_str).unwrap_or_default();
-                if MOMENTARY.contains(&kind) {
+                let is_old = position <= old && !LASTING.contains(&kind);
+                if is_old || MOMENTARY.contains(&kind) {
                     drop.push(position)
                 } else {
                     edus.push(position)

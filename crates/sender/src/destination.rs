@@ -5,14 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use exeunt_core::ruma::OwnedServerName;
-use exeunt_store::records::{DestinationRecord, SetAsideRecord};
+use exeunt_store::records::{DestinationRecord, OutageMark, SetAsideRecord};
 use exeunt_store::tables::{Destinations, Outbox};
 use exeunt_store::{Batch, StoreError};
 use metrics::counter;
 use serde_json::Value;
 
 use crate::backoff::millis;
-use crate::catch_up::{self, LONG_OUTAGE_MS};
+use crate::catch_up::{self, EDU_LIFE_MS, LONG_OUTAGE_MS};
 use crate::sender::{Place, Shared, Signal};
 use crate::transaction::{self, MAX_ITEMS, Next, Transaction};
 use crate::{SendError, TransactionAnswer};
@@ -211,18 +211,29 @@ impl<'t> Destination<'t> {
         Ok(Step::BackOff)
     }
 
-    /// After a long outage the queue holds no more than is worth sending.
-    async fn keep_within_bounds(&self, now: u64) -> Result<(), StoreError> {
+    /// After a long outage the queue holds no more than is worth sending. Rows have no date: a mark
+    /// is set, and what is before it is old when the mark is.
+    async fn keep_within_bounds(&mut self, now: u64) -> Result<(), StoreError> {
         let since = self.record.failing_since.unwrap_or(now);
         if now.saturating_sub(since) < LONG_OUTAGE_MS {
             return Ok(());
         }
         let under_way = self.record.in_flight.as_ref().map_or(&[][..], |sent| &sent.positions);
         let Shared { store, server_name, .. } = &**self.shared;
-        let dropped = catch_up::trim(store, self.server, server_name, under_way).await?;
+        let mark = self.record.mark;
+        let old = mark.filter(|mark| now.saturating_sub(mark.at) >= EDU_LIFE_MS);
+        let up_to = old.map_or(0, |mark| mark.position);
+        let dropped = catch_up::trim(store, self.server, server_name, under_way, up_to).await?;
         if dropped > 0 {
             let server = self.server;
             tracing::warn!(%server, dropped, "a server that is away for long will miss this much");
+        }
+        if mark.is_none() || old.is_some() {
+            let position = store.read(|reader| reader.position()).await?;
+            self.record.mark = Some(OutageMark { position, at: now });
+            let mut batch = Batch::default();
+            batch.put::<Destinations>(self.server, &self.record);
+            store.commit(batch).await?;
         }
         Ok(())
     }

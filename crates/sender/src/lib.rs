@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use backoff::Backoff;
-pub use catch_up::{LONG_OUTAGE_MS, MAX_MISSED_EDUS, MAX_MISSED_PER_ROOM};
+pub use catch_up::{EDU_LIFE_MS, LONG_OUTAGE_MS, MAX_MISSED_EDUS, MAX_MISSED_PER_ROOM};
 pub use departures::{
     DepartureOptions, DepartureOutcome, DepartureRunner, Departures, MAX_DEPARTURES_AT_ONCE,
     STUCK_AFTER_MS,

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use exeunt_core::ruma::{RoomId, server_name};
 use exeunt_sender::{
-    LONG_OUTAGE_MS, MAX_MISSED_PER_ROOM, MAX_SET_ASIDE, MAX_WHY_BYTES, SendError, Transport,
+    EDU_LIFE_MS, LONG_OUTAGE_MS, MAX_MISSED_PER_ROOM, MAX_SET_ASIDE, MAX_WHY_BYTES, SendError,
+    Transport,
 };
 use exeunt_store::records::{OutboxItem, Verdict};
 use exeunt_store::tables::{Events, JoinedServers};
@@ -329,6 +330,41 @@ async fn after_a_long_outage_the_first_and_the_newest_are_sent() {
     assert_eq!(fake.pdus_taken(), expected);
     let edus = fake.sent().into_iter().filter(|s| s.taken).flat_map(|s| s.edus);
     assert_eq!(edus.collect::<Vec<_>>(), [2]);
+}
+
+/// What is ephemeral is not kept for ever, but for what encryption needs.
+#[tokio::test(start_paused = true)]
+async fn old_receipts_are_not_sent_after_an_outage() {
+    let store = Store::memory();
+    // A transaction under way stays as it is, so what follows is not to be in it.
+    for n in 0..51 {
+        queue_pdu(&store, &peer(), n).await;
+    }
+    let edu = async |kind: &str, n: u64| {
+        let edu = json!({ "edu_type": kind, "content": { "n": n } });
+        let item = OutboxItem::Edu(edu.as_object().unwrap().clone());
+        queue_item(&store, &peer(), item, Batch::default()).await;
+    };
+    for (kind, n) in [("m.receipt", 1), ("m.direct_to_device", 2), ("org.example.new", 3)] {
+        edu(kind, n).await;
+    }
+    let up = Arc::new(AtomicBool::new(false));
+    let is_up = Arc::clone(&up);
+    let fake = Fake::new(move |_| match is_up.load(Ordering::SeqCst) {
+        true => Reply::Take,
+        false => Reply::Fail(Fake::unreachable()),
+    });
+    let running = Running::start(&store, &fake);
+    tokio::time::sleep(Duration::from_millis(EDU_LIFE_MS)).await;
+    assert_eq!(queued(&store), 54, "a day is not over");
+    edu("m.receipt", 4).await;
+    tokio::time::sleep(Duration::from_millis(3 * LONG_OUTAGE_MS)).await;
+    assert_eq!(queued(&store), 53);
+    up.store(true, Ordering::SeqCst);
+    running.idle(&store).await;
+    let edus = fake.sent().into_iter().filter(|s| s.taken).flat_map(|s| s.edus);
+    assert_eq!(edus.collect::<Vec<_>>(), [2, 4]);
+    assert_eq!(destination(&store, &peer()).mark, None);
 }
 
 #[tokio::test(start_paused = true)]

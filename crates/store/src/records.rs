@@ -238,6 +238,17 @@ pub struct DestinationRecord {
     pub failing_since: Option<u64>,
     pub last_error: Option<String>,
     pub last_success: Option<u64>,
+    /// During a long outage: tells which rows of the outbox are old.
+    #[serde(default)]
+    pub mark: Option<OutageMark>,
+}
+
+/// The last position of the stream at some time: rows up to it are from then or before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutageMark {
+    pub position: u64,
+    /// Milliseconds since the epoch.
+    pub at: u64,
 }
 
 /// Something that a server refused, with what it said.
