@@ -58,7 +58,8 @@ impl Rooms {
     }
 
     /// From now on, purges forgotten rooms, also those of earlier days, sends leaves again that were
-    /// undone, and judges events again whose servers were let in. Within a runtime, once, at the start.
+    /// undone, judges events again whose servers were let in, and drops withdrawals of invites that are
+    /// over. Within a runtime, once, at the start.
     pub fn start_sweeps(&self) {
         let rooms = self.clone();
         tokio::spawn(async move {
@@ -71,6 +72,9 @@ impl Rooms {
                 }
                 if let Err(error) = rooms.sweep_undone_leaves().await {
                     tracing::error!(%error, "leaves that were undone could not be looked for");
+                }
+                if let Err(error) = rooms.sweep_withdrawals().await {
+                    tracing::error!(%error, "old withdrawals of invites could not be dropped");
                 }
                 tokio::time::sleep(SWEEP_EVERY).await;
             }

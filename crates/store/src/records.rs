@@ -193,6 +193,9 @@ pub struct HeldWithdrawal {
     pub event: Object,
     /// Milliseconds since the epoch.
     pub at: u64,
+    /// The invite or knock that it puts in doubt; `None` if it came before there was one.
+    #[serde(default)]
+    pub about: Option<OwnedEventId>,
 }
 
 /// One use of the signing key on an event.

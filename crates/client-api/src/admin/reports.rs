@@ -48,7 +48,8 @@ async fn invites(api: ClientApi, call: RawCall) -> Result<Value, MatrixError> {
         (None, None) => None,
         _ => return Err(MatrixError::missing_param("after_user and after_room go together")),
     };
-    let rows = api.rooms.report(move |reader| reports::invites(reader, after)).await;
+    let now = api.now();
+    let rows = api.rooms.report(move |reader| reports::invites(reader, after, now)).await;
     Ok(json!({ "rows": rows.map_err(room_error)? }))
 }
 

@@ -16,11 +16,11 @@ use exeunt_membership::{
     Probed, Rescission, check_rescission, judge_probe, probe_request, probe_servers,
 };
 use exeunt_store::{
-    Batch,
+    Batch, Reader, StoreError,
     records::{HeldWithdrawal, WithdrawalRecord},
     tables,
 };
-use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::Value;
 use tokio::{
     sync::{Notify, Semaphore},
@@ -120,11 +120,16 @@ impl Rooms {
             return Ok(false);
         };
         let key = (from.clone(), target.to_owned(), room_id.to_owned());
-        self.hold(key, object.clone()).await
+        self.hold(key, object.clone(), None).await
     }
 
     /// Keeps a withdrawal. `false` for one that is too large to be kept.
-    async fn hold(&self, key: Key, event: Object) -> Result<bool, RoomError> {
+    async fn hold(
+        &self,
+        key: Key,
+        event: Object,
+        about: Option<OwnedEventId>,
+    ) -> Result<bool, RoomError> {
         if canonical::encode(&event).len() > MAX_WITHDRAWAL_BYTES {
             return Ok(false);
         }
@@ -153,7 +158,7 @@ impl Rooms {
                     }
                 }
                 record.events.retain(|held| !is_over(held.at, now) && held.event != event);
-                record.events.push(HeldWithdrawal { event, at: now });
+                record.events.push(HeldWithdrawal { event, at: now, about });
                 let excess = record.events.len().saturating_sub(MAX_WITHDRAWALS_PER_INVITE);
                 record.events.drain(..excess);
                 batch.put::<tables::Withdrawals>(&key, &record);
@@ -208,7 +213,8 @@ impl Rooms {
     ) -> Result<(), RoomError> {
         let Concerned { user, pending, .. } = &concerned;
         let key = (from.clone(), user.clone(), pending.room_id.clone());
-        if self.hold(key, event.object().clone()).await? {
+        let about = concerned.event_id(&pending.event);
+        if self.hold(key, event.object().clone(), about).await? {
             self.probe(from.clone(), concerned, event);
         }
         Ok(())
@@ -245,6 +251,11 @@ impl Rooms {
                 let Some(concerned) = self.concerned(&room_id, &held.event).await? else {
                     continue;
                 };
+                if held.about.is_some()
+                    && held.about != concerned.event_id(&concerned.pending.event)
+                {
+                    continue;
+                }
                 let Ok(pdu) = Pdu::from_object(concerned.version, held.event) else { continue };
                 // Of those that marked an invite, which is there, the signatures were checked; the
                 // others were of an invite that has not come.
@@ -292,7 +303,8 @@ impl Rooms {
             let there =
                 self.store().read(move |reader| reader.get::<tables::Pending>(&row)).await?;
             if there.as_ref() != Some(pending) {
-                return Ok(());
+                let key = (from.clone(), user.clone(), pending.room_id.clone());
+                return self.drop_settled(&key).await;
             }
             let said = self.ask_whether_it_stands(pending).await;
             if (last, said) == (Probed::Gone, Probed::Gone) {
@@ -311,6 +323,39 @@ impl Rooms {
         Ok(())
     }
 
+    /// Drops the withdrawals that are too old to count, and those of invites that were answered.
+    pub async fn sweep_withdrawals(&self) -> Result<(), RoomError> {
+        let keys = self.store().read(|reader| reader.scan::<tables::Withdrawals>(()).keys());
+        for key in keys.await? {
+            self.drop_settled(&key).await?;
+        }
+        Ok(())
+    }
+
+    /// The same of one row.
+    async fn drop_settled(&self, key: &Key) -> Result<(), RoomError> {
+        let _guard = self.inner.locks.lock(&key.2).await;
+        let (key, now) = (key.clone(), self.now());
+        let batch = self.store().read(move |reader| {
+            let mut batch = Batch::default();
+            let Some(mut record) = reader.get::<tables::Withdrawals>(&key)? else {
+                return Ok(batch);
+            };
+            let pending = pending_id(reader, &key.1, &key.2)?;
+            let before = record.events.len();
+            record.events.retain(|held| counts(held, pending.as_ref(), now));
+            if record.events.is_empty() {
+                batch.delete::<tables::Withdrawals>(&key);
+            } else if record.events.len() < before {
+                batch.put::<tables::Withdrawals>(&key, &record);
+            }
+            Ok::<_, StoreError>(batch)
+        });
+        let batch = batch.await?;
+        self.store().commit(batch).await?;
+        Ok(())
+    }
+
     async fn ask_whether_it_stands(&self, pending: &PendingMembership) -> Probed {
         let _turn = self.inner.probes.asking.acquire().await;
         for server in probe_servers(pending, self.server_name()) {
@@ -326,6 +371,24 @@ impl Rooms {
         }
         Probed::Unknown
     }
+}
+
+/// The invite or knock that waits for the user's answer.
+pub(crate) fn pending_id(
+    reader: &Reader<'_>,
+    user: &UserId,
+    room_id: &RoomId,
+) -> Result<Option<OwnedEventId>, StoreError> {
+    let key = (user.to_owned(), room_id.to_owned());
+    let pending = reader.contains::<tables::Pending>(&key)?;
+    let row = reader.get::<tables::Memberships>(&key)?;
+    Ok(row.filter(|_| pending).map(|row| row.event_id))
+}
+
+/// Whether a withdrawal may still say something of what waits for the user's answer now, or of what
+/// has yet to come.
+pub(crate) fn counts(held: &HeldWithdrawal, pending: Option<&OwnedEventId>, now: u64) -> bool {
+    !is_over(held.at, now) && held.about.as_ref().is_none_or(|about| Some(about) == pending)
 }
 
 fn is_over(at: u64, now: u64) -> bool {

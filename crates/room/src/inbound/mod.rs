@@ -35,11 +35,11 @@ mod withdrawal;
 
 pub use auth_chain::MAX_AUTH_CHAIN;
 pub use backfill::{MAX_BACKFILL, MAX_BACKFILL_FROM};
-pub(crate) use doubt::Probes;
 pub use doubt::{
     MAX_DOUBTS_PER_SERVER, MAX_PROBES, MAX_PROBES_PER_SERVER, MAX_WITHDRAWAL_BYTES,
     MAX_WITHDRAWALS_PER_INVITE, WITHDRAWAL_LIFE_MS,
 };
+pub(crate) use doubt::{Probes, counts, pending_id};
 pub use gate::Admitted;
 pub use hierarchy::MAX_CHILDREN_LISTED;
 pub use invite::InboundInvite;

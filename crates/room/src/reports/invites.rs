@@ -7,6 +7,7 @@ use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
 use serde::Serialize;
 
 use super::MAX_ROWS;
+use crate::inbound::{counts, pending_id};
 
 /// A pending invite (or knock) to a room that we do not reside in.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -29,17 +30,19 @@ pub struct Invite {
     pub unreachable_since: Option<u64>,
 }
 
-/// Pending invites and knocks by user and room, from (and without) `after`.
+/// Pending invites and knocks by user and room, from (and without) `after`; `now` in milliseconds
+/// since the epoch.
 pub fn invites(
     reader: &Reader<'_>,
     after: Option<(OwnedUserId, OwnedRoomId)>,
+    now: u64,
 ) -> Result<Vec<Invite>, StoreError> {
     let scan = reader.scan::<tables::Pending>(()).limit(MAX_ROWS);
     let scan = match after {
         Some(after) => scan.after(after),
         None => scan,
     };
-    let doubts = doubts(reader)?;
+    let doubts = doubts(reader, now)?;
     let mut invites = Vec::new();
     for row in scan.iter() {
         let ((user_id, room_id), pending) = row?;
@@ -64,11 +67,16 @@ pub fn invites(
 }
 
 /// Since when withdrawals are kept that nobody could act on, by user and room.
-fn doubts(reader: &Reader<'_>) -> Result<BTreeMap<(OwnedUserId, OwnedRoomId), u64>, StoreError> {
+fn doubts(
+    reader: &Reader<'_>,
+    now: u64,
+) -> Result<BTreeMap<(OwnedUserId, OwnedRoomId), u64>, StoreError> {
     let mut doubts = BTreeMap::new();
     for row in reader.scan::<tables::Withdrawals>(()).iter() {
         let ((_, user_id, room_id), record) = row?;
-        if let Some(at) = record.events.iter().map(|held| held.at).min() {
+        let pending = pending_id(reader, &user_id, &room_id)?;
+        let counted = record.events.iter().filter(|held| counts(held, pending.as_ref(), now));
+        if let Some(at) = counted.map(|held| held.at).min() {
             let since = doubts.entry((user_id, room_id)).or_insert(at);
             *since = at.min(*since);
         }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::existing;
-use crate::{config::Config, failure::Failure};
+use crate::{clock::now_ms, config::Config, failure::Failure};
 
 /// Every membership change of a room, or of one user in it.
 pub fn timeline(
@@ -44,7 +44,7 @@ pub fn invites(config: &Config, as_json: bool) -> Result<String, Failure> {
     let mut rows: Vec<Invite> = Vec::new();
     loop {
         let after = rows.last().map(|row| (row.user_id.clone(), row.room_id.clone()));
-        let page = reports::invites(&store.reader(), after)?;
+        let page = reports::invites(&store.reader(), after, now_ms())?;
         if page.is_empty() {
             return Ok(lines(&rows, as_json, "no invite is waiting"));
         }

@@ -7,7 +7,7 @@ use exeunt_room::{
     inbound::{
         InboundInvite, MAX_DOUBTS_PER_SERVER, MAX_WITHDRAWALS_PER_INVITE, WITHDRAWAL_LIFE_MS,
     },
-    reports::invites,
+    reports::{Invite, invites},
 };
 use exeunt_sim::{Fault, Mesh, Server, events::member_draft};
 use exeunt_store::{records::WithdrawalRecord, tables};
@@ -88,6 +88,11 @@ impl Stage {
         (invite, a.sign(draft))
     }
 
+    /// What the admin is told of invites.
+    fn reported(&self) -> Vec<Invite> {
+        invites(&self.b().store.reader(), None, self.mesh.clock.now()).unwrap()
+    }
+
     /// Lets the questions be asked that are asked over hours.
     async fn wait(&self) {
         self.b().rooms.probes_idle().await;
@@ -102,6 +107,7 @@ async fn rs6_an_invite_that_was_withdrawn_before_it_came_does_not_show() {
             let mut stage = stage_in(version).await;
             let (invite, withdrawal) = stage.invite_and_withdrawal(membership);
             stage.b().receive(stage.a(), "1", &[&withdrawal]).await;
+            stage.b().rooms.sweep_withdrawals().await.unwrap();
             assert_eq!((stage.bobs(), stage.marks(stage.a()).len()), (None, 1));
             stage.mesh.restart("b.example");
             for _ in 0..2 {
@@ -211,6 +217,54 @@ async fn rs3_the_inviters_server_is_asked() {
     }
 }
 
+/// A doubt ends with the invite that it is about, and another invite is not in doubt for it. Without
+/// either it ends with time.
+#[tokio::test(start_paused = true)]
+async fn a_doubt_ends_with_its_invite() {
+    for answered in ["probed", "swept", "replaced", "expired"] {
+        let mut stage = stage().await;
+        let invite = async |stage: &Stage| {
+            stage.a().invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
+            stage.mesh.settle().await;
+        };
+        invite(&stage).await;
+        // Nobody answers the question.
+        stage.mesh.net.cut(&stage.b().name, &stage.a().name);
+        let kick = member_draft(stage.a(), &stage.room, &stage.cat, &stage.bob, "leave");
+        let kick = stage.c().sign(kick);
+        stage.b().receive(stage.c(), "1", &[&kick]).await;
+        assert!(stage.reported()[0].doubted_since.is_some());
+        if answered == "expired" {
+            stage.mesh.clock.advance(WITHDRAWAL_LIFE_MS);
+            assert_eq!(stage.reported()[0].doubted_since, None);
+            assert_eq!(stage.marks(stage.c()).len(), 1);
+            stage.b().rooms.sweep_withdrawals().await.unwrap();
+            assert!(stage.marks(stage.c()).is_empty());
+            assert!(stage.b().is_pending(&stage.bob, &stage.room));
+            continue;
+        }
+        if answered != "probed" {
+            // Nobody asks any more.
+            stage.mesh.restart("b.example");
+        }
+        stage.b().rooms.sweep_withdrawals().await.unwrap();
+        assert_eq!(stage.marks(stage.c()).len(), 1, "nothing was answered");
+        stage.b().leave(&stage.bob, &stage.room).await.unwrap();
+        stage.mesh.net.restore(&stage.b().name, &stage.a().name);
+        stage.mesh.settle().await;
+        if answered == "replaced" {
+            invite(&stage).await;
+            assert_eq!(stage.bobs().as_deref(), Some("invite"));
+            assert_eq!(stage.reported()[0].doubted_since, None);
+        }
+        match answered {
+            "probed" => stage.wait().await,
+            _ => stage.b().rooms.sweep_withdrawals().await.unwrap(),
+        }
+        assert!(stage.marks(stage.c()).is_empty(), "{answered}");
+    }
+}
+
 /// RS3: a false word does not end an invite that stands, and has few requests made.
 #[tokio::test(start_paused = true)]
 async fn rs3_an_invite_that_stands_stays() {
@@ -225,7 +279,7 @@ async fn rs3_an_invite_that_stands_stays() {
     };
     for txn in 0..10 {
         let answer = stage.b().receive(c, &txn.to_string(), &[&kick(txn)]).await;
-        let reported = invites(&stage.b().store.reader(), None).unwrap();
+        let reported = stage.reported();
         assert!(reported[0].doubted_since.is_some());
         assert!(answer.values().all(|outcome: &Value| outcome["error"].is_string()));
     }
@@ -234,7 +288,7 @@ async fn rs3_an_invite_that_stands_stays() {
     assert_eq!(stage.bobs().as_deref(), Some("invite"));
     assert!(stage.b().is_pending(&stage.bob, &stage.room));
     assert!(stage.marks(c).is_empty());
-    assert_eq!(invites(&stage.b().store.reader(), None).unwrap()[0].doubted_since, None);
+    assert_eq!(stage.reported()[0].doubted_since, None);
     let asked = stage.mesh.net.take_requests().into_iter().filter(|r| r.2 == "make_leave").count();
     assert_eq!(asked, 5);
 }
