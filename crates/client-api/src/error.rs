@@ -36,7 +36,7 @@ pub fn room_error(error: RoomError) -> MatrixError {
         RoomError::NoServer(attempts) => {
             MatrixError::new(502, "M_UNKNOWN", text).with("attempts", told(&attempts))
         }
-        RoomError::JoinRefused { server, error, attempts } => {
+        RoomError::EntryRefused { server, error, attempts } => {
             remote_error(&server, &error).with("attempts", told(&attempts))
         }
         RoomError::InviteBlocked => MatrixError::new(403, "M_INVITE_BLOCKED", text),

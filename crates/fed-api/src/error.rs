@@ -39,7 +39,7 @@ pub fn matrix_error(error: RoomError) -> MatrixError {
         RoomError::AliasTaken => MatrixError::new(409, "M_ROOM_IN_USE", message),
         RoomError::BadAlias(_) => MatrixError::new(400, "M_BAD_ALIAS", message),
         // What a third server answered us is nobody else's business.
-        RoomError::Remote { .. } | RoomError::JoinRefused { .. } | RoomError::NoServer(_) => {
+        RoomError::Remote { .. } | RoomError::EntryRefused { .. } | RoomError::NoServer(_) => {
             tracing::info!(error = message, "another server did not help");
             MatrixError::new(502, "M_UNKNOWN", "Another server did not help")
         }

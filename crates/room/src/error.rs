@@ -66,7 +66,7 @@ pub enum RoomError {
     Remote { server: OwnedServerName, error: RemoteError },
     /// No server that was asked let the user in. The one that counts said why.
     #[error("{server}: {error}")]
-    JoinRefused { server: OwnedServerName, error: RemoteError, attempts: Vec<Attempt> },
+    EntryRefused { server: OwnedServerName, error: RemoteError, attempts: Vec<Attempt> },
     /// Every server that was asked refused or failed.
     #[error("{}", describe(.0))]
     NoServer(Vec<Attempt>),

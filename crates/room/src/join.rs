@@ -204,7 +204,7 @@ impl Rooms {
             self.take_back(event, server).await?;
         }
         Err(match refusal {
-            Some((server, error)) => RoomError::JoinRefused { server, error, attempts },
+            Some((server, error)) => RoomError::EntryRefused { server, error, attempts },
             None => RoomError::NoServer(attempts),
         })
     }

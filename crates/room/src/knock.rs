@@ -92,7 +92,7 @@ impl Rooms {
             self.take_back(event, server).await?;
         }
         match refusal {
-            Some((server, error)) => Err(RoomError::Remote { server, error }),
+            Some((server, error)) => Err(RoomError::EntryRefused { server, error, attempts }),
             None => Err(RoomError::NoServer(attempts)),
         }
     }

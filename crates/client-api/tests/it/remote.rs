@@ -58,6 +58,26 @@ async fn servers_that_cannot_be_reached() {
     ann.post("/rooms/!r:else.org/leave", json!({})).await.fails(404, "M_NOT_FOUND");
 }
 
+/// As of joins: each server that was asked, with its answer.
+#[actix_web::test]
+async fn a_knock_that_fails_lists_who_was_asked() {
+    let server = Server::new();
+    let ann = server.user("ann").await;
+    let path = "/knock/!r:else.org?via=a.example&via=b.example";
+    server.others_refuse_with(403, "M_FORBIDDEN");
+    let answer = ann.post(path, json!({})).await;
+    let outcome = "make_knock: refused with 403 M_FORBIDDEN: for a reason";
+    let golden = json!({
+        "errcode": "M_FORBIDDEN",
+        "error": "a.example: refused with 403 M_FORBIDDEN: for a reason",
+        "attempts": [
+            { "server": "a.example", "outcome": outcome },
+            { "server": "b.example", "outcome": outcome },
+        ],
+    });
+    assert_eq!((answer.status, answer.body), (403, golden));
+}
+
 /// Each server that was asked, with its answer: the client's words for what went wrong.
 #[actix_web::test]
 async fn a_join_that_fails_lists_who_was_asked() {

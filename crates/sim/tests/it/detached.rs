@@ -103,7 +103,7 @@ async fn a_rejoin_goes_by_what_the_room_is_now() {
         let stage = detached_in(version).await;
         stage.set("m.room.join_rules", json!({ "join_rule": "invite" })).await;
         let refused = stage.rejoins().await;
-        assert!(matches!(refused, Err(RoomError::JoinRefused { .. })), "in {version}");
+        assert!(matches!(refused, Err(RoomError::EntryRefused { .. })), "in {version}");
         assert_eq!(stage.b().membership(&stage.bob, &stage.room).as_deref(), Some("leave"));
         assert_eq!(stage.a().in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
 

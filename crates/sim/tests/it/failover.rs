@@ -86,7 +86,7 @@ async fn one_good_server_among_nine_that_fail() {
     assert!(stage.join(stage.bad()).await.is_err());
     assert_eq!(stage.asked(), BAD.len());
     let error = stage.join(stage.bad()).await.unwrap_err();
-    let RoomError::JoinRefused { server, attempts, .. } = &error else { panic!("{error}") };
+    let RoomError::EntryRefused { server, attempts, .. } = &error else { panic!("{error}") };
     assert_eq!((server, attempts.len()), (&stage.via[1], BAD.len()));
     let servers: Vec<_> = attempts.iter().map(|attempt| attempt.server.clone()).collect();
     assert_eq!(servers, stage.bad());

@@ -96,7 +96,7 @@ async fn kicks_bans_and_leaves_reach_everyone() {
     stage.a().rooms.ban(&stage.ann, &stage.bob, &stage.room, None).await.unwrap();
     stage.mesh.settle().await;
     let again = stage.b().join(&stage.bob, &stage.room, stage.c()).await.unwrap_err();
-    let RoomError::JoinRefused { error, .. } = &again else { panic!("{again}") };
+    let RoomError::EntryRefused { error, .. } = &again else { panic!("{again}") };
     assert_eq!(refusal(error), Some((403, "M_FORBIDDEN")));
     stage.c().leave(&stage.cat, &stage.room).await.unwrap();
     stage.mesh.settle().await;

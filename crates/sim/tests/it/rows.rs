@@ -440,7 +440,7 @@ async fn odd_servers_to_join_by() {
                     let helped = asks_a || names_its_server && without_others;
                     assert!(!helped, "{error} {version}");
                     let is_no =
-                        matches!(error, RoomError::NoServer(_) | RoomError::JoinRefused { .. });
+                        matches!(error, RoomError::NoServer(_) | RoomError::EntryRefused { .. });
                     assert!(is_no, "{error}");
                 }
             }
