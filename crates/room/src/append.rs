@@ -8,13 +8,11 @@ use ruma::{OwnedDeviceId, OwnedEventId, OwnedUserId, RoomId, ServerName, UserId}
 
 use crate::{
     RoomError, Rooms,
-    graph::Graph,
+    graph::{Graph, SERVER_ACL},
     locks::RoomGuard,
     place::{Source, next_position},
     relations,
 };
-
-const SERVER_ACL: &str = "m.room.server_acl";
 
 /// What a local user wants to put into a room.
 #[derive(Debug, Clone)]

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exeunt_acl::ServerAcl;
 use exeunt_core::{CheckedPdu, Pdu, StateKey};
 use exeunt_state_res::is_power_event;
 use exeunt_store::{
@@ -11,6 +10,7 @@ use exeunt_store::{
         EventRecord, MembershipLogRecord, MembershipRecord, OutboxItem, RoomRecord, Root, States,
         Verdict,
     },
+    snapshot::StateChange,
     tables,
 };
 use metrics::counter;
@@ -22,7 +22,7 @@ use crate::{
     collapse::DUMMY_EVENT,
     counted::Counted,
     gaps,
-    graph::{Graph, missing_in_store},
+    graph::{Graph, SERVER_ACL, missing_in_store},
     heads, notable,
     place::Source,
     redactions,
@@ -297,8 +297,8 @@ pub(crate) fn move_state(
     };
     let mut joined: BTreeMap<OwnedServerName, i64> = BTreeMap::new();
     for change in graph.diff(graph.room.state, new)? {
-        if change.key == StateKey::single("m.room.server_acl") {
-            effects.let_in = Some(let_in(graph, load(&change.before)?, load(&change.after)?)?);
+        if change.key == StateKey::single(SERVER_ACL) {
+            effects.let_in = Some(let_in(graph, &change)?);
         }
         if change.key.kind != "m.room.member" {
             continue;
@@ -353,13 +353,11 @@ pub(crate) fn move_state(
 }
 
 /// Servers in the room that one ACL keeps out and the next one does not.
-fn let_in(
-    graph: &Graph<'_>,
-    before: Option<Pdu>,
-    after: Option<Pdu>,
-) -> Result<Vec<OwnedServerName>, RoomError> {
-    let acl = |event: Option<Pdu>| event.map(|event| ServerAcl::compile(event.content()));
-    let (Some(before), after) = (acl(before), acl(after)) else { return Ok(Vec::new()) };
+fn let_in(graph: &Graph<'_>, change: &StateChange) -> Result<Vec<OwnedServerName>, RoomError> {
+    let acl = |id: &Option<OwnedEventId>| id.as_ref().map_or(Ok(None), |id| graph.acl_of(id));
+    let (Some(before), after) = (acl(&change.before)?, acl(&change.after)?) else {
+        return Ok(Vec::new());
+    };
     let mut servers = graph.joined_servers()?;
     servers.retain(|server| {
         !before.allows(server) && after.as_ref().is_none_or(|acl| acl.allows(server))

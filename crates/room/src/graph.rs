@@ -20,6 +20,8 @@ use crate::{RoomError, change::raw_json, redactions};
 /// Most events that one [`Graph`] keeps parsed; a decision rarely needs more than a few dozen.
 const MAX_CACHED: usize = 2_000;
 
+pub(crate) const SERVER_ACL: &str = "m.room.server_acl";
+
 /// A room's graph in one snapshot of the store, and the batch that a decision writes upon it.
 /// State trees and events of the batch can be read like the others.
 pub struct Graph<'a> {
@@ -41,6 +43,16 @@ pub struct Graph<'a> {
 pub struct Known {
     pub pdu: Pdu,
     pub record: Arc<EventRecord>,
+    /// Of a server ACL, compiled once for as long as the event is kept in memory.
+    acl: Option<Arc<ServerAcl>>,
+}
+
+impl Known {
+    fn new(pdu: Pdu, record: EventRecord) -> Self {
+        let is_acl = pdu.is_state(SERVER_ACL, "");
+        let acl = is_acl.then(|| Arc::new(ServerAcl::compile(pdu.content())));
+        Self { pdu, record: record.into(), acl }
+    }
 }
 
 impl<'a> Graph<'a> {
@@ -116,7 +128,7 @@ impl<'a> Graph<'a> {
             }
         }
         self.batch().put::<tables::Events>(&id, &record);
-        let known = Known { pdu, record: record.clone().into() };
+        let known = Known::new(pdu, record.clone());
         self.added.borrow_mut().insert(id, known);
         Ok(record)
     }
@@ -257,13 +269,18 @@ impl<'a> Graph<'a> {
     }
 
     /// Current state's server ACL.
-    pub fn acl(&self) -> Result<Option<ServerAcl>, RoomError> {
+    pub fn acl(&self) -> Result<Option<Arc<ServerAcl>>, RoomError> {
         self.acl_at(self.room.state)
     }
 
-    fn acl_at(&self, root: Root) -> Result<Option<ServerAcl>, RoomError> {
-        let event = self.state_event(root, &StateKey::single("m.room.server_acl"))?;
-        Ok(event.map(|event| ServerAcl::compile(event.content())))
+    fn acl_at(&self, root: Root) -> Result<Option<Arc<ServerAcl>>, RoomError> {
+        let id = self.state_id(root, &StateKey::single(SERVER_ACL))?;
+        id.map_or(Ok(None), |id| self.acl_of(&id))
+    }
+
+    /// The server ACL that an event of the room's state is.
+    pub(crate) fn acl_of(&self, id: &EventId) -> Result<Option<Arc<ServerAcl>>, RoomError> {
+        Ok(self.event_here(id)?.acl)
     }
 
     /// Whether current state's server ACL lets the server in.
@@ -320,7 +337,7 @@ pub(crate) fn lookup_error(error: RoomError) -> LookupError {
 /// Reads an event of any room.
 pub fn load_event(reader: &Reader, id: &EventId) -> Result<Option<Known>, RoomError> {
     let known = reader.derived::<tables::Events, _, RoomError>(&id.to_owned(), |record| {
-        Ok(Known { pdu: parse_record(id, &record)?, record: record.into() })
+        Ok(Known::new(parse_record(id, &record)?, record))
     });
     Ok(known?.map(|known| Known::clone(&known)))
 }

@@ -229,7 +229,7 @@ fn inserted(
     };
     for (depth, id) in history.into_iter().rev().filter(|(_, id)| !older.contains(id)) {
         // One without its auth events is not kept; one that has its place already stays there.
-        let Some(Known { pdu, record }) = graph.event(&id)? else { continue };
+        let Some(Known { pdu, record, .. }) = graph.event(&id)? else { continue };
         if record.verdict.is_rejected() || record.order.is_some() || record.states.is_some() {
             continue;
         }

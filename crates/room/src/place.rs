@@ -358,7 +358,7 @@ pub(crate) fn judge_by_auth_events(
     let mut missing = Vec::new();
     for id in event.auth_events() {
         match graph.event(id)? {
-            Some(Known { pdu, record }) => {
+            Some(Known { pdu, record, .. }) => {
                 auth_events.push(AuthEvent { pdu, rejected: record.verdict.is_rejected() });
             }
             None => missing.push(id.clone()),

@@ -76,7 +76,7 @@ fn apply_to(
     target: OwnedEventId,
     is_entitled: bool,
 ) -> Result<(), RoomError> {
-    let Some(Known { pdu, record }) = graph.event(&target)? else {
+    let Some(Known { pdu, record, .. }) = graph.event(&target)? else {
         let key = (graph.room_id.clone(), target, redaction.event_id().to_owned());
         let record = RedactionRecord { server: redaction.origin().to_owned(), is_entitled };
         graph.batch().put::<tables::Redactions>(&key, &record);

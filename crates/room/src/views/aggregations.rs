@@ -174,7 +174,7 @@ impl RoomView<'_> {
         mut candidates: Vec<Child>,
         form: Form,
     ) -> Result<Option<Value>, RoomError> {
-        let Known { pdu, record } = original;
+        let Known { pdu, record, .. } = original;
         if record.redacted_because.is_some() {
             return Ok(None);
         }

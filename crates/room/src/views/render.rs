@@ -53,7 +53,7 @@ impl RoomView<'_> {
 
     /// Client-server API, "UnsignedData".
     fn unsigned(&self, known: &Known) -> Result<Object, RoomError> {
-        let Known { pdu, record } = known;
+        let Known { pdu, record, .. } = known;
         let reader = self.graph.reader;
         let mut unsigned = age(pdu.origin_server_ts(), self.viewer.now);
         if let Some(device) =

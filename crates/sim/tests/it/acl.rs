@@ -1,11 +1,13 @@
 //! Server ACLs: spec-map 4.10, pains H1 to H5.
 
-use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use std::sync::Arc;
+
+use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
 use exeunt_core::{CheckedPdu, Draft, Object, Reference};
 use exeunt_room::{Intent, NewRoom, Preset, RoomError};
 use exeunt_sim::{
     Mesh, Server,
-    events::{message_draft, state_draft},
+    events::{member_draft, message_draft, state_draft},
 };
 use exeunt_store::records::Verdict;
 use serde_json::{Value, json};
@@ -115,8 +117,7 @@ async fn a_denied_servers_leave_counts_once_others_build_upon_it() {
     let stage = stage().await;
     let (a, b, c) = (stage.a(), stage.b(), stage.c());
     stage.set_acl(&["c.example"]).await;
-    let leave =
-        c.sign(exeunt_sim::events::member_draft(a, &stage.room, &stage.cat, &stage.cat, "leave"));
+    let leave = c.sign(member_draft(a, &stage.room, &stage.cat, &stage.cat, "leave"));
     a.receive(b, "leave", &[&leave]).await;
     assert_eq!(a.in_state(&stage.cat, &stage.room).as_deref(), Some("join"));
     let draft = message_draft(a, &stage.room, &stage.bob, "cat has gone");
@@ -187,7 +188,7 @@ async fn what_was_soft_failed_is_judged_again() {
     let topic = state_draft(a, &stage.room, &stage.cat, "m.room.topic", json!({ "topic": "t" }));
     let topic = c.sign(topic);
     // A user who came meanwhile, and who is no one in current state.
-    let join = c.sign(exeunt_sim::events::member_draft(a, &stage.room, &dan, &dan, "join"));
+    let join = c.sign(member_draft(a, &stage.room, &dan, &dan, "join"));
     let draft = message_draft(a, &stage.room, &dan, "hello");
     let auth_events = [draft.auth_events.clone(), vec![Reference::from(&*join)]].concat();
     let prev_events = vec![Reference::from(&*join)];
@@ -343,4 +344,62 @@ async fn a_redacted_acl_denies_everyone_until_there_is_another() {
     a.receive(b, "other", &[&other]).await;
     assert_eq!(stage.verdict(&other), Verdict::Accepted);
     a.rooms.admit(&b.name, &stage.room).await.unwrap();
+}
+
+/// It is compiled once for all that ask, and anew for another event.
+#[tokio::test]
+async fn an_acl_is_compiled_once() {
+    let stage = stage().await;
+    let acl = || stage.a().graph(&stage.room, |graph| graph.acl().unwrap());
+    assert!(acl().is_none());
+    stage.set_acl(&["evil.example"]).await;
+    let compiled = acl().unwrap();
+    stage.says(stage.b(), &stage.bob, "hello").await;
+    assert!(Arc::ptr_eq(&compiled, &acl().unwrap()));
+    stage.set_acl(&["c.example"]).await;
+    assert!(compiled.allows(&stage.c().name) && !acl().unwrap().allows(&stage.c().name));
+}
+
+/// Which ACL is in force may change by state resolution alone: it holds at once.
+#[tokio::test]
+async fn the_gate_follows_a_resolution() {
+    for version in ["6", "10", "12"] {
+        let stage = stage_in(version).await;
+        let (a, b, c) = (stage.a(), stage.b(), stage.c());
+        let mut users = json!({ stage.bob.as_str(): 50 });
+        if version != "12" {
+            users[stage.ann.as_str()] = 100.into();
+        }
+        let levels = json!({ "users": users, "state_default": 50 });
+        a.set(&stage.ann, &stage.room, "m.room.power_levels", levels).await;
+        stage.mesh.settle().await;
+        // Side by side on one head; the later one counts.
+        let acl = |user: &OwnedUserId, denied: &str| {
+            let content = json!({ "allow": ["*"], "deny": [denied] });
+            state_draft(a, &stage.room, user, "m.room.server_acl", content)
+        };
+        let anns = a.sign(acl(&stage.ann, "y.example"));
+        let draft = acl(&stage.bob, "x.example");
+        let bobs = b.sign(Draft { origin_server_ts: draft.origin_server_ts + 1, ..draft });
+        // On ann's branch bob is banned, so that his ACL is none.
+        let draft = member_draft(a, &stage.room, &stage.ann, &stage.bob, "ban");
+        let (prev_events, depth) = (vec![Reference::from(&*anns)], anns.depth() + 1);
+        let ban = a.sign(Draft { prev_events, depth, ..draft });
+        let denied = async || {
+            let mut denied = Vec::new();
+            for name in ["x.example", "y.example"] {
+                let name = OwnedServerName::try_from(name).unwrap();
+                if c.rooms.admit(&name, &stage.room).await.is_err() {
+                    denied.push(name.to_string());
+                }
+            }
+            denied
+        };
+        c.receive(a, "anns", &[&anns]).await;
+        assert_eq!(denied().await, ["y.example"], "in {version}");
+        c.receive(b, "bobs", &[&bobs]).await;
+        assert_eq!(denied().await, ["x.example"], "in {version}");
+        c.receive(a, "ban", &[&ban]).await;
+        assert_eq!(denied().await, ["y.example"], "in {version}");
+    }
 }
