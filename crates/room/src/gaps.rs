@@ -12,6 +12,7 @@ use ruma::OwnedEventId;
 use crate::{
     RoomError,
     graph::{Graph, Known},
+    place::is_denied_history,
 };
 
 /// Orders that are left free before an event that follows a gap.
@@ -19,7 +20,7 @@ pub(crate) const ROOM_FOR_HISTORY: u64 = 1 << 20;
 /// Most events right above a gap that are looked at for what they follow.
 const MAX_RUN: usize = 100;
 
-/// Most rejected events that are passed over for what is behind them.
+/// Most events that are not shown and passed over for what is behind them.
 const MAX_PASSED: usize = 1_000;
 
 /// Whether room is to be left before an event: it follows some that have no place here, and the
@@ -58,7 +59,7 @@ pub(crate) fn top(graph: &Graph<'_>, upper: i64) -> Result<i64, RoomError> {
 }
 
 /// What is missing below an event of the timeline: what it and those right above it, without room
-/// between them, follow, be it by way of rejected ones, and the timeline does not hold.
+/// between them, follow, be it by way of some that are not shown, and the timeline does not hold.
 pub(crate) fn missing(graph: &Graph<'_>, upper: i64) -> Result<Vec<OwnedEventId>, RoomError> {
     let room_id = &graph.room_id;
     let rows = graph.reader.scan::<tables::Timeline>(room_id.clone());
@@ -75,7 +76,9 @@ pub(crate) fn missing(graph: &Graph<'_>, upper: i64) -> Result<Vec<OwnedEventId>
     while let Some(id) = work.pop() {
         match graph.event(&id)? {
             Some(known) if is_placed(&known) => {}
-            Some(known) if known.record.verdict.is_rejected() => {
+            Some(known)
+                if known.record.verdict.is_rejected() || is_denied_history(graph, &known.pdu)? =>
+            {
                 if passed.len() < MAX_PASSED && passed.insert(id) {
                     work.extend(known.pdu.prev_events().iter().cloned());
                 }

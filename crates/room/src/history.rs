@@ -11,7 +11,7 @@ use exeunt_store::{
     records::{EventRecord, RoomRecord},
     tables,
 };
-use ruma::{OwnedEventId, RoomId, ServerName};
+use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName};
 use serde_json::Value;
 
 use crate::{
@@ -21,8 +21,8 @@ use crate::{
     gaps,
     graph::{Graph, Known},
     ingest::connect,
-    outliers::Pool,
-    place::Placement,
+    outliers::{Pool, add_outliers},
+    place::{Placement, is_denied_history},
     redactions,
     shown::Shown,
     views::{Direction, TimestampRequest},
@@ -55,13 +55,13 @@ impl Rooms {
             return Ok(false);
         };
         let quest = Quest::new(room_id.to_owned(), version, first, servers, MAX_TIME);
-        let mut loose = Pool::new();
+        let mut loose = Vec::new();
         for server in quest.servers() {
             let (mut pool, mut events) = self.backfill(&quest, server, &from).await?;
             if !events.is_empty() {
-                loose.append(&mut pool);
-                loose.append(&mut events);
-            } else if self.take_history(&quest, pool, upper, &ends).await? {
+                pool.append(&mut events);
+                loose.push((server, pool));
+            } else if self.take_history(&quest, vec![(server, pool)], upper, &ends).await? {
                 return Ok(true);
             }
         }
@@ -101,14 +101,14 @@ impl Rooms {
     async fn take_history(
         &self,
         quest: &Quest,
-        pool: Pool,
+        given: Vec<(&OwnedServerName, Pool)>,
         upper: i64,
         ends: &Ends,
     ) -> Result<bool, RoomError> {
-        if pool.is_empty() {
+        if given.iter().all(|(_, pool)| pool.is_empty()) {
             return Ok(false);
         }
-        Ok(self.insert(quest, pool, Place { upper, apart: false }).await?
+        Ok(self.insert(quest, given, Place { upper, apart: false }).await?
             || self.ends_of_history(&quest.room_id, upper).await? != *ends)
     }
 
@@ -146,19 +146,28 @@ impl Rooms {
                 continue;
             }
             let (pool, _) = self.backfill(&quest, server, &[event_id]).await?;
-            if self.insert(&quest, pool, Place { upper, apart: true }).await? {
+            let given = vec![(server, pool)];
+            if self.insert(&quest, given, Place { upper, apart: true }).await? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Keeps events and puts them into the timeline. Whether any are new there.
-    async fn insert(&self, quest: &Quest, mut pool: Pool, place: Place) -> Result<bool, RoomError> {
-        let history: BTreeSet<_> =
-            pool.iter().map(|(id, event)| (event.depth(), id.clone())).collect();
-        self.add_auth_events(quest, &mut pool).await?;
-        self.keep_outliers(quest, pool).await?;
+    /// Keeps events that servers gave and puts them into the timeline. Whether any are new there.
+    async fn insert(
+        &self,
+        quest: &Quest,
+        given: Vec<(&OwnedServerName, Pool)>,
+        place: Place,
+    ) -> Result<bool, RoomError> {
+        let mut history = BTreeSet::new();
+        for (server, mut pool) in given {
+            let events: Vec<_> = pool.iter().map(|(id, e)| (e.depth(), id.clone())).collect();
+            self.add_auth_events(quest, &mut pool).await?;
+            self.keep_history(quest, server, pool, events.clone()).await?;
+            history.extend(events);
+        }
         let guard = self.inner.locks.lock(&quest.room_id).await;
         let room_id = quest.room_id.clone();
         let batch =
@@ -168,6 +177,33 @@ impl Rooms {
             self.commit(&guard, Placement::only(batch)).await?;
         }
         Ok(any)
+    }
+
+    /// Keeps the events of the pool, and counts those among the history in it that the server should
+    /// not have relayed (decision 0014).
+    async fn keep_history(
+        &self,
+        quest: &Quest,
+        server: &OwnedServerName,
+        pool: Pool,
+        history: Vec<(u64, OwnedEventId)>,
+    ) -> Result<(), RoomError> {
+        let guard = self.inner.locks.lock(&quest.room_id).await;
+        let (room_id, from) = (quest.room_id.clone(), server.clone());
+        let read = self.store().read(move |reader| {
+            let graph = Graph::of(reader, &room_id)?;
+            let mut leaks = 0;
+            for (_, id) in history {
+                let is_new = pool[&id].origin() != from && graph.event(&id)?.is_none();
+                leaks += usize::from(is_new && is_denied_history(&graph, &pool[&id])?);
+            }
+            add_outliers(&graph, &pool, &from)?;
+            Ok::<_, RoomError>((graph.into_batch(), leaks))
+        });
+        let (batch, leaks) = read.await?;
+        self.commit(&guard, Placement::only(batch)).await?;
+        (0..leaks).for_each(|_| self.inner.leaks.note(server.clone()));
+        Ok(())
     }
 }
 
@@ -231,6 +267,9 @@ fn inserted(
         // One without its auth events is not kept; one that has its place already stays there.
         let Some(Known { pdu, record, .. }) = graph.event(&id)? else { continue };
         if record.verdict.is_rejected() || record.order.is_some() || record.states.is_some() {
+            continue;
+        }
+        if is_denied_history(&graph, &pdu)? {
             continue;
         }
         // What is set apart was asked for by its time, and may belong elsewhere.

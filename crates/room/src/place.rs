@@ -20,7 +20,7 @@ use crate::{
     append::ClientTransaction,
     change::{Change, Effects},
     counted::Counted,
-    graph::{Graph, Known, is_taken},
+    graph::{Graph, Known, SERVER_ACL, is_taken},
     heads,
     locks::RoomGuard,
     signing::Signature,
@@ -263,6 +263,16 @@ pub(crate) fn decide(
 /// is no authorisation rule, so that the event counts in state resolution as it does elsewhere.
 fn is_denied(graph: &Graph<'_>, event: &Pdu, ours: &ServerName) -> Result<bool, RoomError> {
     Ok(event.origin() != ours && !graph.acl_allows(event.origin())?)
+}
+
+/// Whether current state denies the sender's server, and did when the event was sent: it is deeper
+/// than the ACL in force. What the server said before that is history like any other.
+pub(crate) fn is_denied_history(graph: &Graph<'_>, event: &Pdu) -> Result<bool, RoomError> {
+    if graph.acl_allows(event.origin())? {
+        return Ok(false);
+    }
+    let acl = graph.current(SERVER_ACL, "")?;
+    Ok(acl.is_some_and(|acl| event.depth() > acl.depth()))
 }
 
 /// The state before an event: its prev events' states, resolved.

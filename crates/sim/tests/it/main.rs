@@ -30,6 +30,7 @@ mod queue;
 mod reading;
 mod redacting;
 mod rejecting;
+mod relaying;
 mod restricted;
 mod rows;
 mod shown;
