@@ -33,6 +33,7 @@ pub struct TriageFilter {
     pub server: Option<String>,
     pub room: Option<OwnedRoomId>,
     pub min_age_ms: Option<u64>,
+    pub max_age_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,7 +188,10 @@ fn find(
             None => load_event(reader, &record.event_id)?
                 .map_or(0, |known| known.pdu.origin_server_ts()),
         };
-        if filter.min_age_ms.is_none_or(|age| now.saturating_sub(received_at) >= age) {
+        let age = now.saturating_sub(received_at);
+        if filter.min_age_ms.is_none_or(|min| age >= min)
+            && filter.max_age_ms.is_none_or(|max| age <= max)
+        {
             let (resident, (user, room)) = (pending.is_none(), key);
             let inviter = record.sender;
             found.push(TriagedInvite { user, room, inviter, received_at, resident });

@@ -188,6 +188,9 @@ enum InvitesCommand {
         /// Only those that came so long ago, like 2h or 30d
         #[arg(long, value_parser = duration)]
         older_than: Option<Duration>,
+        /// Only those that came since then: with --older-than, a window of time
+        #[arg(long, value_parser = duration)]
+        newer_than: Option<Duration>,
         /// Reject them, as their users could
         #[arg(long, conflicts_with = "silent")]
         reject: bool,
@@ -305,13 +308,15 @@ fn dispatch(command: Command, out: &mut impl Write) -> Result<ExitCode, Failure>
                 server,
                 room,
                 older_than,
+                newer_than,
                 reject,
                 silent,
                 report,
             } = command;
             let config = config::load(&report.at.config)?;
-            let min_age_ms = older_than.map(|age| age.as_millis().try_into().unwrap_or(u64::MAX));
-            let filter = TriageFilter { user, inviter, server, room, min_age_ms };
+            let ms = |age: Duration| age.as_millis().try_into().unwrap_or(u64::MAX);
+            let (min_age_ms, max_age_ms) = (older_than.map(ms), newer_than.map(ms));
+            let filter = TriageFilter { user, inviter, server, room, min_age_ms, max_age_ms };
             let mode = match (reject, silent) {
                 (true, _) => TriageMode::Normal,
                 (_, true) => TriageMode::Silent,

@@ -115,7 +115,11 @@ fn the_running_server_carries_commands_out() {
     let socket = running.folder.path().join("data/operator");
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o700);
     for (words, code, expected) in [
-        ("invites triage --server *.spam.example --older-than 2h", 0, "0 invites match; nothing"),
+        (
+            "invites triage --server *.spam.example --older-than 2h --newer-than 3h",
+            0,
+            "0 invites match; nothing",
+        ),
         ("invites triage --silent", 0, "0 invites match; 0 are turned down"),
         ("invites triage --silent --reject", 2, "cannot be used with"),
         ("invites triage --older-than soon", 2, "a whole number with its unit"),

@@ -360,6 +360,11 @@ async fn invites_are_triaged_by_inviter_server_room_and_age() {
     assert_eq!(found(old.clone()).await, 20);
     let older = TriageFilter { min_age_ms: Some(600_000), ..old.clone() };
     assert_eq!(found(older).await, 0);
+    for (max_age_ms, matched) in [(90_000, 20), (30_000, 0)] {
+        let window = TriageFilter { max_age_ms: Some(max_age_ms), ..old.clone() };
+        assert_eq!(found(window).await, matched);
+    }
+    assert_eq!(found(TriageFilter { max_age_ms: Some(30_000), ..all.clone() }).await, 2);
     assert!(mesh.net.take_requests().is_empty(), "a dry run asks nobody");
     assert!(b.is_pending(&bobs[0], &of_ann));
 
