@@ -19,10 +19,12 @@ fn argument(name: &str, room: &str) -> String {
     }
 }
 
-/// The routes that the specification puts behind the ACL, as far as they are served.
-const PROTECTED: [&str; 16] = [
+/// What is behind the ACL: the routes that the specification lists, as far as they are served, and
+/// three more that are about a room (decision 0037).
+const PROTECTED: [&str; 18] = [
     "GET /_matrix/federation/v1/backfill/",
     "GET /_matrix/federation/v1/event_auth/",
+    "GET /_matrix/federation/v1/hierarchy/",
     "GET /_matrix/federation/v1/make_join/",
     "GET /_matrix/federation/v1/make_knock/",
     "GET /_matrix/federation/v1/make_leave/",
@@ -30,6 +32,7 @@ const PROTECTED: [&str; 16] = [
     "GET /_matrix/federation/v1/state_ids/",
     "GET /_matrix/federation/v1/timestamp_to_event/",
     "POST /_matrix/federation/v1/get_missing_events/",
+    "PUT /_matrix/federation/v1/exchange_third_party_invite/",
     "PUT /_matrix/federation/v1/invite/",
     "PUT /_matrix/federation/v1/send_join/",
     "PUT /_matrix/federation/v1/send_leave/",
