@@ -1,6 +1,8 @@
 //! The events around one event. Specification: client-server API, "GET
 //! /rooms/{roomId}/context/{eventId}".
 
+use std::collections::BTreeSet;
+
 use exeunt_store::Reader;
 use ruma::{OwnedEventId, OwnedRoomId};
 use serde_json::Value;
@@ -99,18 +101,20 @@ pub(super) struct Around {
 }
 
 impl Around {
-    /// At most so many before and after the event of that order.
+    /// At most so many before and after the event of that order, up to where history is missing:
+    /// whoever pages on from `start` or `end` has it fetched.
     pub fn walk(
         view: &RoomView<'_>,
         order: i64,
         [earlier, later]: [usize; 2],
         filter: &EventFilter,
     ) -> Result<Self, RoomError> {
+        let gaps = Gaps::StopBut(&BTreeSet::new());
         let readable = view.until()?.map_or(i64::MIN, |until| Token::Stream(until).order());
         let stretch = Stretch { after: i64::MIN, until: order.saturating_sub(1) };
-        let before = view.walk(stretch, Direction::Backward, earlier, filter, Gaps::Pass)?.events;
+        let before = view.walk(stretch, Direction::Backward, earlier, filter, gaps)?.events;
         let stretch = Stretch { after: order, until: readable };
-        let after = view.walk(stretch, Direction::Forward, later, filter, Gaps::Pass)?.events;
+        let after = view.walk(stretch, Direction::Forward, later, filter, gaps)?.events;
         let start = before.last().map_or(order, |(order, _)| *order).saturating_sub(1);
         let end = after.last().map_or(order, |(order, _)| *order);
         Ok(Self { before, after, start: Token::Timeline(start), end: Token::Timeline(end) })

@@ -4,7 +4,7 @@ use exeunt_core::Draft;
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use exeunt_room::{
     Call, Preset,
-    views::{Direction, EventFilter, MessagesRequest, TimestampRequest, Token},
+    views::{ContextRequest, Direction, EventFilter, MessagesRequest, TimestampRequest, Token},
 };
 use exeunt_sim::{Mesh, Scripted, Server, events::message_draft};
 use exeunt_store::tables;
@@ -321,6 +321,42 @@ async fn a_gap_that_nobody_fills_is_passed() {
     assert!((1..=8).contains(&asked), "{asked}");
     assert_eq!(stage.pages(Direction::Forward, None).await, ["before"]);
     assert_eq!(stage.backfills(), 0);
+}
+
+/// The events around another end at a gap, and whoever goes on from there has it filled.
+#[tokio::test]
+async fn what_is_around_an_event_ends_at_a_gap() {
+    let stage = stage(0, "shared").await;
+    let before = stage.a().say(&stage.ann, &stage.room, "before").await;
+    stage.mesh.settle().await;
+    stage.be_away(3).await;
+    let after = stage.a().say(&stage.ann, &stage.room, "after").await;
+    stage.mesh.settle().await;
+    let around = async |event_id: &OwnedEventId| {
+        let request = ContextRequest {
+            viewer: stage.c().rooms.viewer(&stage.cat, None),
+            room_id: stage.room.clone(),
+            event_id: event_id.clone(),
+            limit: Some(50),
+            filter: EventFilter::default(),
+        };
+        let found = stage.c().rooms.context(request).await.unwrap().unwrap();
+        let mut all = bodies(&found.before);
+        all.extend(bodies(&found.after));
+        (all, found)
+    };
+    let (all, upper) = around(&after).await;
+    assert!(all.is_empty(), "{all:?}");
+    let (all, lower) = around(&before).await;
+    assert!(all.is_empty(), "{all:?}");
+    let mut expected = away(3);
+    expected.push("after".into());
+    assert_eq!(stage.pages(Direction::Forward, Some(lower.end)).await, expected);
+    let mut older = stage.pages(Direction::Backward, Some(upper.start)).await;
+    older.reverse();
+    assert_eq!(older, ["before", "away 0", "away 1", "away 2"]);
+    // Now it is whole.
+    assert_eq!(around(&before).await.0, expected);
 }
 
 /// Jump to date, as Complement's TestJumpToDateEndpoint has it.
