@@ -140,10 +140,11 @@ impl<'a> RoomView<'a> {
         Ok(row.map_or(Root::EMPTY, |(_, root)| root))
     }
 
-    /// Stream position of the user's first join.
-    pub fn first_join(&self) -> Result<Option<u64>, RoomError> {
+    /// The first stream position after that one at which the user joins.
+    pub fn next_join(&self, after: u64) -> Result<Option<u64>, RoomError> {
         let prefix = (self.graph.room_id.clone(), self.viewer.user.clone());
-        for row in self.graph.reader.scan::<tables::MembershipLog>(prefix).iter() {
+        let rows = self.graph.reader.scan::<tables::MembershipLog>(prefix.clone());
+        for row in rows.after((prefix.0, prefix.1, after)).iter() {
             let ((_, _, position), line) = row?;
             if line.membership == "join" {
                 return Ok(Some(position));

@@ -7,7 +7,7 @@ use exeunt_store::Reader;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::Value;
 
-use super::{Token, Viewer, access::RoomView};
+use super::{Token, Viewer, access::RoomView, visibility::allows};
 use crate::{
     RoomError,
     graph::{Graph, Known},
@@ -38,9 +38,7 @@ pub(super) fn members(
 ) -> Result<Vec<Value>, RoomError> {
     let (view, until) = RoomView::readable(reader, &request.viewer, &request.room_id)?;
     let position = match request.at {
-        // Nobody sees the members of a time before the first join; clients ask for it, as they
-        // ask for the members at the start of a timeline that shows the join.
-        Some(token) => token.position().max(view.first_join()?.unwrap_or(0)).min(until),
+        Some(token) => seen_at(&view, token.position(), until)?,
         None => until,
     };
     let is = |known: &Known, membership: &String| known.pdu.membership() == Some(membership);
@@ -53,6 +51,20 @@ pub(super) fn members(
         }
     }
     Ok(events)
+}
+
+/// The place whose members are told to who asks for those of another one. Nobody sees the members of
+/// a time before the first join, nor of a later absence where history is not theirs to see; but
+/// clients ask for it, as they ask for the members at the start of a timeline that shows the join.
+fn seen_at(view: &RoomView<'_>, position: u64, until: u64) -> Result<u64, RoomError> {
+    let position = position.max(view.next_join(0)?.unwrap_or(0));
+    let next_join = view.next_join(position)?;
+    let at = view.standpoint(view.root_at(position)?)?;
+    let seen = match allows(&at, next_join.is_some()) {
+        true => position,
+        false => next_join.unwrap_or(until),
+    };
+    Ok(seen.min(until))
 }
 
 pub(super) fn joined_members(

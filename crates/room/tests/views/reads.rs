@@ -137,6 +137,36 @@ async fn members_by_membership_and_time() {
     assert_eq!(profiles.into_keys().collect::<Vec<_>>(), [alice, bob]);
 }
 
+/// Who was out and came back learns who was there meanwhile only where history is theirs to see.
+#[tokio::test]
+async fn members_of_the_time_of_an_absence() {
+    for visibility in ["joined", "invited", "shared"] {
+        let (bench, alice, bob, carol) = (bench(), user("alice"), user("bob"), user("carol"));
+        let room = bench.room(&alice, visibility).await;
+        let at = async |place: u64| {
+            let at = Some(Token::Stream(place));
+            let request = MembersRequest { at, ..bench.members_request(&bob, &room) };
+            let events = bench.rooms.members(request).await.unwrap();
+            let there = events.iter().filter(|event| event["content"]["membership"] == "join");
+            there.map(|e| e["state_key"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        bench.join(&bob, &room).await;
+        bench.leave(&bob, &room).await;
+        let out = bench.sync(&alice, None).await.next_batch;
+        bench.join(&carol, &room).await;
+        let met = bench.sync(&alice, None).await.next_batch;
+        bench.leave(&carol, &room).await;
+        // Who does not come back sees no further than the departure.
+        assert_eq!((at(met).await, at(out).await), (vec![alice.to_string()], at(met).await));
+        bench.join(&bob, &room).await;
+        let expected = match visibility {
+            "shared" => [&alice, &carol],
+            _ => [&alice, &bob],
+        };
+        assert_eq!(at(met).await, expected.map(ToString::to_string), "{visibility}");
+    }
+}
+
 #[tokio::test]
 async fn pages_with_bounds_filters_and_members() {
     let (bench, alice, bob) = (bench(), user("alice"), user("bob"));
