@@ -49,6 +49,8 @@ pub(crate) struct InvitePolicy {
     ignored_users: Object,
     users: Lists,
     servers: Lists,
+    /// Stream position of the last change.
+    pub changed_at: u64,
 }
 
 /// Globs, in the order in which they are asked.
@@ -61,12 +63,18 @@ struct Lists {
 
 impl InvitePolicy {
     pub fn of(reader: &Reader<'_>, user: &UserId) -> Result<Self, StoreError> {
-        let content = |kind: &str| -> Result<Object, StoreError> {
+        let mut changed_at = 0;
+        let mut content = |kind: &str| -> Result<Object, StoreError> {
             let key = (user.to_owned(), String::new(), kind.to_owned());
-            Ok(reader.get::<tables::AccountData>(&key)?.map(|row| row.content).unwrap_or_default())
+            let Some(row) = reader.get::<tables::AccountData>(&key)? else {
+                return Ok(Object::new());
+            };
+            changed_at = row.position.max(changed_at);
+            Ok(row.content)
         };
         let permissions = [content(PERMISSION[0])?, content(PERMISSION[1])?];
-        Ok(Self::new(&permissions, &content(FILTER)?, content(IGNORED_USERS)?))
+        let (filter, ignored) = (content(FILTER)?, content(IGNORED_USERS)?);
+        Ok(Self { changed_at, ..Self::new(&permissions, &filter, ignored) })
     }
 
     /// What is not as it should be in the contents counts as absent.
@@ -90,6 +98,7 @@ impl InvitePolicy {
             ignored_users,
             users: lists("users"),
             servers: lists("servers"),
+            changed_at: 0,
         }
     }
 

@@ -220,8 +220,13 @@ impl Bench {
 
     /// Says so in account data, as the client API does.
     pub async fn ignore(&self, user: &UserId, whom: &UserId) {
-        let key = (user.to_owned(), String::new(), "m.ignored_user_list".to_owned());
-        let content = object(json!({ "ignored_users": { whom.as_str(): {} } }));
+        let content = json!({ "ignored_users": { whom.as_str(): {} } });
+        self.account_data(user, "m.ignored_user_list", content).await;
+    }
+
+    pub async fn account_data(&self, user: &UserId, kind: &str, content: Value) {
+        let key = (user.to_owned(), String::new(), kind.to_owned());
+        let content = object(content);
         let mut batch = Batch::default();
         batch.at_position(move |position, batch| {
             batch.put::<tables::AccountData>(&key, &AccountDataRecord { content, position });

@@ -314,6 +314,31 @@ async fn invites_of_rooms_that_we_reside_in() {
     assert_eq!((summary.joined, summary.invited, &summary.heroes[..]), (2, Some(0), &[bob][..]));
 }
 
+/// An invite that was hidden shows when what hid it is taken back.
+#[tokio::test]
+async fn invites_that_are_hidden_no_longer() {
+    for (kind, hides) in [
+        ("m.ignored_user_list", json!({ "ignored_users": { "@alice:here.example": {} } })),
+        (
+            "org.matrix.msc4155.invite_permission_config",
+            json!({ "ignored_users": ["@alice:here.example"] }),
+        ),
+    ] {
+        let (bench, alice, bob) = (bench(), user("alice"), user("bob"));
+        let room = bench.room(&alice, "shared").await;
+        bench.account_data(&bob, kind, hides).await;
+        bench.invite(&alice, &bob, &room).await;
+        let hidden = bench.sync(&bob, None).await;
+        assert!(hidden.is_empty(), "{kind}");
+        bench.account_data(&bob, "m.x", json!({ "a": 1 })).await;
+        assert!(bench.sync(&bob, Some(hidden.next_batch)).await.is_empty());
+        bench.account_data(&bob, kind, json!({})).await;
+        let shown = bench.sync(&bob, Some(hidden.next_batch)).await;
+        assert!(shown.invite.contains_key(&room), "{kind}");
+        assert!(bench.sync(&bob, Some(shown.next_batch)).await.is_empty(), "told once");
+    }
+}
+
 #[tokio::test]
 async fn invites_of_other_servers() {
     let (bench, bob) = (bench(), user("bob"));

@@ -140,12 +140,14 @@ pub(super) fn sync(
                     view.join.insert(room_id, section);
                 }
             }
-            "invite" if is_news => {
+            "invite" => {
                 let policy = match &policy {
                     Some(known) => known,
                     None => policy.insert(InvitePolicy::of(reader, &request.viewer.user)?),
                 };
-                if policy.judge(&member.sender) != InviteFate::Shown {
+                // What the user has said of invites may have hidden one that is shown from now on.
+                let is_news = is_news || policy.changed_at > since;
+                if !is_news || policy.judge(&member.sender) != InviteFate::Shown {
                     continue;
                 }
                 view.invite.insert(room_id.clone(), pending::pending(reader, request, &room_id)?);
