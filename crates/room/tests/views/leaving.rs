@@ -153,6 +153,31 @@ async fn removals_name_who_removed() {
     assert_eq!(gist(&view.leave[&room].timeline.events), ["ban"]);
 }
 
+/// As Synapse has it: a first sync tells of rooms that others took the user out of, without a filter
+/// that wants them.
+#[tokio::test]
+async fn a_first_sync_tells_of_removals() {
+    let (bench, alice, bob) = (bench(), user("alice"), user("bob"));
+    let mut rooms = Vec::new();
+    for _ in 0..4 {
+        let room = bench.room(&alice, "shared").await;
+        bench.join(&bob, &room).await;
+        rooms.push(room);
+    }
+    let [left, kicked, banned, forgotten] = &rooms[..] else { panic!("four") };
+    bench.leave(&bob, left).await;
+    for room in [kicked, forgotten] {
+        bench.rooms.kick(&alice, &bob, room, None).await.unwrap();
+    }
+    bench.rooms.ban(&alice, &bob, banned, None).await.unwrap();
+    bench.forget(&bob, forgotten).await;
+    let mut told: Vec<_> = bench.sync(&bob, None).await.leave.into_keys().collect();
+    let mut expected = vec![kicked.clone(), banned.clone()];
+    told.sort();
+    expected.sort();
+    assert_eq!(told, expected);
+}
+
 #[tokio::test]
 async fn who_is_back_by_the_next_sync_has_not_left() {
     let (bench, alice, bob) = (bench(), user("alice"), user("bob"));

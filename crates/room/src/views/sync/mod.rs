@@ -8,7 +8,7 @@ mod unread;
 
 use std::collections::BTreeMap;
 
-use exeunt_store::{Reader, tables};
+use exeunt_store::{Reader, records::MembershipRecord, tables};
 use ruma::{EventId, OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::Value;
 
@@ -156,9 +156,7 @@ pub(super) fn sync(
                 view.knock.insert(room_id.clone(), pending::pending(reader, request, &room_id)?);
             }
             "leave" | "ban" if is_news => {
-                // Another device may forget the room before this one has heard of the departure.
-                let first = request.since.is_none();
-                if first && (member.forgotten || !request.filter.room.include_leave) {
+                if request.since.is_none() && !is_told_at_first(request, &member) {
                     continue;
                 }
                 view.leave.insert(room_id.clone(), left::left(reader, request, &room_id, &member)?);
@@ -170,6 +168,14 @@ pub(super) fn sync(
         memory.lazy_members.note(&device, since, now, members_in(&view));
     }
     Ok(view)
+}
+
+/// Whether a first sync has a room that the user is out of: whoever was removed by others is told,
+/// until they forget it. Later syncs tell of what is forgotten too, for another device may forget the
+/// room before this one has heard of the departure.
+fn is_told_at_first(request: &SyncRequest, member: &MembershipRecord) -> bool {
+    let left = member.membership == "leave" && member.sender == request.viewer.user;
+    !member.forgotten && (request.filter.room.include_leave || !left)
 }
 
 /// The device whose members are remembered: one that wants each only once.
