@@ -140,6 +140,12 @@ impl<'a> RoomView<'a> {
         Ok(row.map_or(Root::EMPTY, |(_, root)| root))
     }
 
+    /// Whether the room has history from before our time in it, here or elsewhere.
+    pub fn begins_elsewhere(&self) -> Result<bool, RoomError> {
+        let create = self.graph.event_here(&self.graph.room.create_event)?;
+        Ok(create.record.order.is_none_or(|order| order <= 0))
+    }
+
     /// The first stream position after that one at which the user joins.
     pub fn next_join(&self, after: u64) -> Result<Option<u64>, RoomError> {
         let prefix = (self.graph.room_id.clone(), self.viewer.user.clone());

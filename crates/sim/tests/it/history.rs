@@ -4,7 +4,10 @@ use exeunt_core::Draft;
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use exeunt_room::{
     Call, Preset,
-    views::{ContextRequest, Direction, EventFilter, MessagesRequest, TimestampRequest, Token},
+    views::{
+        ContextRequest, Direction, EventFilter, Filter, MessagesRequest, SyncRequest,
+        TimestampRequest, Token,
+    },
 };
 use exeunt_sim::{Mesh, Scripted, Server, events::message_draft};
 use exeunt_store::tables;
@@ -321,6 +324,40 @@ async fn a_gap_that_nobody_fills_is_passed() {
     assert!((1..=8).contains(&asked), "{asked}");
     assert_eq!(stage.pages(Direction::Forward, None).await, ["before"]);
     assert_eq!(stage.backfills(), 0);
+}
+
+/// A first sync of a room whose history is elsewhere, or was fetched, says that there is more, also
+/// if what the first event follows has a place in the graph since.
+#[tokio::test]
+async fn a_first_sync_of_a_room_with_history_elsewhere_is_limited() {
+    let stage = stage(4, "shared").await;
+    let (b, c) = (stage.mesh.server("b.example"), stage.c());
+    let is_limited = async || {
+        let request = SyncRequest {
+            viewer: c.rooms.viewer(&stage.cat, None),
+            since: None,
+            filter: Filter::default(),
+            full_state: false,
+            use_state_after: false,
+        };
+        c.rooms.sync(request).await.unwrap().join[&stage.room].timeline.limited
+    };
+    assert!(is_limited().await);
+    stage.page_back(100).await;
+    assert!(is_limited().await);
+    let join = c.event(c.timeline(&stage.room).last().unwrap()).unwrap().pdu;
+    let last = join.prev_events()[0].clone();
+    let draft = message_draft(stage.a(), &stage.room, &b.user("bob"), "fork");
+    let fork = b.sign(Draft { prev_events: vec![last.clone().into()], ..draft });
+    let answer = json!({ "events": [c.event(&last).unwrap().pdu.object()] });
+    stage.mesh.net.script(&b.name, move |call| match call {
+        Call::MissingEvents { .. } => Scripted::Answer(Ok(answer.clone())),
+        _ => Scripted::Honest,
+    });
+    c.receive(b, "1", &[&fork]).await;
+    stage.mesh.settle().await;
+    assert!(c.event(&last).unwrap().record.states.is_some());
+    assert!(is_limited().await);
 }
 
 /// The events around another end at a gap, and whoever goes on from there has it filled.

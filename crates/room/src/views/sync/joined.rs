@@ -37,7 +37,8 @@ pub(super) fn joined(
     let newly_joined = request.since.is_some() && !view.was_joined(since)?;
     let is_new = request.since.is_none() || newly_joined;
     let after = if is_new { 0 } else { since };
-    let shown = recent(view, request, after, now, newly_joined)?;
+    let has_more = newly_joined || is_new && view.begins_elsewhere()?;
+    let shown = recent(view, request, after, now, has_more)?;
     let base = if is_new || request.full_state { Root::EMPTY } else { view.root_at(since)? };
     let end = view.graph.room.state;
     let summary = match base {
@@ -81,13 +82,13 @@ pub(super) struct Recent {
 }
 
 /// The events above `after` and up to `until`, as many as the filter wants. Backfilled history is
-/// left to `/messages`.
+/// left to `/messages`. `has_more`: there are older ones, whatever the walk finds.
 pub(super) fn recent(
     view: &RoomView<'_>,
     request: &SyncRequest,
     after: u64,
     until: u64,
-    newly_joined: bool,
+    has_more: bool,
 ) -> Result<Recent, RoomError> {
     let filter = &request.filter.room.timeline;
     let stretch = Stretch { after: after.cast_signed(), until: until.cast_signed() };
@@ -97,7 +98,7 @@ pub(super) fn recent(
     Ok(Recent {
         start: first.map(|order| Token::Timeline(order).position()),
         prev_batch: walk.next.or(first).unwrap_or(stretch.until),
-        limited: walk.next.is_some() || newly_joined,
+        limited: walk.next.is_some() || has_more,
         walk,
     })
 }
