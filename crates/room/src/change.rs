@@ -21,6 +21,7 @@ use crate::{
     RoomError,
     collapse::DUMMY_EVENT,
     counted::Counted,
+    ephemeral::Passage,
     gaps,
     graph::{Graph, SERVER_ACL, missing_in_store},
     heads, notable,
@@ -63,6 +64,7 @@ pub(crate) struct Effects {
     pub departed: BTreeSet<OwnedServerName>,
     /// Whether some of them have yet to be told.
     pub untold: bool,
+    pub passage: Passage,
     /// States that count in the room's current state from now on, where it has many heads.
     pub counted: Vec<Root>,
 }
@@ -307,6 +309,9 @@ pub(crate) fn move_state(
         let (was, is) = (load(&change.before)?, load(&change.after)?);
         *joined.entry(user.server_name().to_owned()).or_default() +=
             i64::from(is_join(&is)) - i64::from(is_join(&was));
+        if is_join(&was) && !is_join(&is) {
+            effects.passage.left.insert(user.to_owned());
+        }
         let local = user.server_name() == ours;
         if local
             && let Some(event) = &is

@@ -20,6 +20,7 @@ use crate::{
     append::ClientTransaction,
     change::{Change, Effects},
     counted::Counted,
+    ephemeral::Passage,
     graph::{Graph, Known, SERVER_ACL, is_taken},
     heads,
     locks::RoomGuard,
@@ -85,6 +86,7 @@ pub struct Placement {
     pub let_in: Option<Vec<OwnedServerName>>,
     /// Whether servers are out of the room that have yet to be told.
     pub untold: bool,
+    pub passage: Passage,
     /// See [`Counted::note`]; `None` where the heads did not change.
     pub counted: Option<Vec<Root>>,
 }
@@ -94,7 +96,7 @@ impl Placement {
     pub fn only(batch: Batch) -> Self {
         let verdict = Verdict::Accepted;
         let (users, is_news, destinations, leaked_by) = Default::default();
-        let (undone, let_in, untold, counted) = Default::default();
+        let (undone, let_in, untold, passage, counted) = Default::default();
         Self {
             batch,
             verdict,
@@ -105,6 +107,7 @@ impl Placement {
             undone,
             let_in,
             untold,
+            passage,
             counted,
         }
     }
@@ -156,6 +159,7 @@ impl Rooms {
             undone,
             let_in,
             untold,
+            passage,
             counted,
         } = placement;
         if !batch.is_empty() {
@@ -174,6 +178,7 @@ impl Rooms {
         if untold {
             self.tell_departed(guard).await?;
         }
+        self.follow(guard.room_id(), passage).await?;
         for user in undone {
             Box::pin(self.leave_again(guard, &user)).await;
         }
@@ -233,11 +238,12 @@ pub(crate) fn decide(
     let change = Change { graph: &graph, ours, event, source, counted, now };
     let states = States { before, after, told };
     change.write_event(&verdict, states)?;
-    let Effects { users, destinations, mut undone, let_in, untold, counted, .. } = match verdict {
-        Verdict::Accepted => change.advance_head(states)?,
-        Verdict::SoftFailed(_) => change.answer_outsider(after)?,
-        Verdict::Rejected(_) => Effects::default(),
-    };
+    let Effects { users, destinations, mut undone, let_in, untold, passage, counted, .. } =
+        match verdict {
+            Verdict::Accepted => change.advance_head(states)?,
+            Verdict::SoftFailed(_) => change.answer_outsider(after)?,
+            Verdict::Rejected(_) => Effects::default(),
+        };
     if matches!(source, Source::Local { .. }) {
         // A leave that is sent again does not lead to another one.
         undone.clear();
@@ -254,6 +260,7 @@ pub(crate) fn decide(
         undone,
         let_in,
         untold,
+        passage,
         counted,
     })
 }

@@ -78,7 +78,6 @@ impl Rooms {
         let user = user_of(origin, &said.user_id)?;
         let room_id = RoomId::parse(&said.room_id).map_err(malformed)?;
         self.admit(origin, &room_id).await?;
-        self.check_joined(&user, &room_id).await?;
         self.remote_typing(&user, &room_id, said.typing).await
     }
 

@@ -58,6 +58,13 @@ impl Ephemeral {
     }
 }
 
+/// Who came into a room and went: what is of the moment ends and begins with it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Passage {
+    /// Users who are in the room no longer.
+    pub left: BTreeSet<OwnedUserId>,
+}
+
 /// What a `/sync` tells of the moment.
 #[derive(Debug, Clone, Default)]
 pub struct EphemeralView {
@@ -91,6 +98,16 @@ impl News {
 }
 
 impl Rooms {
+    /// What follows for the moment from who came and went, of which a commit has told.
+    pub(crate) async fn follow(&self, room_id: &RoomId, passage: Passage) -> Result<(), RoomError> {
+        for user in passage.left {
+            if self.inner.ephemeral.typing.has(room_id, &user) {
+                self.end_typing(&user, room_id).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// What of the moment is new to a user, beside the news of rooms.
     pub async fn ephemeral(
         &self,

@@ -57,7 +57,7 @@ impl Rooms {
         let now = self.now();
         let (expired, next_typist) = self.inner.ephemeral.typing.expired(now);
         for (room_id, user) in expired {
-            self.change_typing(&user, &room_id, 0).await?;
+            self.end_typing(&user, &room_id).await?;
         }
         let (absent, next_absent) = self.inner.ephemeral.presence.absent(now);
         for (user, known) in absent {

@@ -89,6 +89,13 @@ impl Typing {
         room.users.insert(user.to_owned(), typist);
     }
 
+    /// Whether the user types.
+    pub fn has(&self, room_id: &RoomId, user: &UserId) -> bool {
+        let rooms = self.lock();
+        let known = rooms.get(room_id).and_then(|room| room.users.get(user));
+        known.is_some_and(|typist| typist.until != 0)
+    }
+
     /// Those of the rooms in which anybody has typed lately.
     pub fn rooms<'a>(&self, rooms: &[(&'a OwnedRoomId, News)]) -> Vec<(&'a OwnedRoomId, News)> {
         let known = self.lock();
@@ -155,15 +162,14 @@ impl Rooms {
         room_id: &RoomId,
         typing: Option<Duration>,
     ) -> Result<(), RoomError> {
-        self.check_joined(user, room_id).await?;
         let until = typing.map(|time| {
             let time = time.min(MAX_TYPING).as_millis();
             self.now().saturating_add(u64::try_from(time).unwrap_or(0)).max(1)
         });
-        self.change_typing(user, room_id, until.unwrap_or(0)).await
+        self.say_typing(user, room_id, until.unwrap_or(0)).await
     }
 
-    /// Another server says that a user of its types. Checked by the caller.
+    /// Another server says that a user of its types. That it may is checked by the caller.
     pub(super) async fn remote_typing(
         &self,
         user: &UserId,
@@ -171,18 +177,39 @@ impl Rooms {
         is_typing: bool,
     ) -> Result<(), RoomError> {
         let until = self.now().saturating_add(REMOTE_TYPING_MS);
-        self.change_typing(user, room_id, if is_typing { until } else { 0 }).await
+        self.say_typing(user, room_id, if is_typing { until } else { 0 }).await
     }
 
-    /// `until` 0: stopped.
-    pub(super) async fn change_typing(
+    /// By the user's own word, which counts of members; `until` 0: stopped.
+    async fn say_typing(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        until: u64,
+    ) -> Result<(), RoomError> {
+        let _turn = self.inner.ephemeral.rooms.lock(room_id.to_owned()).await;
+        self.check_joined(user, room_id).await?;
+        self.change_typing(user, room_id, until).await
+    }
+
+    /// The time is up, or the user is in the room no longer.
+    pub(super) async fn end_typing(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+    ) -> Result<(), RoomError> {
+        let _turn = self.inner.ephemeral.rooms.lock(room_id.to_owned()).await;
+        self.change_typing(user, room_id, 0).await
+    }
+
+    /// The caller holds the lock over the room's typists.
+    async fn change_typing(
         &self,
         user: &UserId,
         room_id: &RoomId,
         until: u64,
     ) -> Result<(), RoomError> {
         let ephemeral = &self.inner.ephemeral;
-        let _turn = ephemeral.rooms.lock(room_id.to_owned()).await;
         let now = self.now();
         let (told, is_change) = match ephemeral.typing.step(room_id, user, until, now) {
             Step::Nothing => return Ok(()),

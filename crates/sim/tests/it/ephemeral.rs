@@ -147,6 +147,37 @@ async fn typing_is_told_to_every_server_and_ends() {
     assert_eq!(typists(a, &stage.ann, &stage.room).await, None);
 }
 
+/// Who is out of the room types there no longer, whoever took them out; elsewhere they go on.
+#[tokio::test]
+async fn typing_ends_with_a_departure() {
+    let stage = Stage::new().await;
+    let (a, b, c) = (stage.a(), stage.b(), stage.c());
+    let dan = a.user("dan");
+    a.join(&dan, &stage.room, a).await.unwrap();
+    stage.mesh.settle().await;
+    for (server, user) in [(a, &dan), (b, &stage.bob), (c, &stage.cat)] {
+        server.rooms.set_typing(user, &stage.room, TYPING).await.unwrap();
+    }
+    c.rooms.set_typing(&stage.cat, &stage.other, TYPING).await.unwrap();
+    stage.mesh.settle().await;
+    let all = json!([stage.bob, stage.cat, dan]);
+    assert_eq!(typists(a, &stage.ann, &stage.room).await, Some(all));
+    let (_, since) = news(a, &stage.ann, None).await;
+    b.leave(&stage.bob, &stage.room).await.unwrap();
+    a.rooms.kick(&stage.ann, &stage.cat, &stage.room, None).await.unwrap();
+    a.rooms.ban(&stage.ann, &dan, &stage.room, None).await.unwrap();
+    stage.mesh.settle().await;
+    let (told, _) = news(a, &stage.ann, Some(since)).await;
+    assert_eq!(content(&told, &stage.room, "m.typing").unwrap()["user_ids"], json!([]));
+    assert_eq!(typists(a, &stage.ann, &stage.other).await, Some(json!([stage.cat])));
+    // On their way in again they do not type.
+    a.rooms.unban(&stage.ann, &dan, &stage.room, None).await.unwrap();
+    b.join(&stage.bob, &stage.room, a).await.unwrap();
+    stage.mesh.settle().await;
+    assert_eq!(typists(b, &stage.bob, &stage.room).await, None);
+    assert_eq!(typists(a, &stage.ann, &stage.room).await, None);
+}
+
 /// Of a user and a room one waits, the last; and none for a server that fails.
 #[tokio::test]
 async fn typing_does_not_pile_up() {
