@@ -44,7 +44,6 @@ pub mod invite;
 mod invite_policy;
 mod join;
 mod knock;
-mod last_news;
 mod leaks;
 pub mod leave;
 mod let_in;
@@ -73,7 +72,7 @@ mod words;
 use std::{sync::Arc, time::Duration};
 
 use exeunt_core::{RoomVersion, Signer};
-use exeunt_store::Store;
+use exeunt_store::{LastNews, Store};
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName};
 
 pub use append::{ClientTransaction, Intent};
@@ -171,7 +170,7 @@ struct Inner {
     turns: locks::Locks<OwnedServerName>,
     notifier: notify::Notifier,
     /// The last events and changes of rooms.
-    news: last_news::LastNews,
+    news: LastNews<OwnedRoomId>,
     lazy_members: views::sync::LazyMembers,
     keys: KeyCache,
     notary: notary::Notary,
@@ -237,7 +236,7 @@ impl Rooms {
                 locks: locks::RoomLocks::default(),
                 turns: locks::Locks::default(),
                 notifier: notify::Notifier::default(),
-                news: last_news::LastNews::new(position),
+                news: LastNews::new(position),
                 lazy_members: views::sync::LazyMembers::default(),
                 keys,
                 notary: notary::Notary::default(),

@@ -163,7 +163,7 @@ impl Rooms {
             counted,
         } = placement;
         if !batch.is_empty() {
-            self.inner.news.note_with(&mut batch, guard.room_id());
+            self.inner.news.note_with(&mut batch, guard.room_id().to_owned());
         }
         let position = self.inner.store.commit(batch).await?;
         counted.into_iter().for_each(|states| self.inner.counted.note(guard.room_id(), states));

@@ -78,6 +78,7 @@ impl Users {
         bounded("account data", &canonical::encode(&content), MAX_ACCOUNT_DATA)?;
         let key = key(user, room, kind);
         let mut batch = Batch::default();
+        self.inner.account_data.note_with(&mut batch, user.to_owned());
         batch.at_position(move |position, batch| {
             batch.put::<Table>(&key, &AccountDataRecord { content, position });
         });
@@ -119,6 +120,9 @@ impl Users {
         since: u64,
         until: u64,
     ) -> Result<Vec<AccountData>, UsersError> {
+        if since > 0 && !self.inner.account_data.may_be_after(since, user) {
+            return Ok(Vec::new());
+        }
         let key = user.to_owned();
         let rows = self.inner.store.read(move |r| r.scan::<Table>(key).collect()).await?;
         let is_told = |r: &AccountDataRecord| since > 0 || !r.content.is_empty();

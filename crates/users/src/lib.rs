@@ -27,8 +27,8 @@ mod uia;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::{Arc, Mutex};
 
-use exeunt_core::ruma::{OwnedServerName, ServerName, UserId};
-use exeunt_store::Store;
+use exeunt_core::ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
+use exeunt_store::{LastNews, Store};
 use ring::rand::SystemRandom;
 use tokio::sync::MutexGuard;
 
@@ -80,6 +80,8 @@ struct Inner {
     /// Held while a registration token changes.
     registering: tokio::sync::Mutex<()>,
     locks: Vec<tokio::sync::Mutex<()>>,
+    /// The last changes of users' account data.
+    account_data: LastNews<OwnedUserId>,
 }
 
 impl Users {
@@ -89,6 +91,7 @@ impl Users {
         clock: Clock,
         rng: SystemRandom,
     ) -> Self {
+        let position = *store.position().borrow();
         let inner = Inner {
             store,
             server_name,
@@ -101,6 +104,7 @@ impl Users {
             openid_tokens: short_lived::ShortLived::for_openid(),
             registering: tokio::sync::Mutex::default(),
             locks: (0..USER_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
+            account_data: LastNews::new(position),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -220,6 +220,25 @@ async fn account_data_by_position() {
     assert!(users.account_data_since(user, three, three + 9).await.unwrap().is_empty());
 }
 
+/// A `/sync` that waits asks at each wake; a user's rows are read only if there is news.
+#[tokio::test]
+async fn account_data_is_read_where_there_is_news() {
+    let (store, disk) = Store::memory_with_faults();
+    let users = users_on(store.clone());
+    let (a, b) = (user_id!("@a:example.org"), user_id!("@b:example.org"));
+    let content = object(json!({ "n": 1 }));
+    let one = users.put_account_data(a, None, "m.x", content.clone()).await.unwrap();
+    let two = users.put_account_data(b, None, "m.x", content).await.unwrap();
+    disk.fail_reads(true);
+    assert!(users.account_data_since(a, one, two).await.unwrap().is_empty());
+    assert!(users.account_data_since(b, two, two).await.unwrap().is_empty());
+    users.account_data_since(b, one, two).await.unwrap_err();
+    disk.fail_reads(false);
+    assert_eq!(users.account_data_since(b, one, two).await.unwrap().len(), 1);
+    // What was before a start is read.
+    assert_eq!(users_on(store).account_data_since(b, one, two).await.unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn deleted_account_data_is_told_once() {
     let users = users();

@@ -15,7 +15,7 @@ pub mod typing;
 use std::collections::{BTreeMap, BTreeSet};
 
 use exeunt_core::Object;
-use exeunt_store::{Batch, Reader, records::OutboxItem, tables};
+use exeunt_store::{Batch, LastNews, Reader, records::OutboxItem, tables};
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId};
 use serde_json::{Value, json};
 
@@ -25,7 +25,6 @@ pub use receipts::{Receipt, ReceiptKind};
 use crate::{
     RoomError, Rooms,
     graph::joined_servers,
-    last_news::LastNews,
     locks::Locks,
     views::{Filter, SyncView},
 };
@@ -35,7 +34,7 @@ pub(crate) struct Ephemeral {
     typing: typing::Typing,
     presence: presence::Table,
     presence_due: presence_flow::Due,
-    pub receipts: LastNews,
+    pub receipts: LastNews<OwnedRoomId>,
     /// Held by the change of a room's typists or receipts.
     rooms: Locks<OwnedRoomId>,
     /// Held by the change of a user's presence.

@@ -176,7 +176,7 @@ impl Rooms {
         for key in oldest {
             batch.delete::<tables::Receipts>(&key);
         }
-        self.inner.ephemeral.receipts.note_with(batch, room_id);
+        self.inner.ephemeral.receipts.note_with(batch, room_id.to_owned());
         batch.at_position(move |position, batch| {
             batch.put::<tables::Receipts>(&key, &receipt.record(order, ts, position));
         });
@@ -191,7 +191,7 @@ impl Rooms {
     ) -> Result<Vec<(OwnedRoomId, Value)>, RoomError> {
         let index = &self.inner.ephemeral.receipts;
         let may = |(room_id, news): &&(&OwnedRoomId, News)| {
-            news.since.is_none_or(|since| index.may_be_after(since, room_id))
+            news.since.is_none_or(|since| index.may_be_after(since, *room_id))
         };
         let rooms: Vec<(OwnedRoomId, News)> =
             rooms.iter().filter(may).map(|(room_id, news)| ((*room_id).clone(), *news)).collect();

@@ -8,7 +8,7 @@ mod unread;
 
 use std::collections::BTreeMap;
 
-use exeunt_store::{Reader, records::MembershipRecord, tables};
+use exeunt_store::{LastNews, Reader, records::MembershipRecord, tables};
 use ruma::{EventId, OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::Value;
 
@@ -17,7 +17,6 @@ use crate::{
     RoomError,
     graph::missing_in_store,
     invite_policy::{InviteFate, InvitePolicy, ignored_users},
-    last_news::LastNews,
 };
 
 pub(crate) use lazy::{LazyMembers, Told};
@@ -91,8 +90,8 @@ pub struct Timeline {
 /// What a sync knows beside the store.
 #[derive(Clone)]
 pub(super) struct Memory {
-    pub news: LastNews,
-    pub receipts: LastNews,
+    pub news: LastNews<OwnedRoomId>,
+    pub receipts: LastNews<OwnedRoomId>,
     pub lazy_members: LazyMembers,
 }
 
