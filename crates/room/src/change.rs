@@ -323,6 +323,9 @@ pub(crate) fn move_state(
         // A leave that is sent again is no news to the user.
         let leaves = |event: &Pdu| event.sender() == user && event.membership() == Some("leave");
         let again = is_join(&was) && is.as_ref().is_some_and(leaves);
+        if local && is_join(&is) && !is_join(&was) {
+            effects.passage.came.insert(user.to_owned());
+        }
         let news = local && !(again && has_left(graph, user)?);
         if news {
             effects.users.insert(user.to_owned());
@@ -346,8 +349,12 @@ pub(crate) fn move_state(
         }
     }
     for (server, delta) in joined.into_iter().filter(|(_, delta)| *delta != 0) {
-        if graph.add_joined(server.clone(), delta)? == 0 {
-            effects.departed.insert(server);
+        match graph.add_joined(server.clone(), delta)? {
+            0 => drop(effects.departed.insert(server)),
+            count if i64::try_from(count) == Ok(delta) => {
+                effects.passage.arrived.insert(server);
+            }
+            _ => {}
         }
     }
     let room_id = graph.room_id.clone();

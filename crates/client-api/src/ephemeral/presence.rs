@@ -36,6 +36,7 @@ async fn put(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, M
     let Body { presence, status_msg } = body::read(&call)?;
     let unknown = || MatrixError::invalid_param("There is no such presence");
     let presence = Presence::parse(&presence).ok_or_else(unknown)?;
-    api.rooms.set_presence(&user, presence, status_msg).await.map_err(room_error)?;
+    let set = api.rooms.set_presence(&user, &session.device_id, presence, status_msg);
+    set.await.map_err(room_error)?;
     Ok(Reply::json(json!({})))
 }

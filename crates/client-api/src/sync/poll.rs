@@ -35,7 +35,8 @@ pub async fn poll(
     call: &SyncCall,
 ) -> Result<Answer, MatrixError> {
     let deadline = Instant::now() + call.timeout;
-    let there = api.rooms.present_by_sync(&session.user_id, call.presence, call.timeout).await;
+    let (user, device) = (&session.user_id, &session.device_id);
+    let there = api.rooms.present_by_sync(user, device, call.presence, call.timeout).await;
     there.map_err(room_error)?;
     let mut news = api.rooms.subscribe(&session.user_id);
     let at_once = call.since.is_none() || call.full_state;

@@ -5,7 +5,9 @@
 //! change: it is noted while the position is given out, so that no `/sync` passes it by. Receipts
 //! are stored.
 
+mod devices;
 mod inbound;
+mod newcomers;
 pub mod presence;
 mod presence_flow;
 pub mod receipts;
@@ -34,6 +36,7 @@ pub(crate) struct Ephemeral {
     typing: typing::Typing,
     presence: presence::Table,
     presence_due: presence_flow::Due,
+    newcomers: newcomers::Newcomers,
     pub receipts: LastNews<OwnedRoomId>,
     /// Held by the change of a room's typists or receipts.
     rooms: Locks<OwnedRoomId>,
@@ -49,6 +52,7 @@ impl Ephemeral {
             typing: typing::Typing::default(),
             presence: presence::Table::default(),
             presence_due: presence_flow::Due::default(),
+            newcomers: newcomers::Newcomers::default(),
             receipts: LastNews::new(position),
             rooms: Locks::default(),
             users: Locks::default(),
@@ -62,6 +66,17 @@ impl Ephemeral {
 pub(crate) struct Passage {
     /// Users who are in the room no longer.
     pub left: BTreeSet<OwnedUserId>,
+    /// Local users who are in it now.
+    pub came: BTreeSet<OwnedUserId>,
+    /// Servers whose first users are.
+    pub arrived: BTreeSet<OwnedServerName>,
+}
+
+/// When other servers were told of a user of ours, and at which position of the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    at: u64,
+    position: u64,
 }
 
 /// What a `/sync` tells of the moment.
@@ -99,11 +114,12 @@ impl News {
 impl Rooms {
     /// What follows for the moment from who came and went, of which a commit has told.
     pub(crate) async fn follow(&self, room_id: &RoomId, passage: Passage) -> Result<(), RoomError> {
-        for user in passage.left {
-            if self.inner.ephemeral.typing.has(room_id, &user) {
-                self.end_typing(&user, room_id).await?;
+        for user in &passage.left {
+            if self.inner.ephemeral.typing.has(room_id, user) {
+                self.end_typing(user, room_id).await?;
             }
         }
+        self.introduce(room_id, passage);
         Ok(())
     }
 

@@ -9,22 +9,25 @@ use exeunt_core::Object;
 use ruma::{OwnedUserId, UserId};
 use serde_json::{Value, json};
 
-use super::News;
+use super::{News, Told, devices::Devices};
 
 /// Users whose presence is kept.
 pub const MAX_USERS: usize = 20_000;
 /// The same of one server; of ours too.
 pub const MAX_USERS_OF_SERVER: usize = 5_000;
+/// When other servers are told again that a user is there. They forget it after a while: Synapse
+/// after half an hour.
+const TELL_AGAIN_MS: u64 = 25 * 60 * 1_000;
 /// Longest status message.
 pub const MAX_STATUS_BYTES: usize = 1_024;
 
-/// Whether a user is there.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Whether a user is there; the later, the more so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Presence {
-    Online,
-    Unavailable,
     #[default]
     Offline,
+    Unavailable,
+    Online,
 }
 
 impl Presence {
@@ -46,16 +49,6 @@ impl Presence {
     }
 }
 
-/// What is said of a user.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Said {
-    pub presence: Presence,
-    /// `None`: it stays as it is.
-    pub status: Option<Option<String>>,
-    /// How long it holds for a user of ours: milliseconds since the epoch.
-    pub until: u64,
-}
-
 /// What is known of a user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -64,12 +57,13 @@ pub(super) struct Entry {
     /// Milliseconds since the epoch; `None` where another server does not say.
     pub active_at: Option<u64>,
     pub is_active: bool,
-    /// When the user counts as absent, unless heard of: milliseconds since the epoch.
+    /// Until when this holds, unless more is heard: milliseconds since the epoch.
     pub until: u64,
     /// Stream position of the last change.
     pub position: u64,
-    /// Whether other servers have been told of this at that position.
-    pub is_told: bool,
+    /// Of a user of ours.
+    pub told: Option<Told>,
+    pub devices: Devices,
 }
 
 impl Entry {
@@ -87,6 +81,13 @@ impl Entry {
         content
     }
 
+    /// The same in an EDU.
+    pub fn update(&self, user: &UserId, now: u64) -> Value {
+        let mut update = self.content(now);
+        update.insert("user_id".into(), user.as_str().into());
+        update.into()
+    }
+
     pub fn event(&self, user: &UserId, now: u64) -> Value {
         json!({ "type": "m.presence", "sender": user, "content": self.content(now) })
     }
@@ -96,6 +97,16 @@ impl Entry {
         self.presence != other.presence
             || self.status != other.status
             || self.is_active != other.is_active
+    }
+
+    pub fn is_there(&self) -> bool {
+        self.presence != Presence::Offline
+    }
+
+    /// When there is something to do: the user's time is up, or other servers are to be told again.
+    pub fn due_at(&self) -> u64 {
+        let told = self.told.map(|told| told.at.saturating_add(TELL_AGAIN_MS));
+        told.map_or(self.until, |again| again.min(self.until))
     }
 }
 
@@ -129,7 +140,17 @@ impl Table {
         users.insert(user.to_owned(), entry);
     }
 
-    /// The user is seen again: nothing else changes.
+    /// Whether the user is there.
+    pub fn has(&self, user: &UserId) -> bool {
+        self.lock().get(user).is_some_and(Entry::is_there)
+    }
+
+    /// Whether any user of ours is there.
+    pub fn has_ours(&self) -> bool {
+        self.lock().values().any(|entry| entry.is_there() && entry.told.is_some())
+    }
+
+    /// The user of another server is seen again: nothing else changes.
     pub fn renew(&self, user: &UserId, active_at: Option<u64>, until: u64) {
         if let Some(entry) = self.lock().get_mut(user) {
             entry.active_at = active_at.or(entry.active_at);
@@ -144,14 +165,13 @@ impl Table {
         changed.map(|(user, entry)| (user.clone(), entry.clone())).collect()
     }
 
-    /// Users who have not been heard of for too long, and when the next one is.
-    pub fn absent(&self, now: u64) -> (Vec<(OwnedUserId, Entry)>, Option<u64>) {
+    /// Users for whom it is time, and when it is for the next one.
+    pub fn due(&self, now: u64) -> (Vec<(OwnedUserId, Entry)>, Option<u64>) {
         let users = self.lock();
-        let there = users.iter().filter(|(_, entry)| entry.presence != Presence::Offline);
-        let (absent, there): (Vec<_>, Vec<_>) = there.partition(|(_, entry)| entry.until <= now);
-        let next = there.into_iter().map(|(_, entry)| entry.until).min();
-        let absent = absent.into_iter().map(|(user, entry)| (user.clone(), entry.clone()));
-        (absent.collect(), next)
+        let there = users.iter().filter(|(_, entry)| entry.is_there());
+        let (due, others): (Vec<_>, Vec<_>) = there.partition(|(_, entry)| entry.due_at() <= now);
+        let next = others.into_iter().map(|(_, entry)| entry.due_at()).min();
+        (due.into_iter().map(|(user, entry)| (user.clone(), entry.clone())).collect(), next)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<OwnedUserId, Entry>> {

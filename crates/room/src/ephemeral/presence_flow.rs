@@ -8,12 +8,12 @@ use std::{
 
 use exeunt_core::Object;
 use exeunt_store::{Batch, Reader, tables};
-use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
+use ruma::{DeviceId, OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
 use serde_json::{Value, json};
 
 use super::{
-    Edu, News,
-    presence::{Entry, MAX_STATUS_BYTES, Presence, Said},
+    Edu, News, Told,
+    presence::{Entry, MAX_STATUS_BYTES, Presence},
 };
 use crate::{
     RoomError, Rooms,
@@ -54,10 +54,11 @@ impl Due {
 }
 
 impl Rooms {
-    /// A local user says whether they are there.
+    /// A local user says at a device whether they are there.
     pub async fn set_presence(
         &self,
         user: &UserId,
+        device: &DeviceId,
         presence: Presence,
         status: Option<String>,
     ) -> Result<(), RoomError> {
@@ -67,22 +68,21 @@ impl Rooms {
         if !self.options().presence {
             return Ok(());
         }
-        let until = self.in_future(SAID_LASTS);
-        self.change_presence(user, Said { presence, status: Some(status), until }).await
+        self.say_presence(user, device, presence, Some(status), SAID_LASTS).await
     }
 
-    /// A local user syncs, for at most that long.
+    /// A local user syncs with a device, for at most that long.
     pub async fn present_by_sync(
         &self,
         user: &UserId,
+        device: &DeviceId,
         presence: Presence,
         timeout: Duration,
     ) -> Result<(), RoomError> {
         if !self.options().presence || presence == Presence::Offline {
             return Ok(());
         }
-        let until = self.in_future(timeout + LINGERS);
-        self.change_presence(user, Said { presence, status: None, until }).await
+        self.say_presence(user, device, presence, None, timeout + LINGERS).await
     }
 
     /// Whether somebody is there, as far as is known: for themselves and those who share a room.
@@ -104,31 +104,43 @@ impl Rooms {
         Ok(entry.content(self.now()))
     }
 
-    fn in_future(&self, time: Duration) -> u64 {
-        self.now().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    /// `status` `None`: it stays as it is.
+    async fn say_presence(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        presence: Presence,
+        status: Option<Option<String>>,
+        lasts: Duration,
+    ) -> Result<(), RoomError> {
+        let _turn = self.inner.ephemeral.users.lock(user.to_owned()).await;
+        let now = self.now();
+        let known = self.inner.ephemeral.presence.get(user);
+        let mut entry = known.clone().unwrap_or_default();
+        let until = now.saturating_add(u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX));
+        entry.devices.note(device, presence, until, now);
+        if presence != Presence::Offline {
+            entry.active_at = Some(now);
+        }
+        entry.status = status.unwrap_or(entry.status);
+        self.settle_presence(user, known, entry).await
     }
 
-    /// Changes the presence of a local user, and tells whom it concerns if it is another now.
-    pub(super) async fn change_presence(&self, user: &UserId, said: Said) -> Result<(), RoomError> {
+    /// Puts what the devices of a local user come to, and tells whom it concerns if it is another
+    /// now; other servers also if they were told long ago. The caller holds the user's lock.
+    async fn settle_presence(
+        &self,
+        user: &UserId,
+        known: Option<Entry>,
+        entry: Entry,
+    ) -> Result<(), RoomError> {
         let ephemeral = &self.inner.ephemeral;
-        let _turn = ephemeral.users.lock(user.to_owned()).await;
         let now = self.now();
-        let known = ephemeral.presence.get(user);
-        let is_new = known.is_none();
-        let known = known.unwrap_or_default();
-        let is_there = said.presence != Presence::Offline;
-        let entry = Entry {
-            presence: said.presence,
-            status: said.status.unwrap_or_else(|| known.status.clone()),
-            active_at: if is_there { Some(now) } else { known.active_at },
-            is_active: said.presence == Presence::Online,
-            until: if is_there { said.until.max(known.until) } else { 0 },
-            ..known.clone()
-        };
-        if !is_new && !entry.differs(&known) {
-            if is_there {
-                ephemeral.presence.renew(user, Some(now), entry.until);
-            }
+        let (presence, until) = entry.devices.merged(now);
+        let entry = Entry { presence, until, is_active: presence == Presence::Online, ..entry };
+        let is_news = known.is_none_or(|known| entry.differs(&known));
+        if !is_news && (!entry.is_there() || entry.due_at() > now) {
+            ephemeral.presence.put(user, entry);
             return Ok(());
         }
         let (whose, ours) = (user.to_owned(), self.server_name().to_owned());
@@ -136,37 +148,37 @@ impl Rooms {
         let (mut batch, destinations) = match servers.is_empty() {
             true => (Batch::default(), Vec::new()),
             false => {
-                let mut update = entry.content(now);
-                update.insert("user_id".into(), user.as_str().into());
-                let content = json!({ "push": [update] });
-                let replaces = known.is_told.then_some(known.position);
+                let content = json!({ "push": [entry.update(user, now)] });
+                let replaces = entry.told.map(|told| told.position);
                 let kind = "m.presence";
                 self.edu(Edu { kind, content, servers, replaces, momentary: true }).await?
             }
         };
-        let is_told = !destinations.is_empty();
         let (table, who) = (ephemeral.presence.clone(), user.to_owned());
         batch.at_position(move |position, _| {
-            table.put(&who, Entry { position, is_told, ..entry });
+            let told = Some(Told { at: now, position });
+            let position = if is_news { position } else { entry.position };
+            table.put(&who, Entry { position, told, ..entry });
         });
         let position = self.store().commit(batch).await?;
         self.inner.wake.wake(&destinations);
-        self.wake_for_presence(rooms, position);
+        if is_news {
+            self.wake_for_presence(rooms, position);
+        }
         self.stir_sweeper();
         Ok(())
     }
 
-    /// Nothing has been heard of a user for too long.
-    pub(super) async fn presume_absent(
-        &self,
-        user: &UserId,
-        known: Entry,
-    ) -> Result<(), RoomError> {
-        let presence = Presence::Offline;
+    /// Does what it is time for: somebody has not been heard of for too long, or other servers are
+    /// to be told of a user of ours again.
+    pub(super) async fn follow_up(&self, user: &UserId, known: Entry) -> Result<(), RoomError> {
         if user.server_name() == self.server_name() {
-            return self.change_presence(user, Said { presence, status: None, until: 0 }).await;
+            let _turn = self.inner.ephemeral.users.lock(user.to_owned()).await;
+            let known = self.inner.ephemeral.presence.get(user);
+            let entry = known.clone().unwrap_or_default();
+            return self.settle_presence(user, known, entry).await;
         }
-        let entry = Entry { presence, is_active: false, ..known };
+        let entry = Entry { presence: Presence::Offline, is_active: false, ..known };
         let server = user.server_name().to_owned();
         self.remote_presence(&server, vec![(user.to_owned(), entry)]).await
     }
@@ -239,9 +251,7 @@ impl Rooms {
         let mut candidates: BTreeMap<_, _> = match view.joined.values().any(|is_new| *is_new) {
             true => {
                 let all = News { since: None, ..news };
-                let there = |(_, entry): &(_, Entry)| {
-                    entry.presence != Presence::Offline || news.has(entry.position)
-                };
+                let there = |(_, entry): &(_, Entry)| entry.is_there() || news.has(entry.position);
                 table.changed(all).into_iter().filter(there).collect()
             }
             false => table.changed(news).into_iter().collect(),

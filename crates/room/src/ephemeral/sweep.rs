@@ -1,4 +1,5 @@
-//! Ends what its time is up for: typing, and the presence of those who do not sync any more.
+//! Ends what its time is up for: typing, and the presence of those who do not sync any more; and
+//! tells other servers what they do not know, or will not know for much longer.
 
 use std::{
     sync::{
@@ -8,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::{Mutex, Notify},
+    time::timeout,
+};
 
 use crate::{RoomError, Rooms};
 
@@ -21,10 +25,12 @@ const SHORTEST: Duration = Duration::from_millis(50);
 pub(super) struct Sweeper {
     runs: AtomicBool,
     stirred: Arc<Notify>,
+    /// Held by who sweeps.
+    turn: Mutex<()>,
 }
 
 impl Rooms {
-    /// Something new has a time that runs out.
+    /// Something new has a time that runs out, or is to be told.
     pub(super) fn stir_sweeper(&self) {
         let sweeper = &self.inner.ephemeral.sweeper;
         sweeper.stirred.notify_one();
@@ -52,17 +58,19 @@ impl Rooms {
         });
     }
 
-    /// Ends what its time is up for; says when the next is.
+    /// Does what it is time for; says when it is for the next.
     pub async fn sweep_ephemeral(&self) -> Result<Option<u64>, RoomError> {
+        let _turn = self.inner.ephemeral.sweeper.turn.lock().await;
         let now = self.now();
         let (expired, next_typist) = self.inner.ephemeral.typing.expired(now);
         for (room_id, user) in expired {
             self.end_typing(&user, &room_id).await?;
         }
-        let (absent, next_absent) = self.inner.ephemeral.presence.absent(now);
-        for (user, known) in absent {
-            self.presume_absent(&user, known).await?;
+        let (due, next_due) = self.inner.ephemeral.presence.due(now);
+        for (user, known) in due {
+            self.follow_up(&user, known).await?;
         }
-        Ok([next_typist, next_absent].into_iter().flatten().min())
+        self.tell_newcomers().await?;
+        Ok([next_typist, next_due].into_iter().flatten().min())
     }
 }

@@ -10,7 +10,7 @@ use exeunt_store::Batch;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde_json::{Value, json};
 
-use super::{Edu, News, event};
+use super::{Edu, News, Told, event};
 use crate::{RoomError, Rooms};
 
 /// Users of a room whose typing is kept, those who have stopped included.
@@ -44,13 +44,6 @@ struct Typist {
     /// Stream position of the last change.
     position: u64,
     told: Option<Told>,
-}
-
-/// When other servers were told, and at which position of the outbox.
-#[derive(Clone, Copy)]
-struct Told {
-    at: u64,
-    position: u64,
 }
 
 /// What follows from what a user does.

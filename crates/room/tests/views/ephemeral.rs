@@ -8,7 +8,7 @@ use exeunt_room::{
     views::{Filter, SyncRequest},
 };
 use exeunt_store::tables;
-use ruma::{OwnedRoomId, OwnedUserId, UserId};
+use ruma::{DeviceId, OwnedRoomId, OwnedUserId, UserId, device_id};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
@@ -24,6 +24,10 @@ async fn stage(options: Options) -> (Bench, OwnedRoomId, OwnedUserId, OwnedUserI
     let room = bench.room(&ann, "shared").await;
     bench.join(&bob, &room).await;
     (bench, room, ann, bob)
+}
+
+fn phone() -> &'static DeviceId {
+    device_id!("PHONE")
 }
 
 async fn news(bench: &Bench, user: &UserId, since: Option<u64>) -> (EphemeralView, u64) {
@@ -44,7 +48,7 @@ async fn typing_and_presence_end_by_themselves_and_wake_those_who_wait() {
     let (bench, room, ann, bob) = stage(Options::default()).await;
     let rooms = &bench.rooms;
     let typing = Some(Duration::from_secs(20));
-    rooms.set_presence(&ann, Presence::Online, None).await.unwrap();
+    rooms.set_presence(&ann, phone(), Presence::Online, None).await.unwrap();
     rooms.set_typing(&ann, &room, typing).await.unwrap();
     let (told, mut since) = news(&bench, &bob, None).await;
     assert_eq!(told.rooms[&room][0]["content"]["user_ids"], json!([ann]));
@@ -68,7 +72,10 @@ async fn typing_and_presence_end_by_themselves_and_wake_those_who_wait() {
     }
     // As long as somebody syncs they are there.
     for _ in 0..5 {
-        rooms.present_by_sync(&bob, Presence::Online, Duration::from_secs(100)).await.unwrap();
+        rooms
+            .present_by_sync(&bob, phone(), Presence::Online, Duration::from_secs(100))
+            .await
+            .unwrap();
         tokio::time::sleep(Duration::from_secs(100)).await;
         assert_eq!(rooms.presence(&ann, &bob).await.unwrap()["presence"], "online");
     }
@@ -76,12 +83,40 @@ async fn typing_and_presence_end_by_themselves_and_wake_those_who_wait() {
     assert_eq!(rooms.presence(&ann, &bob).await.unwrap()["presence"], "offline");
 }
 
+/// A user is there as the one of their devices that is there most, and its polls are no news.
+#[tokio::test(start_paused = true)]
+async fn two_devices_do_not_speak_against_each_other() {
+    let (bench, _, ann, bob) = stage(Options::default()).await;
+    let (rooms, laptop) = (&bench.rooms, device_id!("LAPTOP"));
+    let (online, unavailable) = (Presence::Online, Presence::Unavailable);
+    let timeout = Duration::from_secs(30);
+    rooms.present_by_sync(&ann, phone(), online, timeout).await.unwrap();
+    let position = *bench.store.position().borrow();
+    let is = async || rooms.presence(&bob, &ann).await.unwrap()["presence"].clone();
+    for _ in 0..5 {
+        rooms.present_by_sync(&ann, laptop, unavailable, timeout).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        assert_eq!(is().await, "online");
+        rooms.present_by_sync(&ann, phone(), online, timeout).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(15)).await;
+    }
+    assert_eq!(*bench.store.position().borrow(), position, "nothing was written");
+    // The phone goes, and the laptop speaks; then it goes too.
+    for (passes, expected) in [(40, "online"), (10, "unavailable"), (50, "unavailable")] {
+        rooms.present_by_sync(&ann, laptop, unavailable, timeout).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(passes)).await;
+        assert_eq!(is().await, expected);
+    }
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(is().await, "offline");
+}
+
 #[tokio::test]
 async fn presence_can_be_switched_off() {
     let options = Options { presence: false, ..Options::default() };
     let (bench, _, ann, bob) = stage(options).await;
-    bench.rooms.set_presence(&ann, Presence::Online, None).await.unwrap();
-    bench.rooms.present_by_sync(&ann, Presence::Online, Duration::ZERO).await.unwrap();
+    bench.rooms.set_presence(&ann, phone(), Presence::Online, None).await.unwrap();
+    bench.rooms.present_by_sync(&ann, phone(), Presence::Online, Duration::ZERO).await.unwrap();
     assert!(news(&bench, &bob, None).await.0.is_empty());
     assert_eq!(bench.rooms.presence(&bob, &ann).await.unwrap()["presence"], "offline");
 }

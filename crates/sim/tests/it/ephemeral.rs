@@ -1,6 +1,6 @@
 //! Typing, receipts and presence between servers: who may speak of whom, and in which room.
 
-use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
+use exeunt_core::ruma::{DeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, UserId, device_id};
 use exeunt_room::{
     EphemeralView, Presence, Preset, Receipt, ReceiptKind,
     inbound::Transaction,
@@ -68,6 +68,10 @@ impl Stage {
         let content = json!({ "room_id": room, "user_id": user, "typing": true });
         json!({ "edu_type": "m.typing", "content": content })
     }
+}
+
+fn device() -> &'static DeviceId {
+    device_id!("PHONE")
 }
 
 /// What is told of the moment to a user since a position, and the next one.
@@ -203,7 +207,7 @@ async fn typing_does_not_pile_up() {
     batch.put::<tables::Destinations>(&b.name, &failing);
     a.store.commit(batch).await.unwrap();
     a.rooms.set_typing(&stage.ann, &stage.room, None).await.unwrap();
-    a.rooms.set_presence(&stage.ann, Presence::Online, None).await.unwrap();
+    a.rooms.set_presence(&stage.ann, device(), Presence::Online, None).await.unwrap();
     assert!(waiting(a, b).is_empty(), "that would be stale when it gets there");
     let event = a.say(&stage.ann, &stage.room, "four").await;
     a.rooms.receipt(&stage.room, read(&stage.ann, &event, None)).await.unwrap();
@@ -355,7 +359,7 @@ async fn presence_is_for_those_who_share_a_room() {
     let (_, dan_since) = news(b, &dan, None).await;
     stage.mesh.net.fail_next(&b.name, "send", Fault::AnswerLost);
     let status = Some("at work".to_owned());
-    a.rooms.set_presence(&stage.ann, Presence::Online, status).await.unwrap();
+    a.rooms.set_presence(&stage.ann, device(), Presence::Online, status).await.unwrap();
     stage.mesh.settle().await;
     let (told, next) = news(b, &stage.bob, Some(since)).await;
     assert_eq!(told.presence.len(), 1);
@@ -368,7 +372,7 @@ async fn presence_is_for_those_who_share_a_room() {
     b.rooms.presence(&dan, &stage.ann).await.unwrap_err();
     // Who shares a room from now on sees who is there.
     b.invite(&dan, &stage.bob, &dans).await.unwrap();
-    b.rooms.set_presence(&dan, Presence::Unavailable, None).await.unwrap();
+    b.rooms.set_presence(&dan, device(), Presence::Unavailable, None).await.unwrap();
     let (_, next) = news(b, &stage.bob, Some(next)).await;
     b.join(&stage.bob, &dans, b).await.unwrap();
     let (told, _) = news(b, &stage.bob, Some(next)).await;
@@ -381,7 +385,7 @@ async fn presence_is_for_those_who_share_a_room() {
     let content = b.rooms.presence(&stage.bob, &stage.ann).await.unwrap();
     assert_eq!(content["presence"], "offline");
     // So is who belongs to a server that says nothing any more.
-    a.rooms.set_presence(&stage.ann, Presence::Online, None).await.unwrap();
+    a.rooms.set_presence(&stage.ann, device(), Presence::Online, None).await.unwrap();
     stage.mesh.settle().await;
     stage.mesh.isolate("a.example");
     for (passes, expected) in [(3_500_000, "online"), (200_000, "offline")] {
@@ -390,4 +394,79 @@ async fn presence_is_for_those_who_share_a_room() {
         let content = b.rooms.presence(&stage.bob, &stage.ann).await.unwrap();
         assert_eq!(content["presence"], expected);
     }
+}
+
+async fn is_there(server: &Server, viewer: &UserId, user: &UserId) -> bool {
+    let content = server.rooms.presence(viewer, user).await.unwrap();
+    content["presence"] == "online"
+}
+
+/// Others forget a user whose server says nothing: it says so again, as long as it is so.
+#[tokio::test]
+async fn who_stays_there_is_told_of_again() {
+    let stage = Stage::new().await;
+    let (a, b) = (stage.a(), stage.b());
+    let syncs = async || {
+        let timeout = Duration::from_secs(300);
+        let there = a.rooms.present_by_sync(&stage.ann, device(), Presence::Online, timeout);
+        there.await.unwrap();
+    };
+    syncs().await;
+    stage.mesh.settle().await;
+    let (_, since) = news(b, &stage.bob, None).await;
+    let mut told = 0;
+    for _ in 0..60 {
+        stage.mesh.clock.advance(240_000);
+        syncs().await;
+        a.rooms.sweep_ephemeral().await.unwrap();
+        told += waiting(a, b).len();
+        stage.mesh.settle().await;
+        b.rooms.sweep_ephemeral().await.unwrap();
+        assert!(is_there(b, &stage.bob, &stage.ann).await);
+    }
+    // Four hours.
+    assert!((8..=9).contains(&told), "{told}");
+    assert!(news(b, &stage.bob, Some(since)).await.0.is_empty(), "it is no news");
+    stage.mesh.clock.advance(600_000);
+    a.rooms.sweep_ephemeral().await.unwrap();
+    stage.mesh.settle().await;
+    assert!(!is_there(b, &stage.bob, &stage.ann).await);
+    for _ in 0..4 {
+        stage.mesh.clock.advance(1_000_000);
+        a.rooms.sweep_ephemeral().await.unwrap();
+        assert!(waiting(a, b).is_empty(), "who is offline is told of once");
+    }
+}
+
+/// A server that comes into a room is told who of it is there; and servers of a room, of whoever
+/// comes in from elsewhere and is there already.
+#[tokio::test]
+async fn newcomers_and_those_in_the_room_are_introduced() {
+    let mesh = Mesh::new(&["a.example", "b.example"]);
+    let (a, b) = (mesh.server("a.example"), mesh.server("b.example"));
+    let (ann, bob, cat) = (a.user("ann"), b.user("bob"), b.user("cat"));
+    let dan = a.user("dan");
+    for (server, user) in [(a, &ann), (a, &dan), (b, &bob)] {
+        server.rooms.set_presence(user, device(), Presence::Online, None).await.unwrap();
+    }
+    let room = a.room(&ann, Preset::Public, "12").await;
+    b.join(&bob, &room, a).await.unwrap();
+    let tell = async || {
+        mesh.settle().await;
+        for server in [a, b] {
+            server.rooms.sweep_ephemeral().await.unwrap();
+        }
+        mesh.settle().await;
+    };
+    tell().await;
+    assert!(is_there(b, &bob, &ann).await && is_there(a, &ann, &bob).await);
+    let (_, since) = news(b, &bob, None).await;
+    // Who is not there, or new to nobody, is not told of.
+    b.join(&cat, &room, a).await.unwrap();
+    tell().await;
+    assert!(!is_there(a, &ann, &cat).await);
+    assert!(news(b, &bob, Some(since)).await.0.is_empty());
+    a.join(&dan, &room, a).await.unwrap();
+    tell().await;
+    assert!(is_there(b, &bob, &dan).await);
 }
