@@ -12,34 +12,19 @@ use crate::{ClientApi, body, users_error};
 /// Types that the server keeps itself.
 const SERVERS_OWN: [&str; 2] = ["m.fully_read", "m.push_rules"];
 
-pub(crate) fn routes(mut routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    const GLOBAL: [&str; 2] = [
-        "/_matrix/client/v3/user/{user_id}/account_data/{type}",
-        "/_matrix/client/r0/user/{user_id}/account_data/{type}",
-    ];
-    const ROOM: [&str; 2] = [
-        "/_matrix/client/v3/user/{user_id}/rooms/{room_id}/account_data/{type}",
-        "/_matrix/client/r0/user/{user_id}/rooms/{room_id}/account_data/{type}",
-    ];
+pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    const GLOBAL: &str = "/_matrix/client/v3/user/{user_id}/account_data/{type}";
+    const ROOM: &str = "/_matrix/client/v3/user/{user_id}/rooms/{room_id}/account_data/{type}";
     const DELETE: &str =
         "/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/account_data/{type}";
     const DELETE_OF_ROOM: &str = "/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/rooms/{room_id}/account_data/{type}";
-    routes = routes.authed_raw(Method::DELETE, DELETE, delete).authed_raw(
-        Method::DELETE,
-        DELETE_OF_ROOM,
-        delete_of_room,
-    );
-    for path in GLOBAL {
-        routes = routes.authed_raw(Method::GET, path, get).authed_raw(Method::PUT, path, put);
-    }
-    for path in ROOM {
-        routes = routes.authed_raw(Method::GET, path, get_of_room).authed_raw(
-            Method::PUT,
-            path,
-            put_of_room,
-        );
-    }
     routes
+        .authed_raw(Method::GET, GLOBAL, get)
+        .authed_raw(Method::PUT, GLOBAL, put)
+        .authed_raw(Method::GET, ROOM, get_of_room)
+        .authed_raw(Method::PUT, ROOM, put_of_room)
+        .authed_raw(Method::DELETE, DELETE, delete)
+        .authed_raw(Method::DELETE, DELETE_OF_ROOM, delete_of_room)
 }
 
 /// `GET /_matrix/client/v3/user/{userId}/account_data/{type}`

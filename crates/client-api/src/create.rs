@@ -16,11 +16,7 @@ use crate::{
 };
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    routes.authed_raw(Method::POST, "/_matrix/client/v3/createRoom", create).authed_raw(
-        Method::POST,
-        "/_matrix/client/r0/createRoom",
-        create,
-    )
+    routes.authed_raw(Method::POST, "/_matrix/client/v3/createRoom", create)
 }
 
 #[derive(Deserialize)]

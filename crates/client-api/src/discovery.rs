@@ -20,7 +20,6 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .public(versions)
         .public_raw(Method::GET, "/.well-known/matrix/client", well_known)
         .authed_raw(Method::GET, "/_matrix/client/v3/capabilities", capabilities)
-        .authed_raw(Method::GET, "/_matrix/client/r0/capabilities", capabilities)
 }
 
 /// `GET /_matrix/client/versions`

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use crate::{ClientApi, body, users_error};
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    routes
-        .authed_raw(Method::POST, "/_matrix/client/v3/user/{user_id}/filter", create)
-        .authed_raw(Method::POST, "/_matrix/client/r0/user/{user_id}/filter", create)
-        .authed_raw(Method::GET, "/_matrix/client/v3/user/{user_id}/filter/{filter_id}", get)
-        .authed_raw(Method::GET, "/_matrix/client/r0/user/{user_id}/filter/{filter_id}", get)
+    routes.authed_raw(Method::POST, "/_matrix/client/v3/user/{user_id}/filter", create).authed_raw(
+        Method::GET,
+        "/_matrix/client/v3/user/{user_id}/filter/{filter_id}",
+        get,
+    )
 }
 
 /// `POST /_matrix/client/v3/user/{userId}/filter`

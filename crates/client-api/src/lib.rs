@@ -81,7 +81,8 @@ pub fn routes(state: ClientApi) -> Routes<ClientApi> {
     let routes = ephemeral::routes(routes);
     let routes = sync::routes(routes);
     let routes = admin::routes(routes, admin::Gate::Administrators);
-    planned::routes(routes)
+    // The API of r0.6.1, which some clients still speak, is that of v3 at other paths.
+    planned::routes(routes).also_below("/_matrix/client/v3", "/_matrix/client/r0")
 }
 
 /// Largest body of a client's request: an event has at most 64 KiB, createRoom holds several.

@@ -31,9 +31,7 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
         .authed(invite)
         .authed_raw(Method::POST, "/_matrix/client/v3/rooms/{room_id}/join", join)
-        .authed_raw(Method::POST, "/_matrix/client/r0/rooms/{room_id}/join", join)
         .authed_raw(Method::POST, "/_matrix/client/v3/join/{room_id_or_alias}", join_any)
-        .authed_raw(Method::POST, "/_matrix/client/r0/join/{room_id_or_alias}", join_any)
         .authed(leave)
         .authed(forget)
         .authed(kick)

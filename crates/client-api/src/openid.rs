@@ -8,11 +8,8 @@ use serde_json::json;
 use crate::{ClientApi, body, users_error};
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    const PATHS: [&str; 2] = [
-        "/_matrix/client/v3/user/{user_id}/openid/request_token",
-        "/_matrix/client/r0/user/{user_id}/openid/request_token",
-    ];
-    PATHS.into_iter().fold(routes, |routes, path| routes.authed_raw(Method::POST, path, request))
+    const PATH: &str = "/_matrix/client/v3/user/{user_id}/openid/request_token";
+    routes.authed_raw(Method::POST, PATH, request)
 }
 
 /// `POST /_matrix/client/v3/user/{userId}/openid/request_token`

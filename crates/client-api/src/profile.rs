@@ -11,23 +11,13 @@ use crate::{ClientApi, body, room_error, users_error};
 /// The fields of a profile that member events carry.
 pub(crate) const FIELDS: [&str; 2] = ["displayname", "avatar_url"];
 
-pub(crate) fn routes(mut routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    const WHOLE: [&str; 2] =
-        ["/_matrix/client/v3/profile/{user_id}", "/_matrix/client/r0/profile/{user_id}"];
-    const FIELD: [&str; 2] = [
-        "/_matrix/client/v3/profile/{user_id}/{field}",
-        "/_matrix/client/r0/profile/{user_id}/{field}",
-    ];
-    for path in WHOLE {
-        routes = routes.public_raw(Method::GET, path, get);
-    }
-    for path in FIELD {
-        routes = routes
-            .public_raw(Method::GET, path, get_field)
-            .authed_raw(Method::PUT, path, set_field)
-            .authed_raw(Method::DELETE, path, delete_field);
-    }
+pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    const FIELD: &str = "/_matrix/client/v3/profile/{user_id}/{field}";
     routes
+        .public_raw(Method::GET, "/_matrix/client/v3/profile/{user_id}", get)
+        .public_raw(Method::GET, FIELD, get_field)
+        .authed_raw(Method::PUT, FIELD, set_field)
+        .authed_raw(Method::DELETE, FIELD, delete_field)
 }
 
 /// `GET /_matrix/client/v3/profile/{userId}`

@@ -10,21 +10,14 @@ use serde_json::json;
 
 use crate::{ClientApi, body, room_error};
 
-pub(crate) fn routes(mut routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    for path in ["/_matrix/client/v3/publicRooms", "/_matrix/client/r0/publicRooms"] {
-        routes = routes.public_raw(Method::GET, path, list).authed_raw(Method::POST, path, search);
-    }
-    for path in [
-        "/_matrix/client/v3/directory/list/room/{room_id}",
-        "/_matrix/client/r0/directory/list/room/{room_id}",
-    ] {
-        routes = routes.public_raw(Method::GET, path, visibility).authed_raw(
-            Method::PUT,
-            path,
-            set_visibility,
-        );
-    }
+pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    const ROOMS: &str = "/_matrix/client/v3/publicRooms";
+    const VISIBILITY: &str = "/_matrix/client/v3/directory/list/room/{room_id}";
     routes
+        .public_raw(Method::GET, ROOMS, list)
+        .authed_raw(Method::POST, ROOMS, search)
+        .public_raw(Method::GET, VISIBILITY, visibility)
+        .authed_raw(Method::PUT, VISIBILITY, set_visibility)
 }
 
 /// `GET /_matrix/client/v3/publicRooms`

@@ -11,7 +11,6 @@ use crate::{ClientApi, body, room_error};
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
         .authed_raw(Method::POST, "/_matrix/client/v3/rooms/{room_id}/report/{event_id}", event)
-        .authed_raw(Method::POST, "/_matrix/client/r0/rooms/{room_id}/report/{event_id}", event)
         .authed_raw(Method::POST, "/_matrix/client/v3/rooms/{room_id}/report", room)
         .authed_raw(Method::POST, "/_matrix/client/v3/users/{user_id}/report", user)
 }

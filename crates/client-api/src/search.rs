@@ -13,11 +13,7 @@ use serde_json::{Value, json};
 use crate::{ClientApi, body, room_error};
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    routes.authed_raw(Method::POST, "/_matrix/client/v3/search", post).authed_raw(
-        Method::POST,
-        "/_matrix/client/r0/search",
-        post,
-    )
+    routes.authed_raw(Method::POST, "/_matrix/client/v3/search", post)
 }
 
 #[derive(Deserialize)]

@@ -7,11 +7,7 @@ use serde_json::json;
 use crate::ClientApi;
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    routes.authed_raw(Method::GET, "/_matrix/client/v3/thirdparty/protocols", protocols).authed_raw(
-        Method::GET,
-        "/_matrix/client/r0/thirdparty/protocols",
-        protocols,
-    )
+    routes.authed_raw(Method::GET, "/_matrix/client/v3/thirdparty/protocols", protocols)
 }
 
 /// `GET /_matrix/client/v3/thirdparty/protocols`

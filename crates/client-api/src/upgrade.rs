@@ -11,11 +11,7 @@ use serde_json::json;
 use crate::{ClientApi, body, profile::member_profile, room_error, users_error};
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    routes.authed_raw(Method::POST, "/_matrix/client/v3/rooms/{room_id}/upgrade", post).authed_raw(
-        Method::POST,
-        "/_matrix/client/r0/rooms/{room_id}/upgrade",
-        post,
-    )
+    routes.authed_raw(Method::POST, "/_matrix/client/v3/rooms/{room_id}/upgrade", post)
 }
 
 #[derive(Deserialize)]

@@ -12,12 +12,11 @@ use crate::{ClientApi, body, room_error};
 const MAX_PAGE: usize = 100;
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    const SEARCH: [&str; 2] =
-        ["/_matrix/client/v3/user_directory/search", "/_matrix/client/r0/user_directory/search"];
-    SEARCH
-        .into_iter()
-        .fold(routes, |routes, path| routes.authed_raw(Method::POST, path, search))
-        .authed_raw(Method::GET, "/_matrix/client/v1/mutual_rooms", mutual_rooms)
+    routes.authed_raw(Method::POST, "/_matrix/client/v3/user_directory/search", search).authed_raw(
+        Method::GET,
+        "/_matrix/client/v1/mutual_rooms",
+        mutual_rooms,
+    )
 }
 
 #[derive(Deserialize)]

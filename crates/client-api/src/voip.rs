@@ -48,11 +48,7 @@ impl Turn {
 }
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    routes.authed_raw(Method::GET, "/_matrix/client/v3/voip/turnServer", turn_server).authed_raw(
-        Method::GET,
-        "/_matrix/client/r0/voip/turnServer",
-        turn_server,
-    )
+    routes.authed_raw(Method::GET, "/_matrix/client/v3/voip/turnServer", turn_server)
 }
 
 /// `GET /_matrix/client/v3/voip/turnServer`: an empty answer where there is none, as clients expect.

@@ -103,6 +103,13 @@ impl<S: Authenticator> Routes<S> {
         self
     }
 
+    /// What is served below one path so far, below another too, except what is there already.
+    /// Handlers and metrics see the first path.
+    pub fn also_below(mut self, path: &str, other: &str) -> Self {
+        self.table.copy(path, other);
+        self
+    }
+
     fn handler<F>(&self, run: F) -> Handler
     where
         F: AsyncFn(S, RawCall) -> Result<Reply, MatrixError> + Send + Sync + 'static,

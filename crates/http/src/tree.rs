@@ -71,6 +71,21 @@ impl Table {
         }
     }
 
+    /// Panics if the prefixes differ in depth: arguments are found by where they stand.
+    pub fn copy(&mut self, from: &str, to: &str) {
+        assert_eq!(from.split('/').count(), to.split('/').count(), "{from} is not as deep as {to}");
+        let copied = self.0.iter().filter_map(|(shape, methods)| {
+            let below = shape.strip_prefix(from)?.strip_prefix('/')?;
+            Some((format!("{to}/{below}"), methods.clone()))
+        });
+        for (shape, methods) in copied.collect::<Vec<_>>() {
+            let there = self.0.entry(shape).or_default();
+            for (method, endpoint) in methods {
+                there.entry(method).or_insert(endpoint);
+            }
+        }
+    }
+
     /// What is served.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Endpoint)> {
         let all = self.0.values().flatten();

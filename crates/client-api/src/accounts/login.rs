@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use crate::{ClientApi, body, users_error};
 
 pub(super) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    routes
-        .public(flows)
-        .public_raw(Method::POST, "/_matrix/client/v3/login", login)
-        .public_raw(Method::POST, "/_matrix/client/r0/login", login)
-        .authed_raw(Method::POST, "/_matrix/client/v1/login/get_token", get_token)
+    routes.public(flows).public_raw(Method::POST, "/_matrix/client/v3/login", login).authed_raw(
+        Method::POST,
+        "/_matrix/client/v1/login/get_token",
+        get_token,
+    )
 }
 
 /// `GET /_matrix/client/v3/login`

@@ -9,9 +9,7 @@ use serde_json::json;
 use crate::{ClientApi, body, users_error};
 
 pub(super) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    const PATHS: [&str; 2] =
-        ["/_matrix/client/v3/account/password", "/_matrix/client/r0/account/password"];
-    PATHS.into_iter().fold(routes, |routes, path| routes.authed_raw(Method::POST, path, change))
+    routes.authed_raw(Method::POST, "/_matrix/client/v3/account/password", change)
 }
 
 #[derive(Deserialize)]

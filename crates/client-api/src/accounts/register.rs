@@ -10,10 +10,7 @@ use serde_json::json;
 use crate::{ClientApi, body, users_error};
 
 pub(super) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    routes
-        .public_raw(Method::POST, "/_matrix/client/v3/register", register)
-        .public_raw(Method::POST, "/_matrix/client/r0/register", register)
-        .public(available)
+    routes.public_raw(Method::POST, "/_matrix/client/v3/register", register).public(available)
 }
 
 #[derive(Deserialize)]

@@ -21,9 +21,7 @@ pub(super) fn routes(routes: AdminRoutes) -> AdminRoutes {
 }
 
 pub(super) fn whois_routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    const PATHS: [&str; 2] =
-        ["/_matrix/client/v3/admin/whois/{user_id}", "/_matrix/client/r0/admin/whois/{user_id}"];
-    PATHS.into_iter().fold(routes, |routes, path| routes.authed_raw(Method::GET, path, whois))
+    routes.authed_raw(Method::GET, "/_matrix/client/v3/admin/whois/{user_id}", whois)
 }
 
 /// `GET /_matrix/client/v1/admin/lock/{userId}`

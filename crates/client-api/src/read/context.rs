@@ -9,9 +9,7 @@ use super::messages::{filter, limit};
 use crate::{ClientApi, body, room_error};
 
 pub(super) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    routes
-        .authed_raw(Method::GET, "/_matrix/client/v3/rooms/{room_id}/context/{event_id}", get)
-        .authed_raw(Method::GET, "/_matrix/client/r0/rooms/{room_id}/context/{event_id}", get)
+    routes.authed_raw(Method::GET, "/_matrix/client/v3/rooms/{room_id}/context/{event_id}", get)
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/context/{eventId}`

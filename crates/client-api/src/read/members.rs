@@ -12,9 +12,7 @@ use crate::{ClientApi, body, room_error};
 pub(super) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
         .authed_raw(Method::GET, "/_matrix/client/v3/rooms/{room_id}/members", members)
-        .authed_raw(Method::GET, "/_matrix/client/r0/rooms/{room_id}/members", members)
         .authed_raw(Method::GET, "/_matrix/client/v3/rooms/{room_id}/joined_members", joined)
-        .authed_raw(Method::GET, "/_matrix/client/r0/rooms/{room_id}/joined_members", joined)
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/members`

@@ -9,11 +9,7 @@ use serde_json::json;
 use crate::{ClientApi, body, room_error};
 
 pub(super) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    routes.authed_raw(Method::GET, "/_matrix/client/v3/rooms/{room_id}/messages", get).authed_raw(
-        Method::GET,
-        "/_matrix/client/r0/rooms/{room_id}/messages",
-        get,
-    )
+    routes.authed_raw(Method::GET, "/_matrix/client/v3/rooms/{room_id}/messages", get)
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/messages`

@@ -6,24 +6,14 @@ use ruma::OwnedRoomId;
 
 use crate::{ClientApi, body, room_error};
 
-pub(super) fn routes(mut routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    const WHOLE: [&str; 2] =
-        ["/_matrix/client/v3/rooms/{room_id}/state", "/_matrix/client/r0/rooms/{room_id}/state"];
-    const ONE: [&str; 6] = [
+pub(super) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
+    const ONE: [&str; 3] = [
         "/_matrix/client/v3/rooms/{room_id}/state/{event_type}",
         "/_matrix/client/v3/rooms/{room_id}/state/{event_type}/",
         "/_matrix/client/v3/rooms/{room_id}/state/{event_type}/{state_key}",
-        "/_matrix/client/r0/rooms/{room_id}/state/{event_type}",
-        "/_matrix/client/r0/rooms/{room_id}/state/{event_type}/",
-        "/_matrix/client/r0/rooms/{room_id}/state/{event_type}/{state_key}",
     ];
-    for path in WHOLE {
-        routes = routes.authed_raw(Method::GET, path, whole);
-    }
-    for path in ONE {
-        routes = routes.authed_raw(Method::GET, path, one);
-    }
-    routes
+    let routes = routes.authed_raw(Method::GET, "/_matrix/client/v3/rooms/{room_id}/state", whole);
+    ONE.into_iter().fold(routes, |routes, path| routes.authed_raw(Method::GET, path, one))
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/state`

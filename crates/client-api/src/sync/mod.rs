@@ -13,11 +13,7 @@ use poll::{Answer, poll};
 use request::SyncCall;
 
 pub fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    routes.authed_raw(Method::GET, "/_matrix/client/v3/sync", sync).authed_raw(
-        Method::GET,
-        "/_matrix/client/r0/sync",
-        sync,
-    )
+    routes.authed_raw(Method::GET, "/_matrix/client/v3/sync", sync)
 }
 
 /// `GET /_matrix/client/v3/sync`

@@ -15,6 +15,7 @@ mod membership;
 mod profile;
 mod public_rooms;
 mod push_rules;
+mod r0;
 mod registration_tokens;
 mod remote;
 mod reports;
