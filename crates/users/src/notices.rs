@@ -4,7 +4,7 @@
 
 use exeunt_core::ruma::OwnedUserId;
 
-use crate::{NewAccount, Users, UsersError, name};
+use crate::{NewAccount, Users, UsersError};
 
 impl Users {
     /// The account with that name, in which nobody can log in; made if need be, so that the name
@@ -14,17 +14,18 @@ impl Users {
         localpart: &str,
         displayname: &str,
     ) -> Result<OwnedUserId, UsersError> {
-        let user = name::new_user_id(localpart, self.server_name())?;
+        let (localpart, displayname) = (Some(localpart), Some(displayname));
+        let new = NewAccount { localpart, displayname, ..NewAccount::default() };
+        let user = match self.register(new).await {
+            // By an earlier notice, or by one of this moment.
+            Err(UsersError::UserInUse(user)) => user,
+            made => return made,
+        };
         match self.account(&user).await? {
             Some(account) if account.has_password || account.deactivated => {
                 Err(UsersError::UserInUse(user))
             }
-            Some(_) => Ok(user),
-            None => {
-                let (localpart, displayname) = (Some(localpart), Some(displayname));
-                let new = NewAccount { localpart, displayname, ..NewAccount::default() };
-                self.register(new).await
-            }
+            _ => Ok(user),
         }
     }
 }

@@ -345,6 +345,17 @@ async fn registration_tokens_are_used_up() {
     assert_eq!(users.registration_tokens().await.unwrap(), [made]);
 }
 
+/// The first two notices may come at once.
+#[tokio::test]
+async fn the_account_for_notices_is_made_once() {
+    let users = users();
+    let make = || users.notice_account("Herald", "Notices");
+    let (one, two) = tokio::join!(make(), make());
+    assert_eq!(one.unwrap(), "@herald:example.org");
+    assert_eq!(two.unwrap(), "@herald:example.org");
+    assert_eq!(make().await.unwrap(), "@herald:example.org");
+}
+
 #[tokio::test]
 async fn a_failed_write_is_an_error_and_changes_nothing() {
     let (store, faults) = Store::memory_with_faults();

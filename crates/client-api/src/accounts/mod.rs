@@ -47,6 +47,14 @@ fn login_reply(login: &Login, api: &ClientApi) -> Reply {
     Reply::json(answer)
 }
 
+/// Refuses the name by which the server speaks: no person may have it.
+fn check_reserved(api: &ClientApi, localpart: &str) -> Result<(), MatrixError> {
+    match api.options().notices.localpart.eq_ignore_ascii_case(localpart) {
+        true => Err(MatrixError::new(400, "M_EXCLUSIVE", "The name is the server's own")),
+        false => Ok(()),
+    }
+}
+
 /// Takes user-interactive authentication a step further; anything but its end is an answer. Returns
 /// the registration token that is to be used up, if one was shown.
 async fn authorise(

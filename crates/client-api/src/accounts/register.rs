@@ -44,6 +44,7 @@ async fn register(api: ClientApi, call: RawCall) -> Result<Reply, MatrixError> {
         return Err(MatrixError::forbidden("There are no application services here"));
     }
     if let Some(username) = &body.username {
+        super::check_reserved(&api, username)?;
         api.users.check_available(username).await.map_err(users_error)?;
     }
     let token = super::authorise(&api, &Purpose::Register, body.auth.as_ref()).await?;
@@ -75,6 +76,7 @@ async fn available(
     request: availability::Request,
 ) -> Result<availability::Response, MatrixError> {
     api.uia().check_registration(&api.users).await.map_err(users_error)?;
+    super::check_reserved(&api, &request.username)?;
     api.users.check_available(&request.username).await.map_err(users_error)?;
     Ok(availability::Response::new(true))
 }

@@ -1,5 +1,5 @@
 use actix_web::http::Method;
-use exeunt_client_api::Options;
+use exeunt_client_api::{NoticeOptions, Options};
 use exeunt_users::RegistrationPolicy;
 use ring::hmac;
 use serde_json::{Value, json};
@@ -91,6 +91,23 @@ async fn availability_of_names() {
     client.get(&ask("ann")).await.fails(400, "M_USER_IN_USE");
     client.get(&ask("b,b")).await.fails(400, "M_INVALID_USERNAME");
     client.get("/register/available").await.fails(400, "M_MISSING_PARAM");
+}
+
+/// Nobody takes the name by which the server will speak, before it first does.
+#[actix_web::test]
+async fn the_name_of_the_server_notices_is_reserved() {
+    let notices = NoticeOptions { localpart: "Herald".into(), ..NoticeOptions::default() };
+    let shared_secret = Some("secret".to_owned());
+    let policy = RegistrationPolicy { open: true, shared_secret, ..RegistrationPolicy::default() };
+    let server = Server::with(Options { registration: policy, notices, ..Options::default() });
+    let client = server.anyone();
+    for name in ["herald", "HERALD"] {
+        let path = format!("/register/available?username={name}");
+        client.get(&path).await.fails(400, "M_EXCLUSIVE");
+        client.post("/register", registration(name)).await.fails(400, "M_EXCLUSIVE");
+        client.post(ADMIN, signed(&server, name, false).await).await.fails(400, "M_EXCLUSIVE");
+    }
+    client.post("/register", registration("heralds")).await.ok();
 }
 
 const ADMIN: &str = "/_synapse/admin/v1/register";

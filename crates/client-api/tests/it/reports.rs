@@ -123,7 +123,7 @@ async fn the_server_speaks_to_a_user_in_one_room() {
     root.post(NOTICE, json!({ "user_id": ann.user })).await.fails(400, "M_MISSING_PARAM");
     // The name is taken, and nobody can log in by it.
     let register = json!({ "username": "_server", "password": "a long password" });
-    server.anyone().post("/register", register).await.fails(400, "M_USER_IN_USE");
+    server.anyone().post("/register", register).await.fails(400, "M_EXCLUSIVE");
 }
 
 /// The name of a person is not the server's to speak by.
