@@ -12,7 +12,7 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 /// Client-server API, in the order of its chapters.
 #[rustfmt::skip]
-const PLANNED: [(Method, &str); 64] = [
+const PLANNED: [(Method, &str); 63] = [
     (Method::GET, "/.well-known/matrix/policy_server"),
     (Method::GET, "/_matrix/client/v1/auth_metadata"),
     (Method::GET, "/_matrix/client/v3/login/sso/redirect"),
@@ -21,7 +21,6 @@ const PLANNED: [(Method, &str); 64] = [
     (Method::POST, "/_matrix/client/v3/register/msisdn/requestToken"),
     (Method::POST, "/_matrix/client/v3/account/password/email/requestToken"),
     (Method::POST, "/_matrix/client/v3/account/password/msisdn/requestToken"),
-    (Method::GET, "/_matrix/client/v3/account/3pid"),
     (Method::POST, "/_matrix/client/v3/account/3pid"),
     (Method::POST, "/_matrix/client/v3/account/3pid/add"),
     (Method::POST, "/_matrix/client/v3/account/3pid/bind"),

@@ -9,6 +9,7 @@ mod register;
 mod registration_token;
 mod session;
 mod shared_secret;
+mod third_party_ids;
 
 use exeunt_core::Object;
 use exeunt_http::{MatrixError, Reply, Routes};
@@ -28,6 +29,7 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     let routes = password::routes(routes);
     let routes = session::routes(routes);
     let routes = devices::routes(routes);
+    let routes = third_party_ids::routes(routes);
     deactivate::routes(routes)
 }
 

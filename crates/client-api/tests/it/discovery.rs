@@ -64,6 +64,16 @@ async fn no_calls_and_no_bridges_unless_the_operator_has_some() {
     assert_eq!(found["username"], format!("1700000060:{}", ann.user));
 }
 
+/// There are none, which clients want to hear when they show the settings.
+#[actix_web::test]
+async fn no_email_addresses() {
+    let server = Server::new();
+    let ann = server.user("ann").await;
+    assert_eq!(ann.get("/account/3pid").await.ok(), json!({ "threepids": [] }));
+    server.anyone().get("/account/3pid").await.fails(401, "M_MISSING_TOKEN");
+    ann.post("/account/3pid/add", json!({})).await.fails(404, "M_UNRECOGNIZED");
+}
+
 /// Paths of the specification that are not built are known all the same.
 #[actix_web::test]
 async fn what_is_not_built_is_told_from_what_has_another_method() {

@@ -4,7 +4,8 @@ use crate::common::Server;
 
 /// What we serve of it, below `/_matrix/client/r0`. The rest is in `planned.rs`.
 #[rustfmt::skip]
-const SERVED: [&str; 79] = [
+const SERVED: [&str; 80] = [
+    "GET /account/3pid",
     "POST /account/deactivate",
     "POST /account/password",
     "GET /account/whoami",
