@@ -15,6 +15,13 @@ const VERSIONS: [&str; 17] = [
     "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16",
 ];
 
+/// What clients ask for by name, because it was in no version or is in a later one.
+const UNSTABLE: [&str; 3] = [
+    "org.matrix.msc3391",
+    "uk.half-shot.msc2666.query_mutual_rooms",
+    "uk.half-shot.msc2666.query_mutual_rooms.stable",
+];
+
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes
         .public(versions)
@@ -25,7 +32,7 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 /// `GET /_matrix/client/versions`
 async fn versions(_: ClientApi, _: versions::Request) -> Result<versions::Response, MatrixError> {
     let mut answer = versions::Response::new(VERSIONS.map(str::to_owned).to_vec());
-    answer.unstable_features.insert("org.matrix.msc3391".to_owned(), true);
+    answer.unstable_features.extend(UNSTABLE.map(|feature| (feature.to_owned(), true)));
     Ok(answer)
 }
 

@@ -8,6 +8,11 @@ async fn versions_are_listed() {
     let body = Server::new().anyone().get("/_matrix/client/versions").await.ok();
     let versions = body["versions"].as_array().unwrap();
     assert!(versions.contains(&json!("v1.1")) && versions.contains(&json!("v1.16")), "{body}");
+    // Before v1.19, clients look for rooms of two by these.
+    for feature in ["query_mutual_rooms", "query_mutual_rooms.stable"] {
+        let feature = format!("uk.half-shot.msc2666.{feature}");
+        assert_eq!(body["unstable_features"][&feature], true, "{feature}");
+    }
 }
 
 #[actix_web::test]

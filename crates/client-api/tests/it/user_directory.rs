@@ -126,6 +126,37 @@ async fn rooms_of_two() {
     }
 }
 
+/// A page holds 100 rooms. MSC2666 calls the tokens differently.
+#[actix_web::test]
+async fn rooms_of_two_by_pages() {
+    let server = Server::new();
+    let (ann, bob) = (server.user("ann").await, server.user("bob").await);
+    let mut rooms = Vec::new();
+    for _ in 0..101 {
+        server.later(1);
+        let room = ann.public_room().await;
+        bob.join(&room).await;
+        rooms.push(room);
+    }
+    rooms.sort();
+    for (path, from, next) in [
+        ("/_matrix/client/v1/mutual_rooms", "from", "next_batch"),
+        (
+            "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms",
+            "batch_token",
+            "next_batch_token",
+        ),
+    ] {
+        let path = format!("{path}?user_id={}", bob.user);
+        let page = ann.get(&path).await.ok();
+        assert_eq!(page["joined"], json!(rooms[..100]));
+        let token = escape(page[next].as_str().unwrap());
+        let last = ann.get(&format!("{path}&{from}={token}")).await.ok();
+        assert_eq!(last, json!({ "joined": rooms[100..], "count": 101 }));
+        ann.get(&format!("{path}&{from}=x")).await.fails(400, "M_INVALID_PARAM");
+    }
+}
+
 #[actix_web::test]
 async fn a_token_for_openid() {
     let server = Server::new();
