@@ -6,7 +6,7 @@ use exeunt_room::{
     views::{Filter, SyncRequest, SyncView},
 };
 use exeunt_users::{AccountData, Session};
-use ruma::UserId;
+use ruma::{OwnedRoomId, UserId};
 use tokio::time::{Instant, timeout_at};
 
 use super::{SyncCall, request::StateSection};
@@ -70,7 +70,8 @@ async fn read(api: &ClientApi, session: &Session, call: &SyncCall) -> Result<Ans
     Ok(Answer { view, ephemeral, account_data })
 }
 
-/// What is new, of the account and of joined rooms; of a room that is new to the client, all.
+/// What is new, of the account and of the rooms that are told of; of a room that is new to the
+/// client, all.
 async fn account_data(
     api: &ClientApi,
     user: &UserId,
@@ -78,19 +79,22 @@ async fn account_data(
     view: &SyncView,
 ) -> Result<Vec<AccountData>, MatrixError> {
     let since = call.since.unwrap_or(0);
-    let from = if view.joined.values().any(|is_new| *is_new) { 0 } else { since };
-    let data = api.users.account_data_since(user, from, view.next_batch).await;
-    let mut data = data.map_err(users_error)?;
-    let Filter { account_data: of_account, room, .. } = &call.filter;
+    let is_new = |room_id: &OwnedRoomId| view.joined.get(room_id).is_some_and(|is_new| *is_new);
+    let news = api.users.account_data_since(user, since, view.next_batch).await;
+    let mut data = news.map_err(users_error)?;
     // What everybody has without having set it is from before any position.
-    let is_news = |data: &AccountData| call.since.is_none() || data.position > since;
+    data.retain(|data| call.since.is_none() || data.position > since);
+    if since > 0 && view.joined.values().any(|is_new| *is_new) {
+        let before = api.users.account_data_since(user, 0, since).await.map_err(users_error)?;
+        data.extend(before.into_iter().filter(|data| data.room_id.as_ref().is_some_and(is_new)));
+    }
+    let Filter { account_data: of_account, room, .. } = &call.filter;
     data.retain(|data| match &data.room_id {
-        None => is_news(data) && of_account.allows_kind(&data.kind),
+        None => of_account.allows_kind(&data.kind),
         Some(room_id) => {
-            let is_wanted =
-                room.account_data.allows_room(room_id) && room.account_data.allows_kind(&data.kind);
-            let joined = view.joined.get(room_id).filter(|_| is_wanted);
-            joined.is_some_and(|is_new| *is_new || is_news(data))
+            let is_told = view.joined.contains_key(room_id) || view.leave.contains_key(room_id);
+            let wanted = &room.account_data;
+            is_told && wanted.allows_room(room_id) && wanted.allows_kind(&data.kind)
         }
     });
     Ok(data)

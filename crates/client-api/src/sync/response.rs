@@ -1,5 +1,5 @@
-//! The body of `/sync`. Sections without content are left out, but not those of a joined room:
-//! clients have come to expect them.
+//! The body of `/sync`. Sections without content are left out, but not those of a joined or left
+//! room: clients have come to expect them.
 
 use std::collections::BTreeMap;
 
@@ -34,10 +34,15 @@ pub(super) fn body(answer: Answer, call: &SyncCall) -> Value {
     for (room_id, moment) in ephemeral.rooms {
         section(room_id, "ephemeral", moment);
     }
-    for (room_id, data) in by_room(of_rooms) {
+    let mut of_rooms = by_room(of_rooms);
+    let mut leave = Object::new();
+    for (room_id, room) in view.leave {
+        let account_data = of_rooms.remove(&room_id).unwrap_or_default();
+        leave.insert(room_id.into(), form.left(room, account_data));
+    }
+    for (room_id, data) in of_rooms {
         section(room_id, "account_data", data);
     }
-    let leave = view.leave.into_iter().map(|(room_id, room)| (room_id.into(), form.left(room)));
 
     let mut rooms = Object::new();
     let mut add = |name: &str, section: Object| {
@@ -48,7 +53,7 @@ pub(super) fn body(answer: Answer, call: &SyncCall) -> Value {
     add("join", join.into_iter().map(|(room_id, room)| (room_id.into(), room)).collect());
     add("invite", pending(view.invite, "invite_state"));
     add("knock", pending(view.knock, "knock_state"));
-    add("leave", leave.collect());
+    add("leave", leave);
 
     let mut body = json!({ "next_batch": Token::Stream(view.next_batch).to_string() });
     if !rooms.is_empty() {
@@ -99,10 +104,11 @@ impl Form<'_> {
         })
     }
 
-    fn left(&self, room: LeftRoom) -> Value {
+    fn left(&self, room: LeftRoom, account_data: Vec<Value>) -> Value {
         json!({
             self.state: events(self.picked(room.state)),
             "timeline": self.timeline(room.timeline),
+            "account_data": events(account_data),
         })
     }
 

@@ -132,6 +132,63 @@ async fn account_data_of_a_room_that_is_joined_later() {
     }
 }
 
+/// What was deleted since the token is told, also where a room is new to the client; what was set
+/// and deleted in that room before is not.
+#[actix_web::test]
+async fn deleted_account_data_beside_a_room_that_is_new() {
+    let server = Server::new();
+    let (ann, bob) = (server.user("ann").await, server.user("bob").await);
+    let (old, new) = (ann.public_room().await, ann.public_room().await);
+    bob.join(&old).await;
+    let global = format!("/user/{}/account_data/m.x", bob.user);
+    let of = |room: &str, kind: &str| {
+        format!("/user/{}/rooms/{}/account_data/{kind}", bob.user, escape(room))
+    };
+    for path in [&global, &of(&old, "m.x"), &of(&new, "m.x"), &of(&new, "m.y")] {
+        bob.put(path, json!({ "n": 1 })).await.ok();
+    }
+    bob.put(&of(&new, "m.x"), json!({})).await.ok();
+    let since = bob.get("/sync").await.ok()["next_batch"].clone();
+    for path in [&global, &of(&old, "m.x")] {
+        bob.put(path, json!({})).await.ok();
+    }
+    bob.join(&new).await;
+    let body = bob.get(&format!("/sync?since={}", since.as_str().unwrap())).await.ok();
+    let deleted = json!([{ "type": "m.x", "content": {} }]);
+    assert_eq!(body["account_data"]["events"], deleted);
+    assert_eq!(body["rooms"]["join"][&old]["account_data"]["events"], deleted);
+    let there = json!([{ "type": "m.y", "content": { "n": 1 } }]);
+    assert_eq!(body["rooms"]["join"][&new]["account_data"]["events"], there);
+}
+
+#[actix_web::test]
+async fn account_data_of_a_room_that_was_left() {
+    let server = Server::new();
+    let (ann, bob) = (server.user("ann").await, server.user("bob").await);
+    let (room, plain) = (ann.public_room().await, ann.public_room().await);
+    for room in [&room, &plain] {
+        bob.join(room).await;
+    }
+    let since = bob.get("/sync").await.ok()["next_batch"].clone();
+    let path = format!("/user/{}/rooms/{}/account_data/m.x", bob.user, escape(&room));
+    bob.put(&path, json!({ "n": 1 })).await.ok();
+    for room in [&room, &plain] {
+        bob.post(&format!("/rooms/{}/leave", escape(room)), json!({})).await.ok();
+    }
+    let there = json!([{ "type": "m.x", "content": { "n": 1 } }]);
+    let all = escape(&json!({ "room": { "include_leave": true } }).to_string());
+    for query in [format!("since={}", since.as_str().unwrap()), format!("filter={all}")] {
+        let rooms = bob.get(&format!("/sync?{query}")).await.ok()["rooms"].take();
+        assert_eq!(rooms["leave"][&room]["account_data"]["events"], there);
+        assert_eq!(rooms["leave"][&plain]["account_data"]["events"], json!([]));
+        assert!(rooms.get("join").is_none());
+    }
+    let filter = json!({ "room": { "account_data": { "not_types": ["m.x"] } } }).to_string();
+    let query = format!("since={}&filter={}", since.as_str().unwrap(), escape(&filter));
+    let body = bob.get(&format!("/sync?{query}")).await.ok();
+    assert_eq!(body["rooms"]["leave"][&room]["account_data"]["events"], json!([]));
+}
+
 #[actix_web::test]
 async fn account_data_of_the_account_is_filtered() {
     let server = Server::new();
