@@ -1,6 +1,6 @@
 //! Room aliases.
 
-use exeunt_http::{MatrixError, Routes};
+use exeunt_http::{Authenticator, MatrixError, RequestHead, Routes};
 use exeunt_users::Session;
 use ruma::api::client::{
     alias::{create_alias::v3 as create, delete_alias::v3 as delete, get_alias::v3 as get},
@@ -10,11 +10,20 @@ use ruma::api::client::{
 use crate::{ClientApi, room_error, users_error};
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
-    routes.public(get).authed(create).authed(delete).authed(list)
+    routes.public_with_head(get).authed(create).authed(delete).authed(list)
 }
 
-/// `GET /_matrix/client/v3/directory/room/{roomAlias}`
-async fn get(api: ClientApi, request: get::Request) -> Result<get::Response, MatrixError> {
+/// `GET /_matrix/client/v3/directory/room/{roomAlias}`, of our own aliases also for those who are not
+/// logged in.
+async fn get(
+    api: ClientApi,
+    head: RequestHead,
+    request: get::Request,
+) -> Result<get::Response, MatrixError> {
+    if request.room_alias.server_name() != api.server_name() {
+        // Nobody makes us ask others but our users.
+        api.authenticate(&head, &[]).await?;
+    }
     let (room_id, servers) =
         api.rooms.resolve_alias(&request.room_alias).await.map_err(room_error)?;
     Ok(get::Response::new(room_id, servers))

@@ -20,7 +20,8 @@ pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
         .authed_raw(Method::DELETE, FIELD, delete_field)
 }
 
-/// `GET /_matrix/client/v3/profile/{userId}`
+/// `GET /_matrix/client/v3/profile/{userId}`. Also for those who are not logged in, and then too of
+/// other servers' users: Complement demands it (`TestOutboundFederationProfile`).
 async fn get(api: ClientApi, call: RawCall) -> Result<Reply, MatrixError> {
     let user: OwnedUserId = body::id(&call, 0)?;
     Ok(Reply::json(find(&api, &user, None).await?.into()))

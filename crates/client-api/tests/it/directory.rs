@@ -23,6 +23,17 @@ async fn aliases_come_and_go() {
     assert_eq!(ann.get(&list).await.ok(), json!({ "aliases": [] }));
 }
 
+/// Other servers are asked for our users alone.
+#[actix_web::test]
+async fn an_alias_of_another_server_takes_a_login() {
+    let server = Server::new();
+    let ann = server.user("ann").await;
+    let path = "/directory/room/%23tea:else.org";
+    server.anyone().get(path).await.fails(401, "M_MISSING_TOKEN");
+    server.bearer(Some("nonsense")).get(path).await.fails(401, "M_UNKNOWN_TOKEN");
+    ann.get(path).await.fails(502, "M_UNKNOWN");
+}
+
 #[actix_web::test]
 async fn aliases_that_are_refused() {
     let server = Server::new();
