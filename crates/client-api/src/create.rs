@@ -126,7 +126,7 @@ fn alias_of(api: &ClientApi, name: &str) -> Result<OwnedRoomAliasId, MatrixError
 }
 
 /// Creators whose power the room version makes infinite must not be listed with a level (room
-/// version 12): said before there is half a room.
+/// version 12): the client is told which one is.
 fn check_levels(
     version: RoomVersion,
     creator: &UserId,

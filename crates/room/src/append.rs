@@ -110,9 +110,7 @@ impl Rooms {
             .read(move |reader| {
                 let graph = Graph::of(reader, &room_id)?;
                 let resident = crate::graph::is_joined(reader, &room_id, &ours)?;
-                // The creator's own join is the only event of a room that nobody is in yet.
-                let founded_now = graph.room.extremities == [graph.room.create_event.clone()];
-                if !resident && !founded_now {
+                if !resident {
                     return Err(RoomError::Forbidden("You are not in the room".into()));
                 }
                 if let Some(event_id) = existing(&graph, &intent)? {

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use exeunt_core::{CheckedPdu, Draft, Object, RoomVersion};
+use exeunt_core::{CheckedPdu, Draft, Object, Reference, RoomVersion, StateKey, StateMap};
+use exeunt_state_res::{auth_types, check_auth, check_create};
 use exeunt_store::{
     records::{RoomRecord, Root},
     tables::Rooms as Rows,
@@ -13,7 +14,7 @@ use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::{Value, json};
 
 use crate::{
-    Intent, RoomError, Rooms,
+    RoomError, Rooms,
     append::check_acl,
     counted::Counted,
     graph::Graph,
@@ -63,7 +64,8 @@ impl Rooms {
         self.create_with(room, state).await
     }
 
-    /// Creates a room whose state, after create and the creator's join, is given.
+    /// Creates a room whose state, after create and the creator's join, is given. What the rules
+    /// refuse of it fails it before anything is made.
     pub(crate) async fn create_with(
         &self,
         room: NewRoom,
@@ -75,18 +77,21 @@ impl Rooms {
         for (kind, state_key, content) in &state {
             check_acl(kind, Some(state_key), content, self.server_name())?;
         }
-        let room_id = self.found(&room).await?;
         let creator = &room.creator;
         let mut join = room.profile.clone();
         join.insert("membership".into(), "join".into());
-        self.append(
-            &room_id,
-            Intent::state(creator.clone(), "m.room.member", creator.as_str(), join),
-        )
-        .await?;
-        for (kind, state_key, content) in state {
-            self.append(&room_id, Intent::state(creator.clone(), kind, state_key, content)).await?;
+        let mut first = vec![("m.room.member".into(), creator.to_string(), join)];
+        first.extend(state);
+
+        let (guard, create, signature) = self.found(&room).await?;
+        let room_id = create.room_id().to_owned();
+        let events = self.first_events(&create, first)?;
+        self.put_head(&guard, create, signature).await?;
+        for (event, signature) in events {
+            let source = Source::Local { transaction: None, signature: Some(signature) };
+            self.place(&guard, event, source, None).await?;
         }
+        drop(guard);
         if let Some(alias) = &room.alias {
             self.put_alias(alias, &room_id, creator).await?;
         }
@@ -105,18 +110,59 @@ impl Rooms {
         Ok(room_id)
     }
 
-    /// Makes the create event and the room's head. Where a room id is the hash of the create event,
-    /// two like rooms of one instant would be the same: the later one gets a later time.
-    async fn found(&self, room: &NewRoom) -> Result<OwnedRoomId, RoomError> {
+    /// Makes the create event of a room that is not there yet, and takes its lock. Where a room id
+    /// is the hash of the create event, two like rooms of one instant would be the same: the later
+    /// one gets a later time.
+    async fn found(&self, room: &NewRoom) -> Result<(RoomGuard, CheckedPdu, Signature), RoomError> {
         let now = self.now();
         for made_at in now..now + MAX_SAME_INSTANT {
             let (create, signature) = self.create_event(room, made_at)?;
             let guard = self.inner.locks.lock(create.room_id()).await;
             if !self.is_known(create.room_id()).await? {
-                return self.put_head(&guard, create, signature).await;
+                return Ok((guard, create, signature));
             }
         }
         Err(RoomError::Forbidden("You are creating too many rooms at once".into()))
+    }
+
+    /// The creator's state events that follow the create event, each judged by those before it. One
+    /// that says what is in force already is left out.
+    fn first_events(
+        &self,
+        create: &CheckedPdu,
+        state: Vec<(String, String, Object)>,
+    ) -> Result<Vec<(CheckedPdu, Signature)>, RoomError> {
+        check_create(create)?;
+        let (version, sender) = (create.version(), create.sender());
+        let mut before =
+            StateMap::from([(StateKey::single("m.room.create"), create.pdu().clone())]);
+        let mut events: Vec<(CheckedPdu, Signature)> = Vec::new();
+        for (kind, key, content) in state {
+            let state_key = StateKey::new(&kind, &key);
+            if before.get(&state_key).is_some_and(|event| *event.content() == content) {
+                continue;
+            }
+            let auth = auth_types(version, &kind, sender, Some(&key), &content);
+            let auth = auth.iter().filter_map(|key| before.get(key)).map(Reference::from);
+            let prev = events.last().map_or(create, |(event, _)| event);
+            let (event, signature) = self.sign_event(Draft {
+                version,
+                room_id: Some(create.room_id().to_owned()),
+                sender: sender.to_owned(),
+                kind,
+                state_key: Some(key),
+                content,
+                redacts: None,
+                prev_events: vec![Reference::from(prev.pdu())],
+                auth_events: auth.collect(),
+                depth: prev.depth() + 1,
+                origin_server_ts: self.now(),
+            })?;
+            check_auth(&event, create, &before)?;
+            before.insert(state_key, event.pdu().clone());
+            events.push((event, signature));
+        }
+        Ok(events)
     }
 
     async fn is_known(&self, room_id: &RoomId) -> Result<bool, RoomError> {
@@ -154,7 +200,7 @@ impl Rooms {
         guard: &RoomGuard,
         create: CheckedPdu,
         signature: Signature,
-    ) -> Result<OwnedRoomId, RoomError> {
+    ) -> Result<(), RoomError> {
         let room_id = create.room_id().to_owned();
         let head = RoomRecord {
             version: create.version().as_str().into(),
@@ -167,18 +213,18 @@ impl Rooms {
             position: 0,
             untold: Vec::new(),
         };
-        let (ours, now, id) = (self.server_name().to_owned(), self.now(), room_id.clone());
+        let (ours, now) = (self.server_name().to_owned(), self.now());
         let placement = self
             .inner
             .store
             .read(move |reader| {
                 let source = Source::Local { transaction: None, signature: Some(signature) };
-                let graph = Graph::with_head(reader, id, head)?;
+                let graph = Graph::with_head(reader, room_id, head)?;
                 decide(graph, &ours, &create, &source, None, &Counted::default(), now)
             })
             .await?;
         self.commit(guard, placement).await?;
-        Ok(room_id)
+        Ok(())
     }
 }
 

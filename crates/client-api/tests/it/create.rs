@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::{Server, escape};
 
@@ -93,6 +93,31 @@ async fn rooms_that_are_not_made() {
     }
     assert_eq!(ann.get("/joined_rooms").await.ok()["joined_rooms"].as_array().unwrap().len(), 1);
     server.anyone().post("/createRoom", json!({})).await.fails(401, "M_MISSING_TOKEN");
+}
+
+/// A room whose first events the rules refuse is not there at all: its creator is nowhere, and the
+/// alias is free.
+#[actix_web::test]
+async fn nothing_is_left_of_a_room_that_the_rules_refuse() {
+    let server = Server::new();
+    let ann = server.user("ann").await;
+    let state = |kind: &str, content: Value| json!([{ "type": kind, "content": content }]);
+    for (version, field, value, status, errcode) in [
+        ("11", "power_level_content_override", json!({ "users": {} }), 403, "M_FORBIDDEN"),
+        ("11", "power_level_content_override", json!({ "state_default": 101 }), 403, "M_FORBIDDEN"),
+        ("12", "initial_state", state("m.room.create", json!({})), 400, "M_BAD_JSON"),
+        ("12", "initial_state", state("m.room.member", json!({})), 400, "M_BAD_JSON"),
+        ("12", "initial_state", state("org.example", json!({ "a": 0.5 })), 400, "M_BAD_JSON"),
+        ("12", "topic", json!("x".repeat(40_000)), 413, "M_TOO_LARGE"),
+    ] {
+        let mut body = json!({ "room_version": version, "room_alias_name": "tea" });
+        body[field] = value;
+        let answer = ann.post("/createRoom", body).await;
+        answer.fails(status, errcode);
+        assert_eq!(ann.get("/joined_rooms").await.ok(), json!({ "joined_rooms": [] }));
+        assert!(ann.get("/sync").await.ok().get("rooms").is_none(), "{version} {field}");
+    }
+    ann.create_room(json!({ "room_alias_name": "tea" })).await;
 }
 
 /// The id of a room of version 12 is the hash of its create event; the test's clock stands still.
