@@ -66,7 +66,14 @@ async function sees(client, roomId, eventId) {
 
 async function send(client, roomId, body, more = {}) {
   const content = { msgtype: "m.text", body, ...more };
-  return (await client.sendEvent(roomId, null, "m.room.message", content)).event_id;
+  try {
+    return (await client.sendEvent(roomId, null, "m.room.message", content)).event_id;
+  } catch (error) {
+    // The SDK trips over an event of a thread that /sync tells of before its own request is answered.
+    if (!error.message.includes("not a local echo")) throw error;
+    const page = await client.createMessagesRequest(roomId, null, 20, "b");
+    return page.chunk.find((event) => event.content.body === body).event_id;
+  }
 }
 
 /** The room's messages from its beginning, by /messages. */
