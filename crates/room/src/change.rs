@@ -322,7 +322,7 @@ pub(crate) fn move_state(
         }
         // A leave that is sent again is no news to the user.
         let leaves = |event: &Pdu| event.sender() == user && event.membership() == Some("leave");
-        let again = is_join(&was) && is.as_ref().is_some_and(leaves);
+        let again = was.is_some() && is.as_ref().is_some_and(leaves);
         if local && is_join(&is) && !is_join(&was) {
             effects.passage.came.insert(user.to_owned());
         }

@@ -5,7 +5,7 @@
 //! needs our signature, so that we know whether there was a newer one.
 
 use exeunt_core::{Object, Pdu};
-use exeunt_store::{Reader, StoreError, records::MembershipLogRecord, tables};
+use exeunt_store::{Batch, Reader, StoreError, records::MembershipLogRecord, tables};
 use metrics::counter;
 use ruma::{RoomId, ServerName, UserId};
 
@@ -13,6 +13,7 @@ use crate::{
     Intent, RoomError, Rooms,
     graph::{Graph, is_joined},
     locks::RoomGuard,
+    place::Placement,
 };
 
 impl Rooms {
@@ -57,41 +58,57 @@ impl Rooms {
     async fn try_leave_again(&self, guard: &RoomGuard, user: &UserId) -> Result<(), RoomError> {
         let (who, room, ours) =
             (user.to_owned(), guard.room_id().to_owned(), self.server_name().to_owned());
-        let undone = self.store().read(move |reader| {
-            let row = reader.get::<tables::Memberships>(&(who.clone(), room.clone()))?;
+        let key = (who.clone(), room.clone());
+        let read = self.store().read(move |reader| {
+            let row = reader.get::<tables::Memberships>(&key)?;
             let has_left = row.is_some_and(|row| row.membership == "leave");
-            Ok::<_, RoomError>(has_left && is_undone_now(reader, &room, &who, &ours)?)
+            let undone = has_left && is_undone_now(reader, &room, &who, &ours)?;
+            Ok::<_, RoomError>((undone, reader.contains::<tables::Departures>(&key)?))
         });
-        if !undone.await? {
+        let (undone, departing) = read.await?;
+        if !undone {
             return Ok(());
         }
         let mut content = Object::new();
         content.insert("membership".into(), "leave".into());
         let intent = Intent::state(user.to_owned(), "m.room.member", user.as_str(), content);
-        self.append_locked(guard, intent).await.map(drop)
+        self.append_locked(guard, intent).await?;
+        if departing {
+            // The leave is an event of the room now, which goes to all its servers.
+            let mut batch = Batch::default();
+            batch.delete::<tables::Departures>(&(user.to_owned(), guard.room_id().to_owned()));
+            self.commit(guard, Placement::only(batch)).await?;
+        }
+        Ok(())
     }
 }
 
-/// Whether we reside in the room, and its state has the user joined.
+/// Whether we reside in the room, and its state has the user joined, or invited by what they have
+/// turned down.
 fn is_undone_now(
     reader: &Reader<'_>,
     room_id: &RoomId,
     user: &UserId,
     ours: &ServerName,
 ) -> Result<bool, RoomError> {
-    Ok(is_joined(reader, room_id, ours)?
-        && Graph::of(reader, room_id)?.membership(user)?.as_deref() == Some("join"))
+    if !is_joined(reader, room_id, ours)? {
+        return Ok(false);
+    }
+    let Some(event) = Graph::of(reader, room_id)?.current("m.room.member", user.as_str())? else {
+        return Ok(false);
+    };
+    Ok(event.membership() == Some("join") || undoes_leave(reader, room_id, user, &event)?)
 }
 
-/// Whether the room's state now says that a user of ours is joined by an event that is older than
-/// the user's own last leave.
+/// Whether the room's state now says that a user of ours is joined or invited by an event that is
+/// older than the user's own last leave.
 pub(crate) fn undoes_leave(
     reader: &Reader<'_>,
     room_id: &RoomId,
     user: &UserId,
     event: &Pdu,
 ) -> Result<bool, StoreError> {
-    if event.membership() != Some("join") {
+    if !matches!(event.membership(), Some("join" | "invite")) {
         return Ok(false);
     }
     let log = reader.scan::<tables::MembershipLog>((room_id.to_owned(), user.to_owned()));
@@ -99,7 +116,31 @@ pub(crate) fn undoes_leave(
     for row in log.rev().iter() {
         lines.push(row?.1);
     }
-    Ok(is_undone(lines.iter(), user, event))
+    Ok(match event.membership() {
+        Some("join") => is_undone(lines.iter(), user, event),
+        _ => is_turned_down(lines.iter(), user, event),
+    })
+}
+
+/// The same for an invite, which we have seen before: the rejection may have reached the room and
+/// not the server that tells its state (seed 6552).
+fn is_turned_down<'a>(
+    lines: impl Iterator<Item = &'a MembershipLogRecord>,
+    user: &UserId,
+    invite: &Pdu,
+) -> bool {
+    let mut has_left = false;
+    for line in lines.filter(|line| line.via != "resolution") {
+        if line.event_id == invite.event_id() {
+            return has_left;
+        }
+        match line.membership.as_str() {
+            "leave" => has_left |= line.sender == user,
+            _ if !has_left => return false,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// The decision, from the membership timeline of the user, newest first. What a resolution did

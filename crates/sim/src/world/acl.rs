@@ -51,10 +51,11 @@ impl World {
 
     /// Whether the server refused the event by its ACL.
     pub(super) fn was_denied(&self, told: &Acknowledged, server: &OwnedServerName) -> bool {
-        let key = (told.room.clone(), told.event.clone(), server.clone());
-        let delivery = self.host(&told.by).store.reader().get::<tables::Deliveries>(&key);
-        let refused = delivery.expect("the store reads").and_then(|delivery| delivery.refused);
-        refused.is_some_and(|why| why.contains("banned from the room"))
+        let reader = self.host(&told.by).store.clone();
+        let rows = reader.reader().scan::<tables::SetAside>(server.clone()).collect();
+        rows.expect("the store reads").iter().any(|(_, row)| {
+            row.event_id.as_ref() == Some(&told.event) && row.why.contains("banned from the room")
+        })
     }
 
     /// Whether each of two servers has the other in the room, and denies it not.
