@@ -98,7 +98,10 @@ async def test_synapse_deletes(stage: Stage, ours: Exeunt, theirs: Synapse, vers
     room = await alice.create_room(version)
     await alice.invite(room, bob.id)
     await bob.wait_for_invite(room)
+    invite = f"{bob.id}: invite to {room} by {alice.id}"
+    assert f"{invite}: stands\n" in await ours.run("invites", "check")
     await delete_by_synapse(alice, room)
+    assert f"{invite}: the room is gone\n" in await ours.run("invites", "check")
     await bob.leave(room)
     await bob.wait_for_leave(room)
     await departures_end(ours)

@@ -62,6 +62,7 @@ mod resolution;
 mod shown;
 mod signing;
 pub mod spaces;
+pub mod standing;
 mod sticky;
 mod stripped;
 pub mod triage;

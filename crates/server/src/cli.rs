@@ -170,6 +170,9 @@ enum DeparturesCommand {
 
 #[derive(Debug, Subcommand)]
 enum InvitesCommand {
+    /// Ask the servers that must know whether each pending invite and knock still stands (the
+    /// server must be running)
+    Check(Report),
     /// List the pending invites that match all that is given, or turn them down (the server must be
     /// running)
     Triage {
@@ -301,18 +304,24 @@ fn dispatch(command: Command, out: &mut impl Write) -> Result<ExitCode, Failure>
             let config = config::load(&at.config)?;
             print(out, &reports::departures(&config, json)?)?;
         }
-        Command::Invites { command: Some(command), .. } => {
-            let InvitesCommand::Triage {
-                user,
-                inviter,
-                server,
-                room,
-                older_than,
-                newer_than,
-                reject,
-                silent,
-                report,
-            } = command;
+        Command::Invites { command: Some(InvitesCommand::Check(Report { at, json })), .. } => {
+            operate::check_invites(&config::load(&at.config)?, json, out)?;
+        }
+        Command::Invites {
+            command:
+                Some(InvitesCommand::Triage {
+                    user,
+                    inviter,
+                    server,
+                    room,
+                    older_than,
+                    newer_than,
+                    reject,
+                    silent,
+                    report,
+                }),
+            ..
+        } => {
             let config = config::load(&report.at.config)?;
             let ms = |age: Duration| age.as_millis().try_into().unwrap_or(u64::MAX);
             let (min_age_ms, max_age_ms) = (older_than.map(ms), newer_than.map(ms));

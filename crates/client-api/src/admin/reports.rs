@@ -2,7 +2,7 @@
 
 use exeunt_http::{MatrixError, Method, RawCall};
 use exeunt_room::reports::{self, MAX_ROWS, SignatureQuery, TimelineQuery};
-use ruma::{OwnedServerName, OwnedUserId};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
 use serde_json::{Value, json};
 
 use super::AdminRoutes;
@@ -17,6 +17,7 @@ pub(super) fn routes(routes: AdminRoutes) -> AdminRoutes {
         .on(Method::GET, TIMELINE, timeline)
         .on(Method::GET, "/_exeunt/admin/v1/departures", departures)
         .on(Method::GET, "/_exeunt/admin/v1/invites", invites)
+        .on(Method::POST, "/_exeunt/admin/v1/invites/check", check_invites)
         .on(Method::GET, "/_exeunt/admin/v1/signatures", signatures)
         .on(Method::GET, "/_exeunt/admin/v1/set_aside", set_aside)
         .on(Method::GET, "/_exeunt/admin/v1/reports", content_reports)
@@ -43,14 +44,24 @@ async fn departures(api: ClientApi, _: RawCall) -> Result<Value, MatrixError> {
 
 /// `GET invites?after_user=&after_room=`: the next ones follow the last of an answer.
 async fn invites(api: ClientApi, call: RawCall) -> Result<Value, MatrixError> {
-    let after = match (parameter(&call, "after_user")?, parameter(&call, "after_room")?) {
-        (Some(user), Some(room)) => Some((user, room)),
-        (None, None) => None,
-        _ => return Err(MatrixError::missing_param("after_user and after_room go together")),
-    };
+    let after = after(&call)?;
     let now = api.now();
     let rows = api.rooms.report(move |reader| reports::invites(reader, after, now)).await;
     Ok(json!({ "rows": rows.map_err(room_error)? }))
+}
+
+/// `POST invites/check?after_user=&after_room=`: the same, with what the servers say that must know.
+async fn check_invites(api: ClientApi, call: RawCall) -> Result<Value, MatrixError> {
+    let rows = api.rooms.check_invites(after(&call)?).await.map_err(room_error)?;
+    Ok(json!({ "rows": rows }))
+}
+
+fn after(call: &RawCall) -> Result<Option<(OwnedUserId, OwnedRoomId)>, MatrixError> {
+    match (parameter(call, "after_user")?, parameter(call, "after_room")?) {
+        (Some(user), Some(room)) => Ok(Some((user, room))),
+        (None, None) => Ok(None),
+        _ => Err(MatrixError::missing_param("after_user and after_room go together")),
+    }
 }
 
 /// `GET signatures?purpose=&event_id=&peer=&from=&limit=`

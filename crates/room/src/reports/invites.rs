@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use exeunt_core::PendingMembership;
 use exeunt_store::{Reader, StoreError, tables};
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::MAX_ROWS;
 use crate::inbound::{counts, pending_id};
 
 /// A pending invite (or knock) to a room that we do not reside in.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Invite {
     pub user_id: OwnedUserId,
     pub room_id: OwnedRoomId,
@@ -37,6 +38,15 @@ pub fn invites(
     after: Option<(OwnedUserId, OwnedRoomId)>,
     now: u64,
 ) -> Result<Vec<Invite>, StoreError> {
+    Ok(pending(reader, after, now)?.into_iter().map(|(invite, _)| invite).collect())
+}
+
+/// The same, each with what is held of it.
+pub(crate) fn pending(
+    reader: &Reader<'_>,
+    after: Option<(OwnedUserId, OwnedRoomId)>,
+    now: u64,
+) -> Result<Vec<(Invite, PendingMembership)>, StoreError> {
     let scan = reader.scan::<tables::Pending>(()).limit(MAX_ROWS);
     let scan = match after {
         Some(after) => scan.after(after),
@@ -51,17 +61,18 @@ pub fn invites(
             None => failing_since(reader, pending.sender.server_name())?,
         };
         let doubted_since = doubts.get(&(user_id.clone(), room_id.clone())).copied();
-        invites.push(Invite {
+        let invite = Invite {
             doubted_since,
             user_id,
             room_id,
-            membership: pending.membership,
-            sender: pending.sender,
-            room_version: pending.room_version,
-            delivered_by: pending.delivered_by,
+            membership: pending.membership.clone(),
+            sender: pending.sender.clone(),
+            room_version: pending.room_version.clone(),
+            delivered_by: pending.delivered_by.clone(),
             received_at: pending.received_at,
             unreachable_since,
-        });
+        };
+        invites.push((invite, pending));
     }
     Ok(invites)
 }

@@ -12,6 +12,7 @@ use exeunt_store::{Reader, StoreError};
 
 pub use content::{ContentReport, content_reports};
 pub use departures::{Departure, departures};
+pub(crate) use invites::pending;
 pub use invites::{Invite, invites};
 pub use set_aside::{SetAside, set_aside};
 pub use signatures::{Signature, SignatureQuery, signatures};

@@ -12,13 +12,18 @@ use std::{
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
 use exeunt_room::{
     farewell::FarewellReport,
+    reports::Invite,
+    standing::CheckedInvite,
     triage::{TriageFilter, TriageMode, TriageReport},
 };
 use exeunt_store::records::{AttemptRecord, DepartureEnd, DepartureJobRecord};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::reports::time;
+use super::{
+    print,
+    reports::{lines, time},
+};
 use crate::{config::Config, failure::Failure, listen::operator_socket};
 
 /// How long the server may take for one request.
@@ -107,6 +112,31 @@ pub fn delete_room(
         line(&mut text, format_args!("  the departure of {user} waits for a server of the room"));
     }
     Ok(text)
+}
+
+/// Asks about all pending invites and knocks, and prints what is known page by page.
+pub fn check_invites(config: &Config, as_json: bool, out: &mut impl Write) -> Result<(), Failure> {
+    #[derive(Deserialize)]
+    struct Page {
+        rows: Vec<CheckedInvite>,
+    }
+    let mut path = "invites/check".to_owned();
+    let mut count = 0;
+    loop {
+        let answer = ask(config, "POST", &path, &json!({}), false)?;
+        let Answer::Parsed(Page { rows }) = answer else { return Ok(()) };
+        let Some(Invite { user_id, room_id, .. }) = rows.last().map(|row| &row.invite) else {
+            break;
+        };
+        let (user, room) = (segment(user_id.as_str()), segment(room_id.as_str()));
+        path = format!("invites/check?after_user={user}&after_room={room}");
+        count += rows.len();
+        print(out, &lines(&rows, as_json, ""))?;
+    }
+    if count == 0 && !as_json {
+        print(out, "no invite is waiting\n")?;
+    }
+    Ok(())
 }
 
 /// Finds pending invites and, unless it is a dry run, turns them down.

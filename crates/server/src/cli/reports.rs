@@ -7,6 +7,7 @@ use exeunt_room::reports::{
     self, ContentReport, Departure, Invite, Page, Signature, SignatureQuery, TimelineEntry,
     TimelineQuery,
 };
+use exeunt_room::standing::{CheckedInvite, Standing};
 use exeunt_store::{Reader, Store, StoreError, records::Reported};
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -85,7 +86,7 @@ fn all<T>(
     Ok(rows)
 }
 
-fn lines<T: Serialize>(rows: &[T], as_json: bool, nothing: &str) -> String
+pub(super) fn lines<T: Serialize>(rows: &[T], as_json: bool, nothing: &str) -> String
 where
     for<'a> Text<'a, T>: fmt::Display,
 {
@@ -97,7 +98,7 @@ where
 }
 
 /// A row for people.
-struct Text<'a, T>(&'a T);
+pub(super) struct Text<'a, T>(&'a T);
 
 /// A time for people, in UTC.
 pub(super) fn time(ms: u64) -> String {
@@ -160,6 +161,22 @@ impl fmt::Display for Text<'_, Invite> {
             write!(f, ", unreachable since {}", time(since))?;
         }
         writeln!(f)
+    }
+}
+
+impl fmt::Display for Text<'_, CheckedInvite> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CheckedInvite { invite, standing, unclear } = self.0;
+        let standing = match standing {
+            Standing::Live => "stands",
+            Standing::Withdrawn => "is withdrawn",
+            Standing::RoomGone => "the room is gone",
+            Standing::Unknown => "nobody says whether it stands",
+        };
+        let Invite { user_id, room_id, membership, sender, .. } = invite;
+        writeln!(f, "{user_id}: {membership} to {room_id} by {sender}: {standing}")?;
+        let lines = unclear.iter().map(|said| (&said.server, said.answer.escape_debug()));
+        lines.into_iter().try_for_each(|(server, answer)| writeln!(f, "  {server}: {answer}"))
     }
 }
 

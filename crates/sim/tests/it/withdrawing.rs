@@ -3,13 +3,14 @@
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
 use exeunt_core::{CheckedPdu, Draft, Object};
 use exeunt_room::{
-    Preset,
+    Call, Preset,
     inbound::{
         InboundInvite, MAX_DOUBTS_PER_SERVER, MAX_WITHDRAWALS_PER_INVITE, WITHDRAWAL_LIFE_MS,
     },
     reports::{Invite, invites},
+    standing::Standing,
 };
-use exeunt_sim::{Fault, Mesh, Server, events::member_draft};
+use exeunt_sim::{Fault, Mesh, Scripted, Server, events::member_draft};
 use exeunt_store::{records::WithdrawalRecord, tables};
 use serde_json::{Value, json};
 
@@ -369,4 +370,43 @@ async fn an_unban_takes_effect_by_the_next_invite() {
             assert_eq!(server.in_state(&stage.bob, &stage.room).as_deref(), Some("join"));
         }
     }
+}
+
+/// `exeunt invites check`: each state that an invite can be in, as the inviter's server has it.
+#[tokio::test]
+async fn invites_are_asked_about() {
+    let stage = stage_in("11").await;
+    let (a, b) = (stage.a(), stage.b());
+    let ann = &stage.ann;
+    let mut rooms = Vec::new();
+    for _ in 0..4 {
+        let room = a.room(ann, Preset::Private, "11").await;
+        a.invite(ann, &stage.bob, &room).await.unwrap();
+        rooms.push(room);
+    }
+    a.rooms.kick(ann, &stage.bob, &rooms[1], None).await.unwrap();
+    a.leave(ann, &rooms[2]).await.unwrap();
+    let deaf = rooms[3].clone();
+    stage.mesh.net.script(&a.name, move |call| match call {
+        Call::Make(request) if request.room_id == deaf => Scripted::refused(502, ""),
+        _ => Scripted::Honest,
+    });
+    let before = b.store.reader().position().unwrap();
+
+    let checked = b.rooms.check_invites(None).await.unwrap();
+
+    let found = |room: &OwnedRoomId| {
+        let row = checked.iter().find(|row| row.invite.room_id == *room).unwrap();
+        (row.standing, row.unclear.len())
+    };
+    let expected = [
+        (Standing::Live, 0),
+        (Standing::Withdrawn, 0),
+        (Standing::RoomGone, 0),
+        (Standing::Unknown, 1),
+    ];
+    assert_eq!(rooms.iter().map(found).collect::<Vec<_>>(), expected);
+    assert_eq!(b.store.reader().position().unwrap(), before, "nothing is changed");
+    let last = checked.last().map(|row| (row.invite.user_id.clone(), row.invite.room_id.clone()));
+    assert!(b.rooms.check_invites(last).await.unwrap().is_empty());
 }
