@@ -57,8 +57,9 @@ async def test_knock_and_retract(stage: Stage, pair: Pair, version: str) -> None
         await knock_again(case)
 
 
-async def test_retract_while_the_room_is_away(stage: Stage, pair: Pair) -> None:
-    case = await knocked(stage, pair, "11")
+@pytest.mark.parametrize("version", KNOCKING)
+async def test_retract_while_the_room_is_away(stage: Stage, pair: Pair, version: str) -> None:
+    case = await knocked(stage, pair, version)
     if not case.bob.server.keeps_departures:
         pytest.skip("Synapse retracts knocks locally only")
     await pair.inviter.stop()

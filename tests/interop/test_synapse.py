@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 
 import pytest
@@ -11,6 +12,10 @@ from servers import Synapse
 from stage import Stage
 
 ROOM_VERSIONS = ("1", "2", "6", "10", "11", "12")
+#: Of the tests that take a server down.
+SOME_VERSIONS = ("6", "10", "11", "12")
+#: Rooms that are created with an invite, which is turned down as soon as it is seen.
+RACES = int(os.environ.get("EXEUNT_RACES", "10"))
 #: How long a client may wait for its 200 when the inviter's server cannot be reached.
 AT_ONCE = 5.0
 #: A rejection reaches an inviter that is back within this many seconds.
@@ -88,17 +93,44 @@ async def test_reject_reaches_third_server(stage: Stage, pair: Pair) -> None:
     await carol.wait_for_membership(case.room, case.bob.id, "leave")
 
 
-async def test_reject_while_inviter_is_stopped(stage: Stage, pair: Pair) -> None:
-    case = await invited(stage, pair)
+async def test_reject_races_the_creation_of_the_room(stage: Stage, pair: Pair) -> None:
+    """A bot turns down each invite as soon as it sees it, while its room is still being made."""
+    alice = await stage.user(pair.inviter, "alice")
+    bob = await stage.user(pair.invitee, "bob")
+    if not bob.server.keeps_departures:
+        pytest.skip("Synapse loses rejections in that race")
+    seen: set[str] = set()
+
+    async def turn_down() -> None:
+        while len(seen) < RACES:
+            new = bob.view.invited - seen
+            seen.update(new)
+            await asyncio.gather(*(bob.leave(room) for room in new))
+            await bob.sync(1.0)
+
+    async def create() -> list[str]:
+        body = {"preset": "private_chat", "invite": [bob.id]}
+        made = [await alice.ask("POST", "/createRoom", body) for _ in range(RACES)]
+        return [room["room_id"] for room in made]
+
+    rooms, _ = await asyncio.gather(create(), turn_down())
+    for room in rooms:
+        await alice.wait_for_membership(room, bob.id, "leave", BACK_WITHIN)
+
+
+@pytest.mark.parametrize("version", SOME_VERSIONS)
+async def test_reject_while_inviter_is_stopped(stage: Stage, pair: Pair, version: str) -> None:
+    case = await invited(stage, pair, version)
     await pair.inviter.stop()
     await reject_while_unreachable(case)
     await pair.inviter.start()
     await departure_arrives(case)
 
 
-async def test_reject_survives_kill_of_invitee(stage: Stage, pair: Pair) -> None:
+@pytest.mark.parametrize("version", SOME_VERSIONS)
+async def test_reject_survives_kill_of_invitee(stage: Stage, pair: Pair, version: str) -> None:
     """The departure is durable once the client has its 200."""
-    case = await invited(stage, pair)
+    case = await invited(stage, pair, version)
     await pair.inviter.stop()
     await reject_while_unreachable(case)
     await pair.invitee.kill9()
