@@ -39,7 +39,7 @@ pub struct Server {
     pub disk: Faults,
     /// The signing key, for events that no honest server would make.
     pub signer: Arc<Signer>,
-    clock: SimClock,
+    pub(crate) clock: SimClock,
     remote: Arc<SimRemote>,
     life: Option<Life>,
 }

@@ -17,7 +17,10 @@ use std::{
 };
 
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId};
-use exeunt_room::graph::is_joined;
+use exeunt_room::{
+    graph::is_joined,
+    reports::{self, Invite},
+};
 use exeunt_store::{Fault as DiskFault, tables};
 use tokio::{sync::mpsc, task::LocalSet, time::Instant};
 
@@ -361,12 +364,9 @@ fn waiting(server: &Server) -> Vec<String> {
     for (room, position, _) in inbound.expect("the store reads") {
         waiting.push(format!("{name}: inbound event of {room} from position {position}"));
     }
-    for (from, user, room) in
-        reader.scan::<tables::Withdrawals>(()).keys().expect("the store reads")
-    {
-        if server.is_pending(&user, &room) {
-            waiting.push(format!("{name}: doubt about the invite of {user} from {room} by {from}"));
-        }
+    let invites = reports::invites(&reader, None, server.clock.now()).expect("the store reads");
+    for Invite { user_id, room_id, .. } in invites.iter().filter(|i| i.doubted_since.is_some()) {
+        waiting.push(format!("{name}: doubt about the invite of {user_id} from {room_id}"));
     }
     waiting
 }
