@@ -73,6 +73,7 @@ impl Life {
     pub fn run(&self, rooms: &Rooms) {
         self.departures.start(Arc::new(Runner(rooms.clone())));
         rooms.start_inbound();
+        rooms.start_probes();
     }
 
     pub fn stop(&self) {
