@@ -385,10 +385,11 @@ pub(crate) fn pending_id(
     Ok(row.filter(|_| pending).map(|row| row.event_id))
 }
 
-/// Whether a withdrawal may still say something of what waits for the user's answer now, or of what
-/// has yet to come.
+/// Whether a withdrawal may still say something: of what waits for the user's answer now or, where
+/// nothing does, of what has yet to come. One that came early and did not end the invite that came
+/// then is about another one.
 pub(crate) fn counts(held: &HeldWithdrawal, pending: Option<&OwnedEventId>, now: u64) -> bool {
-    !is_over(held.at, now) && held.about.as_ref().is_none_or(|about| Some(about) == pending)
+    !is_over(held.at, now) && held.about.as_ref() == pending
 }
 
 fn is_over(at: u64, now: u64) -> bool {

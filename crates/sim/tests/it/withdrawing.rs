@@ -410,3 +410,22 @@ async fn invites_are_asked_about() {
     let last = checked.last().map(|row| (row.invite.user_id.clone(), row.invite.room_id.clone()));
     assert!(b.rooms.check_invites(last).await.unwrap().is_empty());
 }
+
+/// Seed 5314: a kick that came when its invite had been turned down casts no doubt on the next one.
+#[tokio::test]
+async fn a_late_kick_says_nothing_of_the_next_invite() {
+    let stage = stage_in("11").await;
+    let (a, b) = (stage.a(), stage.b());
+    a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
+    let kick = a.sign(member_draft(a, &stage.room, &stage.ann, &stage.bob, "leave"));
+    b.leave(&stage.bob, &stage.room).await.unwrap();
+    b.receive(a, "late", &[&kick]).await;
+
+    a.invite(&stage.ann, &stage.bob, &stage.room).await.unwrap();
+
+    let now = stage.mesh.clock.now();
+    let [invite] = &invites(&b.store.reader(), None, now).unwrap()[..] else {
+        panic!("one invite")
+    };
+    assert_eq!(invite.doubted_since, None);
+}
