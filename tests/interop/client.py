@@ -11,7 +11,15 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
-from nio import AsyncClient, AsyncClientConfig, ErrorResponse, Response, RoomPreset
+from nio import (
+    AsyncClient,
+    AsyncClientConfig,
+    ErrorResponse,
+    ReceiptEvent,
+    Response,
+    RoomPreset,
+    TypingNoticeEvent,
+)
 from servers import Server
 
 PASSWORD = "correct horse battery staple"
@@ -39,6 +47,10 @@ class View:
         self.joined: set[str] = set()
         self.left: set[str] = set()
         self.events: dict[str, dict[str, Any]] = {}
+        #: Who types in each room.
+        self.typing: dict[str, list[str]] = {}
+        #: Up to which event who has read, by (room, user).
+        self.read: dict[tuple[str, str], str] = {}
 
     def absorb(self, rooms: Any) -> None:
         """Takes in the `rooms` object of a sync response."""
@@ -56,6 +68,16 @@ class View:
             for room in shown.values():
                 for event in (*room.state, *room.timeline.events):
                     self.events[event.event_id] = event.source
+        for room_id, room in rooms.join.items():
+            for event in room.ephemeral:
+                self._absorb_ephemeral(room_id, event)
+
+    def _absorb_ephemeral(self, room_id: str, event: Any) -> None:
+        if isinstance(event, TypingNoticeEvent):
+            self.typing[room_id] = event.users
+        elif isinstance(event, ReceiptEvent):
+            for receipt in event.receipts:
+                self.read[room_id, receipt.user_id] = receipt.event_id
 
 
 class User:
@@ -164,10 +186,18 @@ class User:
                 raise Refused(answer.status, errcode, said.get("error", ""))
             return said
 
-    async def say(self, room_id: str, text: str) -> str:
-        content = {"msgtype": "m.text", "body": text}
-        answer = await self._ok(self._nio.room_send(room_id, "m.room.message", content))
-        return answer.event_id
+    async def say(self, room_id: str, text: str, **more: Any) -> str:
+        content = {"msgtype": "m.text", "body": text, **more}
+        return await self.send(room_id, "m.room.message", content)
+
+    async def send(self, room_id: str, kind: str, content: dict[str, Any]) -> str:
+        return (await self._ok(self._nio.room_send(room_id, kind, content))).event_id
+
+    async def read_up_to(self, room_id: str, event_id: str) -> None:
+        await self._ok(self._nio.room_read_markers(room_id, event_id, event_id))
+
+    async def type(self, room_id: str, types: bool) -> None:
+        await self._ok(self._nio.room_typing(room_id, types))
 
     async def event(self, room_id: str, event_id: str) -> dict[str, Any]:
         answer = await self._ok(self._nio.room_get_event(room_id, event_id))

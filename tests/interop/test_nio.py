@@ -52,6 +52,52 @@ async def test_life_of_an_invite(
     assert not alice.told_to_log_out and not bob.told_to_log_out
 
 
+async def test_a_chat(stage: Stage, pair: tuple[Server, Server]) -> None:
+    """Edits, reactions, threads, receipts and typing; who logs in again sees the same."""
+    alice = await sign_up(stage, pair[0], "alice")
+    bob = await sign_up(stage, pair[1], "bob")
+    room = await alice.create_room("12")
+    await alice.invite(room, bob.id)
+    await bob.wait_for_invite(room)
+    await bob.join(room)
+
+    hello = await alice.say(room, "helo bob")
+    await bob.wait_for_event(hello)
+    edited = {"msgtype": "m.text", "body": "hello bob"}
+    relation = {"rel_type": "m.replace", "event_id": hello}
+    edit = await alice.say(
+        room, "* hello bob", **{"m.new_content": edited, "m.relates_to": relation}
+    )
+    await bob.wait_for_event(edit)
+    bundled = (await bob.event(room, hello))["unsigned"]["m.relations"]["m.replace"]
+    assert bundled["event_id"] == edit
+
+    annotation = {"rel_type": "m.annotation", "event_id": hello, "key": "👋"}
+    reaction = await bob.send(room, "m.reaction", {"m.relates_to": annotation})
+    await alice.wait_for_event(reaction)
+    thread = {"rel_type": "m.thread", "event_id": hello}
+    reply = await bob.say(room, "in a thread", **{"m.relates_to": thread})
+    await alice.wait_for_event(reply)
+    bundled = (await alice.event(room, hello))["unsigned"]["m.relations"]["m.thread"]
+    assert (bundled["count"], bundled["latest_event"]["event_id"]) == (1, reply)
+
+    last = await alice.say(room, "read this")
+    await bob.wait_for_event(last)
+    await bob.read_up_to(room, last)
+    await alice.wait_for(lambda view: view.read.get((room, bob.id)) == last, "the receipt")
+    for types in (True, False):
+        await bob.type(room, types)
+        expected = [bob.id] if types else []
+        await alice.wait_for(lambda view: view.typing.get(room) == expected, f"{expected} type")
+
+    again = await bob.login_again()
+    stage.keep(again)
+    assert room in again.view.joined
+    for event in (hello, edit, reaction, reply, last):
+        assert event in again.view.events
+    assert again.view.read[room, bob.id] == last
+
+
 async def test_every_device_sees_the_rejection(
     stage: Stage, pair: tuple[Server, Server]
 ) -> None:
