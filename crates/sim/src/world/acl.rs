@@ -42,7 +42,7 @@ impl World {
         residents.iter().any(|server| {
             self.is_denied(server, room)
                 || residents.iter().any(|by| {
-                    !self.has_ever_had(by, server, room)
+                    !self.has_let_in(by, server, room)
                         || (!self.has_joined(by, server, room)
                             && !self.has_joined(server, by, room))
                 })
@@ -55,6 +55,17 @@ impl World {
         let rows = reader.reader().scan::<tables::SetAside>(server.clone()).collect();
         rows.expect("the store reads").iter().any(|(_, row)| {
             row.event_id.as_ref() == Some(&told.event) && row.why.contains("banned from the room")
+        })
+    }
+
+    /// Whether the room denied the other server when the event was told of: that could not even fill
+    /// a gap before the denial.
+    pub(super) fn denied_when_told(&self, told: &Acknowledged, server: &OwnedServerName) -> bool {
+        let by = self.host(&told.by);
+        let states = by.event(&told.event).and_then(|event| event.record.states);
+        states.is_some_and(|states| {
+            let allows = |graph: &Graph<'_>| graph.acl_allows_at(states.after, server);
+            !by.graph(&told.room, allows).expect("the store reads")
         })
     }
 
@@ -82,18 +93,27 @@ impl World {
         self.host(by).graph(room, joined).contains(server)
     }
 
-    /// Whether `by` has or once had a server in the room. It owes nothing to one that others let in
-    /// where it was closed: not the reason either, for the way in may be made up (decision 0017).
-    fn has_ever_had(
+    /// Whether `by` has a server in the room, or has let in one of its users who are in it. It owes
+    /// nothing to one that others let in where it was closed: not the reason either, for the way in
+    /// may be made up (decision 0017).
+    fn has_let_in(
         &self,
         by: &OwnedServerName,
         server: &OwnedServerName,
         room: &OwnedRoomId,
     ) -> bool {
-        let reader = self.host(by).store.clone();
-        let (reader, key) = (reader.reader(), (room.clone(), server.clone()));
-        let has = reader.contains::<tables::JoinedServers>(&key).expect("the store reads");
-        has || reader.contains::<tables::DepartedServers>(&key).expect("the store reads")
+        let (there, its) = (self.host(by), self.host(server));
+        let users = self.users.iter().filter(|user| user.server_name() == server);
+        let mut joins = users.filter_map(|user| {
+            its.graph(room, |graph| graph.current("m.room.member", user.as_str()))
+                .expect("the store reads")
+                .filter(|event| event.membership() == Some("join"))
+        });
+        self.has_joined(by, server, room)
+            || joins.any(|join| {
+                let known = there.event(&join.event_id().to_owned());
+                known.is_some_and(|known| known.record.verdict.is_accepted())
+            })
     }
 
     /// No server has taken anything by users of a server that the ACL denied as it had it at the

@@ -196,8 +196,8 @@ impl World {
     }
 
     /// Whether the server has what a client was told of, or need not: the room keeps the two apart;
-    /// its ACL denied the sender's server when it came, which may have no later event that leads
-    /// there; or it is a leave, which that server refused and which came to the room as another.
+    /// its ACL denied one of the two when it was told or came, and there may be no later event that
+    /// leads there; or it is a leave, which that server refused and which came to the room as another.
     fn has_heard_of(&self, told: &Acknowledged, server: &OwnedServerName) -> bool {
         let (there, room) = (self.host(server), &told.room);
         let left_otherwise = || {
@@ -209,6 +209,7 @@ impl World {
         };
         there.event(&told.event).is_some()
             || self.was_denied(told, server)
+            || self.denied_when_told(told, server)
             || (self.is_kept_apart(room) && !self.hear_each_other(server, &told.by, room))
             || left_otherwise()
     }
