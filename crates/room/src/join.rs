@@ -18,6 +18,7 @@ use exeunt_membership::{
     AfterMakeJoin, AfterSendJoin, Attempt, Join, MakeJoin, RemoteFailure, SendRequest, candidates,
 };
 use exeunt_store::{
+    Batch,
     records::{MembershipRecord, Verdict},
     tables,
 };
@@ -223,7 +224,15 @@ impl Rooms {
         };
         let date = date_after(self.now(), invited_at);
         let step = awaiting.on_answer(answer, |join| signing.sign(join), date);
-        signing.journal().await?;
+        // Who is invited can still say no.
+        let is_noted = matches!(residency, Residency::Outside { invited_at: None, .. });
+        let noted = match &step {
+            AfterMakeJoin::Send(_, request) if is_noted => {
+                self.note_entry(&request.event, server).await?
+            }
+            _ => Batch::default(),
+        };
+        signing.journal_with(noted).await?;
         let (mut awaiting, mut request) = match step {
             AfterMakeJoin::Send(awaiting, request) => (awaiting, request),
             AfterMakeJoin::NextCandidate(attempt, failure) => {
@@ -259,6 +268,7 @@ impl Rooms {
                 }
                 AfterSendJoin::FallBackToV1(next, again) => (awaiting, request) = (next, again),
                 AfterSendJoin::Refused(attempt, failure) => {
+                    self.entry_refused(&request.event).await?;
                     return Ok(Err(Failed { attempt, failure, perhaps_taken: None }));
                 }
                 AfterSendJoin::Failed(event, attempt, failure) => {

@@ -72,7 +72,7 @@ impl Rooms {
             async move { (awaiting, self.ask_for_entry(&server, &request).await) }
         });
         while let Some((server, template)) = hedge.next().await {
-            match self.knock_through(&server, template).await? {
+            match self.knock_through(&server, template, pending.is_some()).await? {
                 Ok((event, room_state)) => {
                     let version = event.version();
                     let state = self.check_knock_state(version, room_id, &room_state).await?;
@@ -114,15 +114,23 @@ impl Rooms {
     }
 
     /// One handshake, from the template on: the knock that the room has, and the answer's room
-    /// state. The inner error is the server's; the outer one is ours.
+    /// state. The inner error is the server's; the outer one is ours. Where the user `knows` of a
+    /// knock, they can take it back themselves.
     async fn knock_through(
         &self,
         server: &OwnedServerName,
         (awaiting, answer): (MakeKnock, Result<Value, RemoteFailure>),
+        knows: bool,
     ) -> Result<Result<(CheckedPdu, Value), Failed>, RoomError> {
         let mut signing = self.signing_with(server);
         let step = awaiting.on_answer(answer, |knock| signing.sign(knock), self.now());
-        signing.journal().await?;
+        let noted = match &step {
+            AfterMakeKnock::Send(_, request) if !knows => {
+                self.note_entry(&request.event, server).await?
+            }
+            _ => Batch::default(),
+        };
+        signing.journal_with(noted).await?;
         let (awaiting, request) = match step {
             AfterMakeKnock::Send(awaiting, request) => (awaiting, request),
             AfterMakeKnock::NextCandidate(attempt, failure) => {
@@ -133,6 +141,7 @@ impl Rooms {
         Ok(match awaiting.on_answer(answer) {
             AfterSendKnock::Done { event, room_state, .. } => Ok((event, room_state)),
             AfterSendKnock::Refused(attempt, failure) => {
+                self.entry_refused(&request.event).await?;
                 Err(Failed { attempt, failure, perhaps_taken: None })
             }
             AfterSendKnock::Failed(event, attempt, failure) => {

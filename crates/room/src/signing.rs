@@ -61,10 +61,15 @@ impl Signing<'_> {
 
     /// Makes the journal durable. What was signed may be sent then.
     pub async fn journal(self) -> Result<(), RoomError> {
-        match self.made {
-            Some(signature) => self.rooms.journal(signature).await,
-            None => Ok(()),
-        }
+        self.journal_with(Batch::default()).await
+    }
+
+    /// The same, in one batch with what else has to be known before it is sent.
+    pub async fn journal_with(self, mut batch: Batch) -> Result<(), RoomError> {
+        let Some(signature) = self.made else { return Ok(()) };
+        signature.journal(&mut batch, self.rooms.now());
+        self.rooms.store().commit(batch).await?;
+        Ok(())
     }
 }
 

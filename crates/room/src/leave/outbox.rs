@@ -169,7 +169,7 @@ impl Rooms {
         Ok(departure)
     }
 
-    async fn departure(&self, key: &Key) -> Result<Option<DepartureRecord>, RoomError> {
+    pub(super) async fn departure(&self, key: &Key) -> Result<Option<DepartureRecord>, RoomError> {
         let key = key.clone();
         Ok(self.store().read(move |reader| reader.get::<tables::Departures>(&key)).await?)
     }

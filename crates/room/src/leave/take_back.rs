@@ -2,7 +2,7 @@
 //! same: its answer was lost, or is of no use. The room would show for ever one who is not there.
 
 use exeunt_core::{CheckedPdu, PendingMembership};
-use exeunt_store::{Batch, tables};
+use exeunt_store::{Batch, records::DepartureRecord, tables};
 use ruma::OwnedServerName;
 
 use super::departure;
@@ -12,6 +12,43 @@ use crate::{RoomError, Rooms, graph::is_joined, place::Placement};
 pub const REJOIN_WITHIN_MS: u64 = 60_000;
 
 impl Rooms {
+    /// Has a join or knock taken back that is about to be sent, in the batch that journals its
+    /// signature: we may be stopped before its answer is recorded. Its success ends that, and so
+    /// does [`Self::entry_refused`].
+    pub(crate) async fn note_entry(
+        &self,
+        event: &CheckedPdu,
+        server: &OwnedServerName,
+    ) -> Result<Batch, RoomError> {
+        let key = (event.sender().to_owned(), event.room_id().to_owned());
+        let mut batch = Batch::default();
+        let row = match self.departure(&key).await? {
+            None => self.taken_back(event, server.clone()),
+            // One of before, that another server may have.
+            Some(mut row) if is_entry(&row) => {
+                row.candidates.retain(|known| known != server);
+                row.candidates.push(server.clone());
+                row
+            }
+            Some(_) => return Ok(batch),
+        };
+        batch.put::<tables::Departures>(&key, &row);
+        Ok(batch)
+    }
+
+    /// The server has refused what was noted: there is nothing to be taken back.
+    pub(crate) async fn entry_refused(&self, event: &CheckedPdu) -> Result<(), RoomError> {
+        let key = (event.sender().to_owned(), event.room_id().to_owned());
+        let _guard = self.inner.locks.lock(&key.1).await;
+        let row = self.departure(&key).await?;
+        if row.is_some_and(|row| row.pending.event == *event.object()) {
+            let mut batch = Batch::default();
+            batch.delete::<tables::Departures>(&key);
+            self.store().commit(batch).await?;
+        }
+        Ok(())
+    }
+
     /// Takes a join or knock of a user of ours back, as soon as the server can be reached that may
     /// have it. Not so where another knock or an invite is held, or where we are in the room.
     pub(crate) async fn take_back(
@@ -30,16 +67,24 @@ impl Rooms {
             return Ok(());
         }
         tracing::info!(user = %key.0, room_id = %key.1, %server, "what it may have is taken back");
-        let wait = if event.membership() == Some("join") { REJOIN_WITHIN_MS } else { 0 };
-        let now = self.now();
-        let sent = sent_to(&event, server, now);
         let mut batch = Batch::default();
-        let row = departure(sent, None, self.server_name(), now, wait);
-        batch.put::<tables::Departures>(&key, &row);
+        batch.put::<tables::Departures>(&key, &self.taken_back(&event, server));
         self.commit(&guard, Placement::only(batch)).await?;
         self.inner.wake.departure_queued();
         Ok(())
     }
+
+    fn taken_back(&self, event: &CheckedPdu, server: OwnedServerName) -> DepartureRecord {
+        let wait = if event.membership() == Some("join") { REJOIN_WITHIN_MS } else { 0 };
+        let now = self.now();
+        departure(sent_to(event, server, now), None, self.server_name(), now, wait)
+    }
+}
+
+/// Whether it is a join or knock that is to be taken back.
+fn is_entry(departure: &DepartureRecord) -> bool {
+    let pending = &departure.pending;
+    pending.sender == pending.user_id && matches!(&*pending.membership, "join" | "knock")
 }
 
 /// A member event of a user of ours as something that we wait for the end of.

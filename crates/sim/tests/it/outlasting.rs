@@ -6,9 +6,10 @@ use std::{sync::Arc, time::Duration};
 use exeunt_core::{Draft, Object};
 use exeunt_room::{
     inbound::InboundInvite,
-    leave::{DepartureOutcome, LEAVE_TAKEN_WITHIN},
+    leave::{DepartureOutcome, LEAVE_TAKEN_WITHIN, REJOIN_WITHIN_MS},
 };
 use exeunt_sim::{Fault, Server, events::member_draft};
+use exeunt_store::tables;
 use serde_json::json;
 use tokio::sync::Notify;
 
@@ -240,6 +241,50 @@ async fn a_join_waits_for_a_departure_on_its_way() {
         let membership = if knock { "knock" } else { "join" };
         assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some(membership));
         assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some(membership));
+    }
+}
+
+/// Seed 7394: the server of one who joins or knocks is killed when the room has taken it, and the
+/// answer is not there yet. Nobody but the room knows of it.
+#[tokio::test(start_paused = true)]
+async fn a_kill_leaves_no_ghost_in_the_room() {
+    for (knock, taken) in [(false, true), (true, true), (true, false)] {
+        let mut stage = stage("11").await;
+        let rule = json!({ "join_rule": if knock { "knock" } else { "public" } });
+        stage.a().set(&stage.ann, &stage.room, "m.room.join_rules", rule).await;
+        let endpoint = if knock { "send_knock" } else { "send_join" };
+        if taken {
+            let (arrived, _) = held_up(&stage, stage.a(), endpoint);
+            let (b, via) = (stage.b(), [stage.a().name.clone()]);
+            let enters = async {
+                match knock {
+                    true => b.rooms.knock(&stage.bob, &stage.room, &via, Object::new()).await,
+                    false => b.rooms.join(&stage.bob, &stage.room, &via, Object::new()).await,
+                }
+            };
+            tokio::select! {
+                _ = enters => panic!("it has no answer"),
+                () = arrived.notified() => {}
+            }
+            let there = stage.a().in_state(&stage.bob, &stage.room);
+            assert_eq!(there.as_deref(), Some(if knock { "knock" } else { "join" }));
+        } else {
+            stage.mesh.net.fail_next(&stage.a().name, endpoint, Fault::refused(403, "M_FORBIDDEN"));
+            let via = [stage.a().name.clone()];
+            let knocks = stage.b().rooms.knock(&stage.bob, &stage.room, &via, Object::new());
+            assert!(knocks.await.is_err());
+        }
+        let departures = stage.b().store.reader().scan::<tables::Departures>(()).keys().unwrap();
+        assert_eq!(departures.len(), usize::from(taken));
+
+        stage.mesh.restart("b.example");
+        stage.mesh.clock.advance(REJOIN_WITHIN_MS);
+        stage.mesh.settle().await;
+
+        let there = stage.a().in_state(&stage.bob, &stage.room);
+        assert_eq!(there.as_deref(), taken.then_some("leave"));
+        let departures = stage.b().store.reader().scan::<tables::Departures>(()).keys().unwrap();
+        assert!(departures.is_empty());
     }
 }
 
