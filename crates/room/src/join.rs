@@ -18,7 +18,6 @@ use exeunt_membership::{
     AfterMakeJoin, AfterSendJoin, Attempt, Join, MakeJoin, RemoteFailure, SendRequest, candidates,
 };
 use exeunt_store::{
-    Batch,
     records::{MembershipRecord, Verdict},
     tables,
 };
@@ -226,13 +225,12 @@ impl Rooms {
         let step = awaiting.on_answer(answer, |join| signing.sign(join), date);
         // Who is invited can still say no.
         let is_noted = matches!(residency, Residency::Outside { invited_at: None, .. });
-        let noted = match &step {
+        match &step {
             AfterMakeJoin::Send(_, request) if is_noted => {
-                self.note_entry(&request.event, server).await?
+                self.journal_entry(signing, &request.event, server).await?;
             }
-            _ => Batch::default(),
-        };
-        signing.journal_with(noted).await?;
+            _ => signing.journal().await?,
+        }
         let (mut awaiting, mut request) = match step {
             AfterMakeJoin::Send(awaiting, request) => (awaiting, request),
             AfterMakeJoin::NextCandidate(attempt, failure) => {

@@ -124,13 +124,12 @@ impl Rooms {
     ) -> Result<Result<(CheckedPdu, Value), Failed>, RoomError> {
         let mut signing = self.signing_with(server);
         let step = awaiting.on_answer(answer, |knock| signing.sign(knock), self.now());
-        let noted = match &step {
+        match &step {
             AfterMakeKnock::Send(_, request) if !knows => {
-                self.note_entry(&request.event, server).await?
+                self.journal_entry(signing, &request.event, server).await?;
             }
-            _ => Batch::default(),
-        };
-        signing.journal_with(noted).await?;
+            _ => signing.journal().await?,
+        }
         let (awaiting, request) = match step {
             AfterMakeKnock::Send(awaiting, request) => (awaiting, request),
             AfterMakeKnock::NextCandidate(attempt, failure) => {

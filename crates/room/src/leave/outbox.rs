@@ -113,7 +113,7 @@ impl Rooms {
                     taken = Some((event, server));
                     break;
                 }
-                Ok(Finish::Superseded) => return Ok(DepartureOutcome::Ended),
+                Ok(Finish::Superseded) => return self.superseded(&key, &departure).await,
                 Ok(Finish::Postponed) => return Ok(DepartureOutcome::Retry),
                 Ok(Finish::Broken(error)) => return Err(error),
                 Err(attempt) => {
@@ -188,6 +188,23 @@ impl Rooms {
         let (now, membership) = read.await?;
         let is_out = membership.is_none_or(|row| matches!(&*row.membership, "leave" | "ban"));
         Ok(is_out && now.is_some_and(|now| now.pending == departure.pending))
+    }
+
+    /// Drops a departure of one who is in again, or invited, if that has not done so.
+    async fn superseded(
+        &self,
+        key: &Key,
+        departure: &DepartureRecord,
+    ) -> Result<DepartureOutcome, RoomError> {
+        let _guard = self.inner.locks.lock(&key.1).await;
+        let row = self.departure(key).await?;
+        let is_same = row.is_some_and(|row| row.pending == departure.pending);
+        if is_same && !self.still_departing(key, departure).await? {
+            let mut batch = Batch::default();
+            batch.delete::<tables::Departures>(key);
+            self.store().commit(batch).await?;
+        }
+        Ok(DepartureOutcome::Ended)
     }
 
     /// One handshake with one server.

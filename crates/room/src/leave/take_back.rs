@@ -6,34 +6,37 @@ use exeunt_store::{Batch, records::DepartureRecord, tables};
 use ruma::OwnedServerName;
 
 use super::departure;
-use crate::{RoomError, Rooms, graph::is_joined, place::Placement};
+use crate::{RoomError, Rooms, graph::is_joined, place::Placement, signing::Signing};
 
 /// How long a join is not taken back yet: its user is likely to try again.
 pub const REJOIN_WITHIN_MS: u64 = 60_000;
 
 impl Rooms {
-    /// Has a join or knock taken back that is about to be sent, in the batch that journals its
-    /// signature: we may be stopped before its answer is recorded. Its success ends that, and so
-    /// does [`Self::entry_refused`].
-    pub(crate) async fn note_entry(
+    /// Journals the signature of a join or knock that is about to be sent and, in the same batch,
+    /// that it is to be taken back after a while: we may be stopped before its answer is recorded.
+    /// Its success ends that, and so does [`Self::entry_refused`].
+    pub(crate) async fn journal_entry(
         &self,
+        signing: Signing<'_>,
         event: &CheckedPdu,
         server: &OwnedServerName,
-    ) -> Result<Batch, RoomError> {
+    ) -> Result<(), RoomError> {
         let key = (event.sender().to_owned(), event.room_id().to_owned());
         let mut batch = Batch::default();
         let row = match self.departure(&key).await? {
-            None => self.taken_back(event, server.clone()),
+            None => self.taken_back(event, server.clone(), REJOIN_WITHIN_MS),
             // One of before, that another server may have.
             Some(mut row) if is_entry(&row) => {
                 row.candidates.retain(|known| known != server);
                 row.candidates.push(server.clone());
                 row
             }
-            Some(_) => return Ok(batch),
+            Some(_) => return signing.journal().await,
         };
         batch.put::<tables::Departures>(&key, &row);
-        Ok(batch)
+        signing.journal_with(batch).await?;
+        self.inner.wake.departure_queued();
+        Ok(())
     }
 
     /// The server has refused what was noted: there is nothing to be taken back.
@@ -68,14 +71,19 @@ impl Rooms {
         }
         tracing::info!(user = %key.0, room_id = %key.1, %server, "what it may have is taken back");
         let mut batch = Batch::default();
-        batch.put::<tables::Departures>(&key, &self.taken_back(&event, server));
+        let wait = if event.membership() == Some("join") { REJOIN_WITHIN_MS } else { 0 };
+        batch.put::<tables::Departures>(&key, &self.taken_back(&event, server, wait));
         self.commit(&guard, Placement::only(batch)).await?;
         self.inner.wake.departure_queued();
         Ok(())
     }
 
-    fn taken_back(&self, event: &CheckedPdu, server: OwnedServerName) -> DepartureRecord {
-        let wait = if event.membership() == Some("join") { REJOIN_WITHIN_MS } else { 0 };
+    fn taken_back(
+        &self,
+        event: &CheckedPdu,
+        server: OwnedServerName,
+        wait: u64,
+    ) -> DepartureRecord {
         let now = self.now();
         departure(sent_to(event, server, now), None, self.server_name(), now, wait)
     }

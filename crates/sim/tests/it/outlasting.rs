@@ -288,6 +288,27 @@ async fn a_kill_leaves_no_ghost_in_the_room() {
     }
 }
 
+/// Seed 394: of two knocks at once, one is noted as something to take back when the other stands.
+#[tokio::test]
+async fn two_knocks_at_once_stand() {
+    let stage = stage("11").await;
+    let (a, b) = (stage.a(), stage.b());
+    let rule = json!({ "join_rule": "knock" });
+    a.set(&stage.ann, &stage.room, "m.room.join_rules", rule).await;
+    let via = [a.name.clone()];
+    let knock = || b.rooms.knock(&stage.bob, &stage.room, &via, Object::new());
+
+    let (one, other) = tokio::join!(knock(), knock());
+    one.unwrap();
+    other.unwrap();
+    stage.mesh.clock.advance(REJOIN_WITHIN_MS);
+    stage.mesh.settle().await;
+
+    assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some("knock"));
+    assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("knock"));
+    assert!(b.store.reader().scan::<tables::Departures>(()).keys().unwrap().is_empty());
+}
+
 /// Seeds 95 and 559: bob left and came in again by a server that had yet to take his leave. His join
 /// was taken for the leave sent once more, or lost against it, and he was in at home only.
 #[tokio::test(start_paused = true)]
