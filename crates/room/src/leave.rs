@@ -12,7 +12,11 @@ use std::time::Duration;
 
 use exeunt_core::{Object, PendingMembership};
 use exeunt_membership::{LeavePlan, LeaveView, Membership, plan_leave};
-use exeunt_store::{Batch, StoreError, records::MembershipRecord, tables};
+use exeunt_store::{
+    Batch, Reader, StoreError,
+    records::{MembershipLogRecord, MembershipRecord},
+    tables,
+};
 use ruma::{RoomId, UserId};
 
 use crate::{
@@ -34,6 +38,16 @@ pub(crate) use take_back::sent_to;
 const FIRST_ATTEMPT_MS: u64 = 10_000;
 /// How long a candidate of a departure may take before the next one is asked as well.
 pub const HEDGE_AFTER: Duration = Duration::from_secs(1);
+
+/// The last line of a user's membership timeline in a room, and its position.
+pub(crate) fn last_line(
+    reader: &Reader<'_>,
+    user: &UserId,
+    room_id: &RoomId,
+) -> Result<Option<(u64, MembershipLogRecord)>, StoreError> {
+    let log = reader.scan::<tables::MembershipLog>((room_id.to_owned(), user.to_owned()));
+    Ok(log.rev().first()?.map(|((.., position), line)| (position, line)))
+}
 
 /// What is known about a user who leaves.
 struct View {

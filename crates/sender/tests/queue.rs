@@ -17,6 +17,17 @@ use exeunt_store::{Batch, Store};
 use serde_json::json;
 use support::*;
 
+/// A server that is away until it is told to be there.
+fn away() -> (Arc<AtomicBool>, Arc<Fake>) {
+    let up = Arc::new(AtomicBool::new(false));
+    let is_up = Arc::clone(&up);
+    let fake = Fake::new(move |_| match is_up.load(Ordering::SeqCst) {
+        true => Reply::Take,
+        false => Reply::Fail(Fake::unreachable()),
+    });
+    (up, fake)
+}
+
 #[tokio::test(start_paused = true)]
 async fn batches_of_50_and_100_in_order() {
     let store = Store::memory();
@@ -160,12 +171,7 @@ async fn back_off_survives_a_restart() {
 async fn a_sign_of_life_ends_the_back_off() {
     let store = Store::memory();
     queue_pdu(&store, &peer(), 0).await;
-    let up = Arc::new(AtomicBool::new(false));
-    let is_up = Arc::clone(&up);
-    let fake = Fake::new(move |_| match is_up.load(Ordering::SeqCst) {
-        true => Reply::Take,
-        false => Reply::Fail(Fake::unreachable()),
-    });
+    let (up, fake) = away();
     let running = Running::start(&store, &fake);
     let sent = fake.until(|sent| sent.len() == 7).await;
     let last = sent[6].at;
@@ -311,12 +317,7 @@ async fn after_a_long_outage_the_first_and_the_newest_are_sent() {
     let keys = OutboxItem::Edu(keys.as_object().unwrap().clone());
     queue_item(&store, &peer(), keys, Batch::default()).await;
 
-    let up = Arc::new(AtomicBool::new(false));
-    let is_up = Arc::clone(&up);
-    let fake = Fake::new(move |_| match is_up.load(Ordering::SeqCst) {
-        true => Reply::Take,
-        false => Reply::Fail(Fake::unreachable()),
-    });
+    let (up, fake) = away();
     let running = Running::start(&store, &fake);
     tokio::time::sleep(Duration::from_millis(LONG_OUTAGE_MS / 2)).await;
     assert_eq!(queued(&store) as u64, missed + 400 + 6, "nothing is lost to a short outage");
@@ -348,12 +349,7 @@ async fn old_receipts_are_not_sent_after_an_outage() {
     for (kind, n) in [("m.receipt", 1), ("m.direct_to_device", 2), ("org.example.new", 3)] {
         edu(kind, n).await;
     }
-    let up = Arc::new(AtomicBool::new(false));
-    let is_up = Arc::clone(&up);
-    let fake = Fake::new(move |_| match is_up.load(Ordering::SeqCst) {
-        true => Reply::Take,
-        false => Reply::Fail(Fake::unreachable()),
-    });
+    let (up, fake) = away();
     let running = Running::start(&store, &fake);
     tokio::time::sleep(Duration::from_millis(EDU_LIFE_MS)).await;
     assert_eq!(queued(&store), 54, "a day is not over");

@@ -196,18 +196,28 @@ impl Edu {
                 destinations.push(server);
             }
         }
-        let mut edu = Object::new();
-        edu.insert("edu_type".into(), self.kind.into());
-        edu.insert("content".into(), self.content);
-        let to = destinations.clone();
-        batch.at_position(move |position, batch| {
-            let item = OutboxItem::Edu(edu);
-            for server in to {
-                batch.put::<tables::Outbox>(&(server, position), &item);
-            }
-        });
+        let content = self.content;
+        queue_edu(&mut batch, self.kind, destinations.clone(), || content);
         Ok((batch, destinations))
     }
+}
+
+/// Puts an EDU into the outbox, with what its content is when its position is given out.
+fn queue_edu(
+    batch: &mut Batch,
+    kind: &'static str,
+    to: Vec<OwnedServerName>,
+    content: impl FnOnce() -> Value + Send + 'static,
+) {
+    batch.at_position(move |position, batch| {
+        let mut edu = Object::new();
+        edu.insert("edu_type".into(), kind.into());
+        edu.insert("content".into(), content());
+        let item = OutboxItem::Edu(edu);
+        for server in to {
+            batch.put::<tables::Outbox>(&(server, position), &item);
+        }
+    });
 }
 
 /// An event without a room id, as clients get it: the room is where it stands.

@@ -6,16 +6,11 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use exeunt_core::Object;
-use exeunt_store::{
-    Batch, Reader,
-    records::{DestinationRecord, OutboxItem},
-    tables,
-};
+use exeunt_store::{Batch, Reader, records::DestinationRecord, tables};
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Passage, inbound::MAX_PRESENCE, presence_flow::MAX_SERVERS};
+use super::{Passage, inbound::MAX_PRESENCE, presence_flow::MAX_SERVERS, queue_edu};
 use crate::{RoomError, Rooms, graph::joined_servers};
 
 /// Rooms with newcomers. Servers that are not told of one for that hear of it when everyone is told
@@ -92,18 +87,12 @@ impl Rooms {
         let servers = self.store().read(move |reader| reachable(reader, &servers)).await?;
         for users in Vec::from_iter(users).chunks(MAX_PRESENCE) {
             let (table, now) = (self.inner.ephemeral.presence.clone(), self.now());
-            let (users, to) = (users.to_vec(), servers.clone());
+            let users = users.to_vec();
             let mut batch = Batch::default();
-            batch.at_position(move |position, batch| {
+            queue_edu(&mut batch, "m.presence", servers.clone(), move || {
                 let updates =
                     users.iter().filter_map(|user| Some(table.get(user)?.update(user, now)));
-                let content = json!({ "push": updates.collect::<Vec<_>>() });
-                let edu =
-                    [("edu_type".into(), Value::from("m.presence")), ("content".into(), content)];
-                let item = OutboxItem::Edu(Object::from_iter(edu));
-                for server in to {
-                    batch.put::<tables::Outbox>(&(server, position), &item);
-                }
+                json!({ "push": updates.collect::<Vec<_>>() })
             });
             self.store().commit(batch).await?;
         }

@@ -247,13 +247,12 @@ impl Rooms {
             self.store().read(|reader| reader.scan::<tables::Withdrawals>(()).collect()).await?;
         let now = self.now();
         for ((from, _, room_id), record) in rows {
-            for held in record.events.into_iter().filter(|held| !is_over(held.at, now)) {
+            for held in record.events {
                 let Some(concerned) = self.concerned(&room_id, &held.event).await? else {
                     continue;
                 };
-                if held.about.is_some()
-                    && held.about != concerned.event_id(&concerned.pending.event)
-                {
+                let pending = concerned.event_id(&concerned.pending.event);
+                if !counts(&held, pending.as_ref(), now) {
                     continue;
                 }
                 let Ok(pdu) = Pdu::from_object(concerned.version, held.event) else { continue };

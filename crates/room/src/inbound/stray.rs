@@ -4,12 +4,13 @@
 
 use std::{collections::BTreeMap, sync::Mutex};
 
-use exeunt_store::{Batch, Reader, StoreError, records::DepartureRecord, tables};
+use exeunt_store::{Batch, Reader, records::DepartureRecord, tables};
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
 
 use crate::{
     RoomError, Rooms,
     graph::{is_joined, load_event},
+    leave::last_line,
     place::Placement,
 };
 
@@ -92,20 +93,11 @@ fn leaves(
         let row = reader.get::<tables::Memberships>(&key)?;
         let Some(row) = row.filter(|row| row.sender == key.0) else { continue };
         let Some(leave) = load_event(reader, &row.event_id)? else { continue };
-        let left_at = last_change(reader, &key)?;
+        let left_at = last_line(reader, &key.0, room_id)?.map_or(0, |(_, line)| line.at);
         if left_at + LEAVE_ARRIVES_WITHIN_MS <= now {
             let departure = DepartureRecord::of_leave(&leave.pdu, left_at, server, now);
             leaves.push((key.0, departure));
         }
     }
     Ok(leaves)
-}
-
-/// When the user's membership changed last.
-fn last_change(
-    reader: &Reader<'_>,
-    (user, room_id): &(OwnedUserId, OwnedRoomId),
-) -> Result<u64, StoreError> {
-    let log = reader.scan::<tables::MembershipLog>((room_id.clone(), user.clone()));
-    Ok(log.rev().first()?.map_or(0, |(_, line)| line.at))
 }

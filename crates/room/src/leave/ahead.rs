@@ -10,6 +10,7 @@ use ruma::ServerName;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+use super::last_line;
 use crate::{Call, Rooms};
 
 /// How long a server that is asked for a way in may take for the leave before.
@@ -45,8 +46,8 @@ impl Rooms {
         let server = server.to_owned();
         let (room_id, user_id) = (request.room_id.clone(), request.user_id.clone());
         let read = self.store().read(move |reader| {
-            let log = reader.scan::<tables::MembershipLog>((room_id, user_id));
-            let Some(((.., position), last)) = log.rev().first()? else { return Ok(false) };
+            let last = last_line(reader, &user_id, &room_id)?;
+            let Some((position, last)) = last else { return Ok(false) };
             // The rows of the outbox have the position of the batch that the line came with.
             let waits = reader.get::<tables::Outbox>(&(server, position))?;
             Ok(last.membership == "leave" && waits == Some(OutboxItem::Pdu(last.event_id)))
