@@ -17,10 +17,9 @@ pub struct Collected {
 }
 
 /// Deletes the state nodes that no event and no room leads to. Nobody else may write meanwhile: a
-/// state can be in the store before the event that refers to it, and equal states share their
-/// nodes. In memory are the ids of the nodes that stay, 16 bytes each. Deletes nothing if a row
-/// that may refer to nodes cannot be read, or a node that is referred to is not there; and after a
-/// crash runs again.
+/// state can be in the store before the event that refers to it. In memory are the ids of the nodes
+/// that stay, 16 bytes each. Deletes nothing if a row that may refer to nodes cannot be read, or a
+/// node that is referred to is not there; and after a crash runs again.
 pub async fn collect_state(store: &Store) -> Result<Collected, StoreError> {
     let marked = store.read(mark).await?;
     let (mut after, mut collected) = (None, Collected::default());

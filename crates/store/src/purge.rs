@@ -1,9 +1,8 @@
 //! Deletes a room: every row that is about it and that nothing else needs.
 //!
-//! Goes: the head, events, edges, redactions, timeline with its indices, what is unread, states,
-//! arrivals, queued events, records of delivery, receipts, aliases, the entry in the directory.
-//! State nodes are shared between rooms; [`collect_state`](crate::collect_state)
-//! takes those that are left over.
+//! Goes: the head, events, edges, redactions, timeline with its indices, what is unread, states with
+//! their trees, arrivals, queued events, records of delivery, receipts, aliases, the entry in the
+//! directory. An event is of one room, so no other room's state has a node in common with this one's.
 //!
 //! Stays: what users and admins have of the room without its graph. Departures, pending invites and
 //! knocks, the membership log and the signing journal; memberships that ended, with their event
@@ -17,13 +16,14 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use thiserror::Error;
 
 use crate::records::{EventRecord, MembershipRecord, OutboxItem};
+use crate::snapshot::Node;
 use crate::tables::{
     Aliases, Arrivals, AuthChildren, Children, Deliveries, Denied, DepartedServers, Departures,
     EventTimes, EventTransactions, Events, InboundQueue, JoinedServers, LocalMembers, Memberships,
     Notable, OlderHeads, Outbox, Pending, PublicRooms, Purges, Receipts, Redactions, Relations,
-    RoomAliases, RoomStates, Rooms, SignedInvites, ThreadEvents, Timeline, Words,
+    RoomAliases, RoomStates, Rooms, SignedInvites, StateNodes, ThreadEvents, Timeline, Words,
 };
-use crate::{Batch, Prefix, Reader, RowOf, Store, StoreError, Table};
+use crate::{Batch, Prefix, Reader, Root, RowOf, Store, StoreError, Table};
 
 /// Rows that are looked at between two commits.
 const PAGE: usize = 1_000;
@@ -64,13 +64,20 @@ pub async fn resume_purges(store: &Store) -> Result<(), StoreError> {
 }
 
 async fn purge_by(store: &Store, room: OwnedRoomId, page: usize) -> Result<Purged, StoreError> {
-    let mut batch = Batch::default();
-    batch.put::<Purges>(&room, &());
-    batch.delete::<Rooms>(&room);
-    batch.delete::<PublicRooms>(&room);
-    store.commit(batch).await?;
+    let head = room.clone();
+    let start = store.read(move |reader| {
+        let mut batch = Batch::default();
+        if let Some(record) = reader.get::<Rooms>(&head)? {
+            delete_tree(reader, &mut batch, record.state)?;
+        }
+        batch.put::<Purges>(&head, &());
+        batch.delete::<Rooms>(&head);
+        batch.delete::<PublicRooms>(&head);
+        Ok::<_, StoreError>(batch)
+    });
+    store.commit(start.await?).await?;
     delete_rows::<OlderHeads>(store, &room, page).await?;
-    delete_rows::<RoomStates>(store, &room, page).await?;
+    for_each::<RoomStates, _>(store, room.clone(), page, (), delete_state).await?;
     delete_rows::<JoinedServers>(store, &room, page).await?;
     delete_rows::<DepartedServers>(store, &room, page).await?;
     delete_rows::<SignedInvites>(store, &room, page).await?;
@@ -150,6 +157,32 @@ where
         Ok(())
     })
     .await
+}
+
+fn delete_state(
+    (): &mut (),
+    reader: &Reader<'_>,
+    batch: &mut Batch,
+    (key, root): RowOf<RoomStates>,
+) -> Result<(), StoreError> {
+    batch.delete::<RoomStates>(&key);
+    delete_tree(reader, batch, root)
+}
+
+/// Deletes the nodes of a state tree. Where one is gone, so is all that is below it.
+fn delete_tree(reader: &Reader<'_>, batch: &mut Batch, root: Root) -> Result<(), StoreError> {
+    let mut open = vec![root];
+    while let Some(Root(id)) = open.pop() {
+        if batch.pending::<StateNodes>(&id)?.is_some() {
+            continue;
+        }
+        let Some(node) = reader.get::<StateNodes>(&id)? else { continue };
+        batch.delete::<StateNodes>(&id);
+        if let Node::Branch(_, children) = node {
+            open.extend(children.iter().flatten());
+        }
+    }
+    Ok(())
 }
 
 /// A local user who is in the room.
@@ -232,15 +265,19 @@ struct Gone {
     purged: Purged,
 }
 
-/// Deletes an event of the room with its place among the auth events.
+/// Deletes an event of the room with its states and its place among the auth events.
 fn delete_event(
     gone: &mut Gone,
-    _: &Reader<'_>,
+    reader: &Reader<'_>,
     batch: &mut Batch,
     (id, event): RowOf<Events>,
 ) -> Result<(), StoreError> {
     if event.room_id != gone.room {
         return Ok(());
+    }
+    if let Some(states) = event.states {
+        delete_tree(reader, batch, states.before)?;
+        delete_tree(reader, batch, states.after)?;
     }
     if gone.waiting.contains(&id) {
         gone.purged.waiting += 1;

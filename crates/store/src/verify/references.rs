@@ -16,7 +16,9 @@ use crate::tables::{
 use crate::{Reader, StoreError, Table};
 
 pub(super) fn check(reader: &Reader, report: &mut Report) -> Result<(), StoreError> {
-    let mut walk = Walk { reader, report, last: reader.position()?, whole: BTreeSet::new() };
+    let last = reader.position()?;
+    let (purged, whole) = (BTreeSet::new(), BTreeSet::new());
+    let mut walk = Walk { reader, report, last, purged, whole };
     walk.events()?;
     walk.rooms()?;
     walk.memberships()?;
@@ -29,6 +31,8 @@ struct Walk<'a> {
     report: &'a mut Report,
     /// The last stream position.
     last: u64,
+    /// Rooms whose purge was cut off: their states may be gone.
+    purged: BTreeSet<OwnedRoomId>,
     /// State nodes already walked: trees share most of theirs.
     whole: BTreeSet<[u8; 16]>,
 }
@@ -41,14 +45,12 @@ struct Row<'a> {
 
 impl Walk<'_> {
     fn events(&mut self) -> Result<(), StoreError> {
-        let mut purged = BTreeSet::new();
-        self.each::<Purges>(|_, _, room, ()| {
-            purged.insert(room);
+        self.each::<Purges>(|walk, _, room, ()| {
+            walk.purged.insert(room);
             Ok(())
         })?;
         self.each::<Events>(|walk, row, _, event| {
-            // The events that its states name may be gone by now.
-            let states = event.states.filter(|_| !purged.contains(&event.room_id));
+            let states = event.states.filter(|_| !walk.purged.contains(&event.room_id));
             let roots = states.map(|states| [states.before, states.after]);
             roots.into_iter().flatten().try_for_each(|root| walk.tree(row, root))
         })?;
@@ -77,8 +79,11 @@ impl Walk<'_> {
             walk.first_order(row, room_id, room.first_order)
         })?;
         self.each::<OlderHeads>(|walk, row, (_, _, event), ()| walk.event(row, &event))?;
-        self.each::<RoomStates>(|walk, row, (_, position), root| {
+        self.each::<RoomStates>(|walk, row, (room_id, position), root| {
             walk.position(row, position);
+            if walk.purged.contains(&room_id) {
+                return Ok(());
+            }
             walk.tree(row, root)
         })
     }
