@@ -59,11 +59,14 @@ impl Rooms {
 
     /// From now on, purges forgotten rooms, also those of earlier days, sends leaves again that were
     /// undone, judges events again whose servers were let in, and drops withdrawals of invites that are
-    /// over. Within a runtime, once, at the start.
+    /// over and signatures that are old. Within a runtime, once, at the start.
     pub fn start_sweeps(&self) {
         let rooms = self.clone();
         tokio::spawn(async move {
             loop {
+                if let Err(error) = rooms.sweep_journal().await {
+                    tracing::error!(%error, "old signatures could not be dropped");
+                }
                 if let Err(error) = rooms.sweep_forgotten().await {
                     tracing::error!(%error, "forgotten rooms could not be swept");
                 }
@@ -218,7 +221,7 @@ fn is_old(reader: &Reader<'_>, key: &Member, before: u64) -> Result<bool, RoomEr
         && !is_under_way(reader, key)?)
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 

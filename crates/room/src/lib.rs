@@ -137,6 +137,8 @@ pub struct Options {
     pub presence: bool,
     /// For how long it is known who left a room that is not here otherwise.
     pub keep_departures: Duration,
+    /// For how long it is known what was signed.
+    pub keep_signatures: Duration,
 }
 
 impl Default for Options {
@@ -149,6 +151,7 @@ impl Default for Options {
             room_ids: RoomIds::default(),
             presence: true,
             keep_departures: Duration::from_millis(KEEP_DEPARTURES_MS),
+            keep_signatures: signing::KEEP_SIGNATURES,
         }
     }
 }

@@ -1,8 +1,11 @@
 //! The one place that puts our signature on events. Each purpose has a method that takes only what
 //! it is for, and each signature goes to the journal (purpose, event, peer) before it leaves this
-//! process: with the event's own batch, or in one of its own where a peer is to see it first.
+//! process: with the event's own batch, or in one of its own where a peer is to see it first. There
+//! it stays for as long as the operator says ([`Options::keep_signatures`](crate::Options)).
 //!
 //! CVE-2025-68667 and CVE-2026-24471: servers that signed what they were handed.
+
+use std::time::Duration;
 
 use exeunt_core::{CheckedPdu, Draft, FormatError};
 use exeunt_membership::{Membership, OwnMember};
@@ -11,7 +14,11 @@ use metrics::counter;
 use ruma::{OwnedEventId, OwnedServerName, ServerName, UserId};
 use serde_json::Value;
 
-use crate::{RoomError, Rooms};
+use crate::{RoomError, Rooms, forget::millis};
+
+/// For how long it is known what was signed, unless the operator says otherwise.
+pub(crate) const KEEP_SIGNATURES: Duration = Duration::from_secs(90 * 24 * 3600);
+const DROPPED_AT_A_TIME: usize = 1_000;
 
 /// A use of the signing key that has yet to be journaled.
 #[derive(Debug, Clone)]
@@ -148,6 +155,25 @@ impl Rooms {
         let event = join.cosign_restricted_join(&self.inner.signer)?;
         let signature = Signature::new("restricted join", &event, Some(origin));
         Some((event, signature))
+    }
+
+    /// Drops the signatures that are older than the operator wants to know of.
+    pub async fn sweep_journal(&self) -> Result<(), RoomError> {
+        let before = self.now().saturating_sub(millis(self.options().keep_signatures));
+        loop {
+            let old = self.store().read(move |reader| {
+                let oldest = reader.scan::<tables::SigningJournal>(()).limit(DROPPED_AT_A_TIME);
+                let rows = oldest.collect()?.into_iter();
+                Ok::<_, RoomError>(Vec::from_iter(rows.take_while(|(_, row)| row.at < before)))
+            });
+            let mut batch = Batch::default();
+            let old = old.await?;
+            old.iter().for_each(|(key, _)| batch.delete::<tables::SigningJournal>(key));
+            self.store().commit(batch).await?;
+            if old.len() < DROPPED_AT_A_TIME {
+                return Ok(());
+            }
+        }
     }
 
     /// Journals a signature in a batch of its own, durably.

@@ -208,6 +208,7 @@ fn room_options(config: &Config) -> exeunt_room::Options {
         trusted_key_servers: config.federation.trusted_key_servers.0.clone(),
         presence: config.presence.enabled,
         keep_departures: config.rooms.keep_departures,
+        keep_signatures: config.rooms.keep_signatures,
         ..exeunt_room::Options::default()
     }
 }

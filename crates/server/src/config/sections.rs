@@ -116,6 +116,8 @@ section! {
         /// room, and a departure from a room that was deleted. A device that was away for longer is
         /// not told of it.
         keep_departures: Duration = Default("\"30d\""),
+        /// For how long it is known what this server signed, for what and with whom.
+        keep_signatures: Duration = Default("\"90d\""),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Forgotten rooms go from the disk: spec-map rows FG1 to FG5.
 
+use std::time::Duration;
+
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
-use exeunt_room::{KEEP_DEPARTURES_MS, Preset, RoomError};
+use exeunt_room::{KEEP_DEPARTURES_MS, Options, Preset, RoomError};
 use exeunt_sim::{Mesh, Server};
-use exeunt_store::{collect_state, tables};
+use exeunt_store::tables;
 use serde_json::json;
 
 struct Stage {
@@ -81,7 +83,6 @@ async fn fg5_a_forgotten_room_leaves_no_row() {
 
     stage.mesh.clock.advance(KEEP_DEPARTURES_MS);
     stage.b().rooms.sweep_forgotten().await.unwrap();
-    collect_state(&stage.b().store).await.unwrap();
     assert_eq!(rows(stage.b()), before);
     stage.b().rooms.forget(&stage.bob, &stage.room).await.unwrap();
     assert_eq!(stage.a().in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
@@ -120,6 +121,26 @@ async fn a_rejected_invite_leaves_no_row() {
     // Bob is invited like anybody else.
     a.invite(&stage.ann, bob, &stage.room).await.unwrap();
     assert_eq!(b.membership(bob, &stage.room).as_deref(), Some("invite"));
+}
+
+#[tokio::test]
+async fn signatures_are_known_for_a_time() {
+    let stage = stage().await;
+    let b = stage.b();
+    let journal = || {
+        let rows = b.store.reader().scan::<tables::SigningJournal>(()).collect().unwrap();
+        Vec::from_iter(rows.into_iter().map(|(_, row)| row.purpose))
+    };
+    stage.bob_joins().await;
+    let day = Duration::from_secs(24 * 3600);
+    let later = |time: Duration| stage.mesh.clock.advance(time.as_millis().try_into().unwrap());
+    later(Options::default().keep_signatures - day);
+    b.rooms.sweep_journal().await.unwrap();
+    assert_eq!(journal(), ["join"]);
+    later(2 * day);
+    b.say(&stage.bob, &stage.room, "hello").await;
+    b.rooms.sweep_journal().await.unwrap();
+    assert_eq!(journal(), ["event"]);
 }
 
 #[tokio::test]
