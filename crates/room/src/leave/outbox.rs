@@ -3,6 +3,8 @@
 //! A departure ends in four ways: a server of the room has taken it; a newer invite or join has
 //! come; every candidate has said for good that there is nothing to leave; an admin gave it up.
 
+use std::pin::pin;
+
 use exeunt_core::{CheckedPdu, date_after};
 use exeunt_membership::{
     AfterMakeLeave, AfterSendLeave, Attempt, Departure, MAX_CANDIDATES, MakeLeave, candidates,
@@ -13,8 +15,10 @@ use exeunt_store::{
     records::{AttemptRecord, DepartureRecord, MembershipLogRecord},
     tables,
 };
+use futures_util::future::{self, Either};
 use metrics::counter;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
+use tokio::sync::oneshot;
 
 use super::local::log_line;
 use crate::{
@@ -69,10 +73,11 @@ impl Rooms {
     /// Tries to deliver a departure before the client has its answer, and leaves it to the outbox
     /// if that takes too long. The attempt itself goes on.
     pub(super) async fn deliver_within_deadline(&self, user: &UserId, room_id: &RoomId) {
-        let (rooms, user, room_id) = (self.clone(), user.to_owned(), room_id.to_owned());
-        let attempt = tokio::spawn(async move {
-            let outcome = rooms.attempt_departure(&user, &room_id).await;
-            match outcome {
+        let (rooms, key) = (self.clone(), (user.to_owned(), room_id.to_owned()));
+        let (waited_for, is_known) = oneshot::channel();
+        tokio::spawn(async move {
+            let (user, room_id) = &key;
+            match rooms.attempt(&key, Some(waited_for)).await {
                 Ok(DepartureOutcome::Retry) => rooms.inner.wake.departure_queued(),
                 Ok(_) => {}
                 Err(error) => {
@@ -82,7 +87,7 @@ impl Rooms {
             }
         });
         let deadline = self.inner.options.leave_deadline;
-        if tokio::time::timeout(deadline, attempt).await.is_err() {
+        if tokio::time::timeout(deadline, is_known).await.is_err() {
             tracing::info!("the departure goes on without the client");
         }
     }
@@ -94,14 +99,23 @@ impl Rooms {
         user: &UserId,
         room_id: &RoomId,
     ) -> Result<DepartureOutcome, RoomError> {
-        let key = (user.to_owned(), room_id.to_owned());
+        self.attempt(&(user.to_owned(), room_id.to_owned()), None).await
+    }
+
+    /// The same. `waited_for` is dropped once the outcome is known and about to be written.
+    async fn attempt(
+        &self,
+        key: &Key,
+        waited_for: Option<oneshot::Sender<()>>,
+    ) -> Result<DepartureOutcome, RoomError> {
+        let (user, room_id) = key;
         let _turn = self.inner.departing.lock(key.clone()).await;
-        let Some(departure) = self.departure(&key).await? else {
+        let Some(departure) = self.departure(key).await? else {
             return Ok(DepartureOutcome::Ended);
         };
         let servers = asked(&departure, self.server_name());
-        let (wanted, its_key) = (&departure, &key);
-        let ask = |server| async move { self.leave_through(its_key, wanted, &server).await };
+        let wanted = &departure;
+        let ask = |server| async move { self.leave_through(key, wanted, &server).await };
         let pace = Pace { after: self.inner.options.hedge_after, at_once: MAX_HANDSHAKES_AT_ONCE };
         let mut hedge = Hedge::new(servers.clone(), pace, ask);
         let (mut taken, mut lost) = (None, Vec::new());
@@ -113,7 +127,7 @@ impl Rooms {
                     taken = Some((event, server));
                     break;
                 }
-                Ok(Finish::Superseded) => return self.superseded(&key, &departure).await,
+                Ok(Finish::Superseded) => return self.superseded(key, &departure).await,
                 Ok(Finish::Postponed) => return Ok(DepartureOutcome::Retry),
                 Ok(Finish::Broken(error)) => return Err(error),
                 Err(attempt) => {
@@ -124,7 +138,7 @@ impl Rooms {
             }
         }
         drop(hedge);
-        self.settle(key, &departure, &servers, lost, taken).await
+        self.settle(key.clone(), &departure, &servers, lost, taken, waited_for).await
     }
 
     /// Every departure that waits.
@@ -264,7 +278,8 @@ impl Rooms {
     }
 
     /// Writes how an attempt ended, unless the departure is another one by now: a newer invite
-    /// may have come and been rejected in the meantime.
+    /// may have come and been rejected in the meantime. Nobody waits for the disk: after a crash the
+    /// departure is tried again.
     async fn settle(
         &self,
         key: Key,
@@ -272,6 +287,7 @@ impl Rooms {
         servers: &[OwnedServerName],
         attempts: Vec<Attempt>,
         taken: Option<(CheckedPdu, OwnedServerName)>,
+        waited_for: Option<oneshot::Sender<()>>,
     ) -> Result<DepartureOutcome, RoomError> {
         let _guard = self.inner.locks.lock(&key.1).await;
         let now_there = self.departure(&key).await?;
@@ -301,7 +317,13 @@ impl Rooms {
                 DepartureOutcome::Retry
             }
         };
-        self.store().commit(batch).await?;
+        match future::select(pin!(self.store().commit(batch)), future::ready(())).await {
+            Either::Left((written, _)) => written?,
+            Either::Right(((), under_way)) => {
+                drop(waited_for);
+                under_way.await?
+            }
+        };
         counter!("exeunt_departures_total", "outcome" => outcome.as_str()).increment(1);
         Ok(outcome)
     }
