@@ -52,9 +52,7 @@ pub fn build(shape: &Shape, place: &Place) -> Pdu {
     let rules = place.version.rules();
     let in_pairs = rules.event_format.require_event_id;
     let references = |ids: &[OwnedEventId]| -> Value {
-        ids.iter()
-            .map(|id| if in_pairs { json!([id, {"sha256": ""}]) } else { json!(id) })
-            .collect()
+        ids.iter().map(|id| if in_pairs { json!([id, {}]) } else { json!(id) }).collect()
     };
     let mut event = object(json!({
         "type": shape.kind,

@@ -46,17 +46,55 @@ impl Room {
     /// # Panics
     /// If a resolution fails or depends on the order of its sets.
     pub fn generate(version: RoomVersion, seed: u64) -> Self {
-        let mut room = Self::found(version, seed);
-        room.start();
-        for _ in 0..STEPS {
-            room.step();
-        }
+        let mut room = Self::begin(version, seed);
+        room.grow();
         for _ in 0..DISTANT {
             let ids: Vec<OwnedEventId> =
                 (0..2 + room.rng.below(3)).map(|_| room.any_accepted()).collect();
             room.resolve(&ids);
         }
         room
+    }
+
+    /// A room with nothing but its first events, which are in a row.
+    ///
+    /// # Panics
+    /// As [`Self::generate`].
+    pub fn begin(version: RoomVersion, seed: u64) -> Self {
+        let mut room = Self::found(version, seed);
+        room.start();
+        room
+    }
+
+    /// Adds the other events.
+    ///
+    /// # Panics
+    /// As [`Self::generate`].
+    pub fn grow(&mut self) {
+        for _ in 0..STEPS {
+            self.step();
+        }
+    }
+
+    /// The join of a user on the last of the first events, unless the rules refuse it. Not added.
+    pub fn join(&mut self, user: &'static str) -> Option<Pdu> {
+        let shape = Shape::member(user, user, "join");
+        let last = self.last();
+        let before = self.resolve(std::slice::from_ref(&last));
+        let pdu = self.build(&shape, vec![last], &before);
+        self.server.judge(&pdu, &before).is_accepted().then_some(pdu)
+    }
+
+    /// Adds an event on the last one, whoever made it. All events to come are after it.
+    pub fn admit(&mut self, pdu: Pdu) {
+        let id = pdu.event_id().to_owned();
+        self.server.receive(pdu).expect("it is on the last event");
+        self.order.push(id.clone());
+        self.accepted = vec![id];
+    }
+
+    fn last(&self) -> OwnedEventId {
+        self.accepted[self.accepted.len() - 1].clone()
     }
 
     /// The events, in the order in which they were made.
@@ -114,7 +152,7 @@ impl Room {
             first.push(Shape::member(user, user, "join"));
         }
         for shape in first {
-            let last = self.accepted[self.accepted.len() - 1].clone();
+            let last = self.last();
             let before = self.resolve(std::slice::from_ref(&last));
             self.try_add(&shape, vec![last], &before, 0);
         }
@@ -161,21 +199,7 @@ impl Room {
         if self.is_unlike_synapse(shape) {
             return false;
         }
-        let auth_events = self.auth_events(shape, before);
-        let number = self.order.len();
-        let highest = prev.iter().map(|id| self.pdu(id).depth()).max().unwrap_or(0);
-        let lies = self.rng.percent(4);
-        let place = Place {
-            version: self.version,
-            room_id: Some(self.room_id.clone()),
-            prev_events: prev,
-            auth_events,
-            depth: if lies { 1 + self.rng.below(2 * number) as u64 } else { highest + 1 },
-            // Clocks differ, and often agree to the millisecond.
-            ts: START_MS + (number + 5 - self.rng.below(6)) as u64 / 2,
-            number,
-        };
-        let pdu = build(shape, &place);
+        let pdu = self.build(shape, prev, before);
         let id = pdu.event_id().to_owned();
         let verdict = self.server.judge(&pdu, before);
         let accepted = verdict.is_accepted();
@@ -190,6 +214,24 @@ impl Room {
             self.rejected.push(id)
         }
         true
+    }
+
+    fn build(&mut self, shape: &Shape, prev: Vec<OwnedEventId>, before: &State) -> Pdu {
+        let auth_events = self.auth_events(shape, before);
+        let number = self.order.len();
+        let highest = prev.iter().map(|id| self.pdu(id).depth()).max().unwrap_or(0);
+        let lies = self.rng.percent(4);
+        let place = Place {
+            version: self.version,
+            room_id: Some(self.room_id.clone()),
+            prev_events: prev,
+            auth_events,
+            depth: if lies { 1 + self.rng.below(2 * number) as u64 } else { highest + 1 },
+            // Clocks differ, and often agree to the millisecond.
+            ts: START_MS + (number + 5 - self.rng.below(6)) as u64 / 2,
+            number,
+        };
+        build(shape, &place)
     }
 
     /// Where Synapse and we differ on purpose (tests/oracle/README.md): a member event about a user

@@ -4,7 +4,7 @@
 //! when the rules gave it; an event that cannot be judged leaves nothing behind, and is judged
 //! when it comes again. Gaps: decision 0008.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use exeunt_core::{CheckedPdu, Object, Pdu, RoomVersion, canonical::CanonicalError};
 use exeunt_store::records::Verdict;
@@ -281,11 +281,31 @@ impl Rooms {
             *origin_has_more &= !is_origin || events.len() >= SHORT_ANSWER;
             events.truncate(MAX_MISSING_EVENTS);
             let mut events = self.check_fetched(quest, events).await?;
+            self.drop_placed(quest, &mut events).await?;
             if connect(pool, &gap.missing, &mut events) {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Drops events that are placed. With them, an answer that goes on behind them would lead into
+    /// what is older than our stay, as if it were news.
+    async fn drop_placed(&self, quest: &Quest, events: &mut Pool) -> Result<(), RoomError> {
+        let (room_id, ids) = (quest.room_id.clone(), Vec::from_iter(events.keys().cloned()));
+        let read = self.store().read(move |reader| {
+            let graph = Graph::of(reader, &room_id)?;
+            let mut placed = BTreeSet::new();
+            for id in ids {
+                if graph.states(&id)?.is_some() {
+                    placed.insert(id);
+                }
+            }
+            Ok::<_, RoomError>(placed)
+        });
+        let placed = read.await?;
+        events.retain(|id, _| !placed.contains(id));
+        Ok(())
     }
 
     /// Our extremities, and what the events of the pool lack beside each other.

@@ -1,7 +1,7 @@
 //! Events made by hand: what a hostile or a merely odd server sends.
 
 use exeunt_core::{
-    CheckedPdu, Draft, Object, Pdu, Reference, hash, redact,
+    CheckedPdu, Draft, Object, Pdu, Reference, Signer, hash, redact,
     ruma::{EventId, RoomId, UserId},
 };
 use exeunt_room::{graph::Graph, inbound::Transaction};
@@ -70,6 +70,15 @@ pub fn state_draft(
 /// An event as transactions carry it.
 pub fn wire(event: &Pdu) -> Value {
     Value::Object(event.object().clone())
+}
+
+/// An event as transactions carry it, with these servers' signatures beside those that it has.
+pub fn signed_by<'a>(event: &Pdu, signers: impl Iterator<Item = &'a Signer>) -> Value {
+    let mut signed = redact::redact(event.version(), event.object());
+    signers.for_each(|signer| signer.sign_object(&mut signed));
+    let mut object = event.object().clone();
+    object.insert("signatures".into(), signed["signatures"].clone());
+    Value::Object(object)
 }
 
 fn auth_events(graph: &Graph<'_>, membership: &str, keys: &[(&str, &str)]) -> Vec<Reference> {

@@ -2,6 +2,7 @@
 
 mod acl;
 mod advisories;
+mod arrival;
 mod communities;
 mod detached;
 mod ephemeral;
