@@ -145,6 +145,9 @@ enum UserCommand {
     /// knock, also if the server is stopped meanwhile (the server must be running)
     Deactivate {
         user_id: OwnedUserId,
+        /// Hide what they sent from those who were not in the room then; it is never taken back
+        #[arg(long)]
+        erase: bool,
         #[command(flatten)]
         report: Report,
     },
@@ -285,9 +288,9 @@ fn dispatch(command: Command, out: &mut impl Write) -> Result<ExitCode, Failure>
             let password = user::password(password_stdin)?;
             print(out, &user::create(&config, &name, &password, admin)?)?;
         }
-        Command::User(UserCommand::Deactivate { user_id, report: Report { at, json } }) => {
-            let config = config::load(&at.config)?;
-            print(out, &operate::deactivate(&config, &user_id, json)?)?;
+        Command::User(UserCommand::Deactivate { user_id, erase, report }) => {
+            let config = config::load(&report.at.config)?;
+            print(out, &operate::deactivate(&config, &user_id, erase, report.json)?)?;
         }
         Command::User(UserCommand::Departure { user_id, report: Report { at, json } }) => {
             let config = config::load(&at.config)?;

@@ -127,7 +127,7 @@ fn the_running_server_carries_commands_out() {
         ("room leave !none:a.example @bob:a.example", 1, "not in the room"),
         ("departures abandon @bob:a.example !none:a.example", 1, "No such departure"),
         ("user departure @bob:a.example", 1, "No departure from everywhere"),
-        ("user deactivate @bob:a.example", 0, "@bob:a.example is closed, 0 of 0 rooms"),
+        ("user deactivate @bob:a.example --erase", 0, "@bob:a.example is closed, 0 of 0 rooms"),
         ("user departure @bob:a.example", 0, "@bob:a.example: 0 of 0 rooms, invites and knocks"),
         ("user departure @bob:a.example --json", 0, "\"total\":0"),
         ("invites", 0, "no invite is waiting"),

@@ -305,6 +305,9 @@ pub struct AccountRecord {
     /// By an administrator: the user may read and go, and no more.
     #[serde(default)]
     pub suspended: bool,
+    /// Closed with the wish that what its user sent be hidden from those who came later.
+    #[serde(default)]
+    pub erased: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

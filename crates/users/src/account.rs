@@ -3,7 +3,7 @@
 use exeunt_core::ruma::{DeviceId, OwnedUserId, UserId};
 use exeunt_store::Batch;
 use exeunt_store::records::{AccountRecord, DepartureJobRecord, ProfileRecord};
-use exeunt_store::tables::{Accounts, DepartureJobs, Profiles};
+use exeunt_store::tables::{AccountData, Accounts, DepartureJobs, Filters, Profiles};
 
 use crate::error::bounded;
 use crate::profile::MAX_DISPLAYNAME;
@@ -77,6 +77,7 @@ impl Users {
             created_at: self.now(),
             locked: false,
             suspended: false,
+            erased: false,
         };
         let profile = ProfileRecord {
             displayname: new.displayname.map(str::to_owned),
@@ -153,15 +154,29 @@ impl Users {
         Ok(())
     }
 
-    /// Closes an account for good: no password, devices, tokens or profile. The id stays taken.
-    /// The job that takes the user out of every room is noted in the same batch; whoever has the
-    /// rooms starts it, now or after the next start.
-    pub async fn deactivate(&self, user: &UserId) -> Result<(), UsersError> {
+    /// Closes an account for good: no password, devices, tokens, profile, account data or filters.
+    /// The id stays taken. With `erase`, what the user sent is hidden from those who came later
+    /// (`erase` of `POST /account/deactivate`); that is never taken back. The job that takes the
+    /// user out of every room is noted in the same batch; whoever has the rooms starts it, now or
+    /// after the next start.
+    pub async fn deactivate(&self, user: &UserId, erase: bool) -> Result<(), UsersError> {
         let _guard = self.lock(user).await;
         let mut account = self.account_record(user).await?.ok_or(UsersError::UnknownUser)?;
         account.deactivated = true;
+        account.erased |= erase;
         account.password = None;
+        let whose = user.to_owned();
+        let (data, filters) = self
+            .inner
+            .store
+            .read(move |r| {
+                let data = r.scan::<AccountData>(whose.clone()).keys()?;
+                Ok::<_, UsersError>((data, r.scan::<Filters>(whose).keys()?))
+            })
+            .await?;
         let mut batch = Batch::default();
+        data.iter().for_each(|key| batch.delete::<AccountData>(key));
+        filters.iter().for_each(|key| batch.delete::<Filters>(key));
         batch.put::<Accounts>(&user.to_owned(), &account);
         batch.delete::<Profiles>(&user.to_owned());
         let job = DepartureJobRecord { started_at: self.now(), ..DepartureJobRecord::default() };

@@ -174,7 +174,7 @@ async fn an_openid_token_says_who_one_is() {
     bench.later(OPENID_TOKEN_LIFE_MS);
     assert_eq!(bench.users.openid_user(&token), None);
     let token = bench.users.openid_token(&bench.alice).unwrap();
-    bench.users.deactivate(&bench.alice).await.unwrap();
+    bench.users.deactivate(&bench.alice, false).await.unwrap();
     assert_eq!(bench.users.openid_user(&token), None);
 }
 

@@ -134,7 +134,12 @@ async fn a_deactivated_account_is_closed_for_good() {
     let id = users.register(alice()).await.unwrap();
     let login = users.login(&id, NewSession::default()).await.unwrap();
     assert!(users.session(&login.access_token).await.unwrap().is_some());
-    users.deactivate(&id).await.unwrap();
+    let data = Object::from_iter([("a".into(), 1.into())]);
+    users.put_account_data(&id, None, "m.secret", data).await.unwrap();
+    let filter = users.create_filter(&id, Object::new()).await.unwrap();
+    users.deactivate(&id, false).await.unwrap();
+    assert_eq!(users.account_data(&id, None, "m.secret").await.unwrap(), None);
+    assert_eq!(users.filter(&id, filter).await.unwrap(), None);
     assert_eq!(users.session(&login.access_token).await.unwrap(), None);
     let refused = users.login_password("alice", "swordfish", NewSession::default()).await;
     assert!(matches!(refused, Err(UsersError::Deactivated)));

@@ -32,10 +32,18 @@ pub(super) fn routes(routes: AdminRoutes) -> AdminRoutes {
         .on(Method::DELETE, ABANDON, abandon)
 }
 
+#[derive(Deserialize)]
+struct Deactivate {
+    #[serde(default)]
+    erase: bool,
+}
+
 /// `POST users/{userId}/deactivate`: closes the account and starts its departure from everywhere.
+/// `erase` is that of the client's endpoint.
 async fn deactivate(api: ClientApi, call: RawCall) -> Result<Value, MatrixError> {
     let user: OwnedUserId = body::id(&call, 0)?;
-    api.users.deactivate(&user).await.map_err(users_error)?;
+    let Deactivate { erase } = body::read(&call)?;
+    api.users.deactivate(&user, erase).await.map_err(users_error)?;
     Ok(json!(api.rooms.depart_all(&user).await.map_err(room_error)?))
 }
 

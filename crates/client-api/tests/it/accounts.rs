@@ -183,7 +183,7 @@ async fn logins_that_are_refused() {
     email["identifier"]["type"] = "m.id.thirdparty".into();
     client.post("/login", email).await.fails(400, "M_UNKNOWN");
 
-    server.api.users.deactivate(ruma::user_id!("@ann:example.org")).await.unwrap();
+    server.api.users.deactivate(ruma::user_id!("@ann:example.org"), false).await.unwrap();
     let gone = by_password("ann", "sUp3rs3kr1t");
     client.post("/login", gone).await.fails(403, "M_USER_DEACTIVATED");
 }

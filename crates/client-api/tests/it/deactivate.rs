@@ -32,6 +32,8 @@ async fn an_account_is_closed_by_its_owner() {
     let bob = server.login(&user).await;
     let room = ann.public_room().await;
     bob.join(&room).await;
+    let send = format!("/rooms/{}/send/m.room.message/1", escape(&room));
+    bob.put(&send, json!({ "body": "hello" })).await.ok();
 
     let challenge = bob.post(PATH, json!({})).await;
     assert_eq!(challenge.status, 401);
@@ -47,6 +49,8 @@ async fn an_account_is_closed_by_its_owner() {
     assert_eq!((wrong.status, &wrong.body["errcode"]), (401, &json!("M_FORBIDDEN")));
     assert_eq!(membership(&ann, &room, user.as_str()).await, "join");
     auth["password"] = "wise old owl".into();
+    let wrong = json!({ "auth": auth, "erase": "all" });
+    bob.post(PATH, wrong).await.fails(400, "M_BAD_JSON");
     let done = bob.post(PATH, json!({ "auth": auth, "erase": true })).await.ok();
     assert_eq!(done, json!({ "id_server_unbind_result": "no-support" }));
 
@@ -55,6 +59,13 @@ async fn an_account_is_closed_by_its_owner() {
     assert_eq!((job.done, job.results.len()), (1, 1));
     assert_eq!(membership(&ann, &room, user.as_str()).await, "leave");
     assert_eq!(membership(&ann, &room, &ann.user).await, "join");
+    let cat = server.user("cat").await;
+    cat.join(&room).await;
+    for (reader, is_seen) in [(&ann, true), (&cat, false)] {
+        let path = format!("/rooms/{}/messages?dir=b&limit=50", escape(&room));
+        let page = reader.get(&path).await.ok();
+        assert_eq!(page["chunk"].to_string().contains("hello"), is_seen);
+    }
 }
 
 #[actix_web::test]

@@ -197,7 +197,7 @@ async fn who_may_lock_whom() {
     let server = Server::new();
     let (root, ann) = (admin(&server).await, server.user("ann").await);
     server.user("gone").await;
-    server.api.users.deactivate(ruma::user_id!("@gone:example.org")).await.unwrap();
+    server.api.users.deactivate(ruma::user_id!("@gone:example.org"), false).await.unwrap();
     for (verb, field) in [("lock", "locked"), ("suspend", "suspended")] {
         let body = json!({ field: true });
         let both = async |client: &Client<'_>, user: &str, status: u16, code: &str| {

@@ -163,7 +163,7 @@ async fn in13_only_accounts_are_invited() {
     let room = exeunt_core::ruma::RoomId::parse(room).unwrap();
     assert_eq!(site.a().row(&site.a().user("nobody"), &room), None);
     let gone = site.a().register("gone").await;
-    site.a().users.deactivate(&gone).await.unwrap();
+    site.a().users.deactivate(&gone, false).await.unwrap();
     let (path, body) = invite(&site, "gone").await;
     site.put(site.b(), &path, body).await.expect(403, "M_FORBIDDEN");
 }

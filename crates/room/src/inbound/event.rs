@@ -33,11 +33,11 @@ impl Rooms {
                     return Err(unknown());
                 }
                 let graph = Graph::of(reader, room_id)?;
-                let visible = Visibility::new(&graph, &origin).may_see(&known)?;
-                if known.record.verdict.is_rejected() || !visible {
+                let visibility = Visibility::new(&graph, &origin);
+                if known.record.verdict.is_rejected() || !visibility.may_see(&known)? {
                     return Err(unknown());
                 }
-                let pdus = [federation(&known.pdu)];
+                let pdus = [federation(&visibility.shown(&known)?)];
                 Ok(json!({ "origin": ours, "origin_server_ts": now, "pdus": pdus }))
             })
             .await

@@ -12,6 +12,7 @@ use ruma::{OwnedUserId, ServerName, UserId};
 use crate::{
     RoomError,
     graph::{Graph, Known},
+    views::visibility::is_erased,
 };
 
 /// Answers for one server that has users in the room now.
@@ -35,20 +36,34 @@ impl<'g> Visibility<'g> {
         Ok(self.at(after)? || (before != after && self.at(before)?))
     }
 
-    /// The event as the server may see it: without its content where it may not.
+    /// The event as the server may see it: without its content where it may not, and where that
+    /// is erased and no user of the server was in the room when the event came.
     pub fn shown(&self, event: &Known) -> Result<Pdu, RoomError> {
-        Ok(if self.may_see(event)? { event.pdu.clone() } else { event.pdu.redacted() })
+        let is_whole = self.may_see(event)? && !self.is_erased(event)?;
+        Ok(if is_whole { event.pdu.clone() } else { event.pdu.redacted() })
+    }
+
+    fn is_erased(&self, event: &Known) -> Result<bool, RoomError> {
+        if !is_erased(self.graph.reader, event.pdu.sender())? {
+            return Ok(false);
+        }
+        let Some(States { before, after, .. }) = event.record.states else { return Ok(false) };
+        Ok(!self.had(&["join"], before)? && !self.had(&["join"], after)?)
     }
 
     fn at(&self, root: Root) -> Result<bool, RoomError> {
         let key = StateKey::single("m.room.history_visibility");
         let event = self.graph.state_event(root, &key)?;
-        let enough: &[_] = match event.as_ref().and_then(|e| e.content_str("history_visibility")) {
-            Some("joined") => &["join"],
-            Some("invited") => &["join", "invite"],
+        match event.as_ref().and_then(|e| e.content_str("history_visibility")) {
+            Some("joined") => self.had(&["join"], root),
+            Some("invited") => self.had(&["join", "invite"], root),
             // `shared` and `world_readable`; anything else reads as the default, `shared`.
-            _ => return Ok(true),
-        };
+            _ => Ok(true),
+        }
+    }
+
+    /// Whether a user of the server had one of these memberships.
+    fn had(&self, enough: &[&str], root: Root) -> Result<bool, RoomError> {
         for user in self.users()? {
             let member = self.graph.state_event(root, &StateKey::member(user))?;
             if member.as_ref().and_then(Pdu::membership).is_some_and(|m| enough.contains(&m)) {

@@ -81,10 +81,12 @@ impl RoomView<'_> {
         relations::children(reader, room_id, parent, orders, rev)
     }
 
-    /// The child as an event, if the user sees it.
+    /// The child as an event, if the user sees it. An erased one relates to nothing, as a redacted
+    /// one.
     pub(super) fn seen_child(&self, child: &Child) -> Result<Option<Known>, RoomError> {
         let known = self.graph.event_here(&child.1.event_id)?;
-        Ok(self.sees(&known, child.0)?.then_some(known))
+        let seen = self.sees(&known, child.0)? && !self.is_erased(&known)?;
+        Ok(seen.then_some(known))
     }
 
     /// The newest event of a thread that the user sees, with its order.

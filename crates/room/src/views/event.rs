@@ -29,7 +29,7 @@ pub(super) fn visible(view: &RoomView<'_>, event_id: &EventId) -> Result<Option<
         Some(order) => view.sees(&known, order)?,
         None => is_known_state(view, &known)?,
     };
-    Ok(seen.then_some(known))
+    seen.then(|| view.unless_erased(known)).transpose()
 }
 
 /// State that came with the room, without a place in the timeline.

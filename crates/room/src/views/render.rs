@@ -4,7 +4,7 @@ use exeunt_core::{Object, Pdu, wire};
 use exeunt_store::tables;
 use serde_json::Value;
 
-use super::{EventFormat, access::RoomView, aggregations::Aggregate};
+use super::{EventFormat, access::RoomView, aggregations::Aggregate, visibility::is_erased};
 use crate::{
     RoomError,
     graph::{Known, load_event},
@@ -74,6 +74,10 @@ impl RoomView<'_> {
         if let Some(key) = pdu.key()
             && let Some(before) = self.graph.state_event(states.before, &key)?
         {
+            let before = match is_erased(reader, before.sender())? {
+                true => self.unless_erased(self.graph.event_here(before.event_id())?)?.pdu,
+                false => before,
+            };
             unsigned.insert("prev_content".into(), before.content().clone().into());
             unsigned.insert("prev_sender".into(), before.sender().as_str().into());
             unsigned.insert("replaces_state".into(), before.event_id().as_str().into());

@@ -237,7 +237,7 @@ fn matches<'v, 'r>(
         let wanted = request.kinds.contains(known.pdu.kind())
             && view.passes(&request.filter, &known)?
             && !view.ignores(known.pdu.sender())?;
-        if wanted && view.sees(&known, order)? {
+        if wanted && view.sees(&known, order)? && !view.is_erased(&known)? {
             found.push(Match { view, order, known, rank });
         }
     }

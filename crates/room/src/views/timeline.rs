@@ -86,7 +86,7 @@ impl RoomView<'_> {
             }
             let ends = matches!(gaps, Gaps::End) && self.follows_gap(&known)?;
             if taken {
-                walk.events.push((order, known));
+                walk.events.push((order, self.unless_erased(known)?));
             }
             // What is passed over stays behind the place until something is taken, so that a page
             // with another filter misses nothing.

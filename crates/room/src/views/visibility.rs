@@ -3,7 +3,8 @@
 //! Specification: client-server API, "Room History Visibility", "Server behaviour".
 
 use exeunt_core::StateKey;
-use exeunt_store::records::Root;
+use exeunt_store::{Reader, StoreError, records::Root, tables};
+use ruma::UserId;
 
 use super::access::RoomView;
 use crate::{RoomError, graph::Known};
@@ -78,6 +79,29 @@ impl RoomView<'_> {
         Ok(changes_it && allows(&self.standpoint(states.after)?, joined_later))
     }
 
+    /// Whether the sender's account was closed with `erase` and the user was not in the room when
+    /// the event came. Such an event is as good as redacted. State stays as it is where it is read
+    /// as state, or the room would fall apart.
+    ///
+    /// Specification: client-server API, "POST /account/deactivate".
+    pub fn is_erased(&self, known: &Known) -> Result<bool, RoomError> {
+        let states = known.record.states.map(|states| [states.before, states.after]);
+        for root in states.into_iter().flatten() {
+            if self.standpoint(root)?.membership == "join" {
+                return Ok(false);
+            }
+        }
+        Ok(is_erased(self.graph.reader, known.pdu.sender())?)
+    }
+
+    /// The event without its content, if that is erased.
+    pub fn unless_erased(&self, mut known: Known) -> Result<Known, RoomError> {
+        if self.is_erased(&known)? {
+            known.pdu = known.pdu.redacted();
+        }
+        Ok(known)
+    }
+
     pub(crate) fn standpoint(&self, root: Root) -> Result<Standpoint, RoomError> {
         if let Some(known) = self.standpoints.borrow().get(&root) {
             return Ok(known.clone());
@@ -94,6 +118,12 @@ impl RoomView<'_> {
         self.standpoints.borrow_mut().insert(root, standpoint.clone());
         Ok(standpoint)
     }
+}
+
+/// Whether a user of ours closed the account and wanted what they sent erased.
+pub(crate) fn is_erased(reader: &Reader<'_>, user: &UserId) -> Result<bool, StoreError> {
+    let account = reader.get::<tables::Accounts>(&user.to_owned())?;
+    Ok(account.is_some_and(|account| account.erased))
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ use exeunt_room::{
 };
 use exeunt_store::{
     Batch, Store,
-    records::{AccountDataRecord, EventRecord, MembershipRecord, RoomRecord, States, Verdict},
+    records::{
+        AccountDataRecord, AccountRecord, EventRecord, MembershipRecord, RoomRecord, States,
+        Verdict,
+    },
     tables,
 };
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
@@ -231,6 +234,22 @@ impl Bench {
         batch.at_position(move |position, batch| {
             batch.put::<tables::AccountData>(&key, &AccountDataRecord { content, position });
         });
+        self.store.commit(batch).await.unwrap();
+    }
+
+    /// Closes an account as `POST /account/deactivate` does with `erase`; rooms stay joined.
+    pub async fn erase(&self, user: &UserId) {
+        let account = AccountRecord {
+            password: None,
+            admin: false,
+            deactivated: true,
+            created_at: 0,
+            locked: false,
+            suspended: false,
+            erased: true,
+        };
+        let mut batch = Batch::default();
+        batch.put::<tables::Accounts>(&user.to_owned(), &account);
         self.store.commit(batch).await.unwrap();
     }
 

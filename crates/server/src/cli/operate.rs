@@ -33,9 +33,15 @@ const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 const API: &str = "/_exeunt/admin/v1";
 
 /// Closes an account and starts its departure from everywhere.
-pub fn deactivate(config: &Config, user: &OwnedUserId, as_json: bool) -> Result<String, Failure> {
+pub fn deactivate(
+    config: &Config,
+    user: &OwnedUserId,
+    erase: bool,
+    as_json: bool,
+) -> Result<String, Failure> {
     let path = format!("users/{}/deactivate", segment(user.as_str()));
-    let job: DepartureJobRecord = match ask(config, "POST", &path, &json!({}), as_json)? {
+    let body = json!({ "erase": erase });
+    let job: DepartureJobRecord = match ask(config, "POST", &path, &body, as_json)? {
         Answer::Raw(text) => return Ok(text),
         Answer::Parsed(job) => job,
     };

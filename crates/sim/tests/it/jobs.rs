@@ -51,7 +51,7 @@ async fn a_closed_account_departs_from_everywhere_in_spite_of_a_restart() {
     let before: Vec<_> = rooms.iter().map(|room| b.membership(&bea, room)).collect();
     mesh.isolate("c.example");
 
-    b.users.deactivate(&bob).await.unwrap();
+    b.users.deactivate(&bob, false).await.unwrap();
     let (running, user) = (b.rooms.clone(), bob.clone());
     let run = tokio::spawn(async move { running.run_departure_job(&user).await });
     while job(b, &bob).await.done < 30 {

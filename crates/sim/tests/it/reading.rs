@@ -366,3 +366,33 @@ async fn dates_are_for_servers_in_the_room() {
     stage.mesh.settle().await;
     check(ask(Direction::Forward).await, 403, "M_FORBIDDEN");
 }
+
+/// `erase` of `POST /account/deactivate`: a server that was not in the room gets what the user sent
+/// without its content, one that was gets it whole.
+#[tokio::test]
+async fn what_an_erased_user_sent_is_redacted_for_servers_that_came_later() {
+    let stage = stage().await;
+    stage.a().register("ann").await;
+    let said = stage.a().say(&stage.ann, &stage.room, "secret").await;
+    let after = stage.a().say(&stage.ann, &stage.room, "after").await;
+    stage.mesh.settle().await;
+    let c = stage.mesh.server("c.example");
+    c.join(&c.user("cat"), &stage.room, stage.a()).await.unwrap();
+    stage.mesh.settle().await;
+    stage.a().users.deactivate(&stage.ann, true).await.unwrap();
+    for (server, expected) in [(stage.b(), "secret"), (c, "-")] {
+        let entry = stage.entry(server).await;
+        let rooms = &stage.a().rooms;
+        let wanted = MissingEvents { latest: vec![after.clone()], ..MissingEvents::default() };
+        let missing = rooms.missing_events_for_server(&entry, wanted).await.unwrap();
+        let missing = missing["events"].as_array().unwrap();
+        assert_eq!(bodies(missing).last(), Some(&expected));
+        let from = std::slice::from_ref(&said);
+        for answer in [
+            rooms.backfill_for_server(&entry, from, 1).await.unwrap(),
+            rooms.event_for_server(&server.name, &said).await.unwrap(),
+        ] {
+            assert_eq!(bodies(answer["pdus"].as_array().unwrap()), [expected]);
+        }
+    }
+}
