@@ -5,6 +5,7 @@ mod operate;
 mod reports;
 mod room;
 mod store;
+mod tokens;
 mod user;
 
 use std::{
@@ -52,6 +53,9 @@ enum Command {
     /// Accounts
     #[command(subcommand)]
     User(UserCommand),
+    /// Tokens that let people register while registration is closed (the server must be running)
+    #[command(subcommand)]
+    RegistrationToken(TokenCommand),
     /// Departures that no server has taken yet: who left which room, and what the servers said so
     /// far (also beside the running server, as the next five)
     #[command(args_conflicts_with_subcommands = true)]
@@ -156,6 +160,32 @@ enum UserCommand {
         user_id: OwnedUserId,
         #[command(flatten)]
         report: Report,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Make a token, and print it
+    Create {
+        /// The token itself; the server makes one up by default
+        #[arg(long)]
+        token: Option<String>,
+        /// How many accounts it is good for; any number by default
+        #[arg(long)]
+        uses: Option<u64>,
+        /// For how long it is good, like 7d; for ever by default
+        #[arg(long, value_parser = duration)]
+        expires_in: Option<Duration>,
+        #[command(flatten)]
+        report: Report,
+    },
+    /// List all tokens, with how often each was used
+    List(Report),
+    /// Delete a token: nobody registers with it any more
+    Delete {
+        token: String,
+        #[command(flatten)]
+        at: At,
     },
 }
 
@@ -295,6 +325,17 @@ fn dispatch(command: Command, out: &mut impl Write) -> Result<ExitCode, Failure>
         Command::User(UserCommand::Departure { user_id, report: Report { at, json } }) => {
             let config = config::load(&at.config)?;
             print(out, &operate::departure(&config, &user_id, json)?)?;
+        }
+        Command::RegistrationToken(TokenCommand::Create { token, uses, expires_in, report }) => {
+            let config = config::load(&report.at.config)?;
+            let made = tokens::create(&config, token.as_deref(), uses, expires_in, report.json)?;
+            print(out, &made)?;
+        }
+        Command::RegistrationToken(TokenCommand::List(Report { at, json })) => {
+            print(out, &tokens::list(&config::load(&at.config)?, json)?)?;
+        }
+        Command::RegistrationToken(TokenCommand::Delete { token, at }) => {
+            print(out, &tokens::delete(&config::load(&at.config)?, &token)?)?;
         }
         Command::Departures {
             command: Some(DeparturesCommand::Abandon { user_id, room_id, at }),

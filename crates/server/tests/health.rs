@@ -131,6 +131,20 @@ fn the_running_server_carries_commands_out() {
         ("user departure @bob:a.example", 0, "@bob:a.example: 0 of 0 rooms, invites and knocks"),
         ("user departure @bob:a.example --json", 0, "\"total\":0"),
         ("invites", 0, "no invite is waiting"),
+        ("registration-token list", 0, "there is no registration token\n"),
+        ("registration-token create --token friends --uses 3", 0, "friends: used 0 of 3 times\n"),
+        (
+            "registration-token create --token friends",
+            1,
+            "there is such a registration token already",
+        ),
+        ("registration-token create --expires-in 7d", 0, ": used 0 times, until 2"),
+        ("registration-token create --expires-in soon", 2, "a whole number with its unit"),
+        ("registration-token list", 0, "friends: used 0 of 3 times\n"),
+        ("registration-token list --json", 0, "\"token\":\"friends\""),
+        ("registration-token delete a/b", 1, "No such registration token"),
+        ("registration-token delete friends", 0, "friends is deleted\n"),
+        ("registration-token delete friends", 1, "No such registration token"),
     ] {
         let (got, text) = running.run(words);
         assert_eq!(got, Some(code), "{words}: {text}");

@@ -30,7 +30,8 @@ use crate::{config::Config, failure::Failure, listen::operator_socket};
 const PATIENCE: Duration = Duration::from_secs(600);
 /// What is read of an answer.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
-const API: &str = "/_exeunt/admin/v1";
+/// Where paths begin that do not begin with a slash.
+const API: &str = "/_exeunt/admin/v1/";
 
 /// Closes an account and starts its departure from everywhere.
 pub fn deactivate(
@@ -203,14 +204,14 @@ pub fn abandon(config: &Config, user: &OwnedUserId, room: &OwnedRoomId) -> Resul
     Ok(text)
 }
 
-enum Answer<T> {
+pub(super) enum Answer<T> {
     /// One JSON object, as it came.
     Raw(String),
     Parsed(T),
 }
 
 /// One request to the running server.
-fn ask<T: DeserializeOwned>(
+pub(super) fn ask<T: DeserializeOwned>(
     config: &Config,
     method: &str,
     path: &str,
@@ -242,10 +243,11 @@ fn exchange(
 ) -> io::Result<(u16, String)> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    let root = if path.starts_with('/') { "" } else { API };
     let body = if body.is_null() { String::new() } else { body.to_string() };
     write!(
         stream,
-        "{method} {API}/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+        "{method} {root}{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
@@ -259,7 +261,7 @@ fn exchange(
 }
 
 /// A segment of a path, percent-encoded but for the unreserved characters (RFC 3986).
-fn segment(text: &str) -> String {
+pub(super) fn segment(text: &str) -> String {
     text.bytes().fold(String::new(), |mut out, byte| {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
