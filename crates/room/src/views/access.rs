@@ -2,6 +2,7 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use exeunt_core::StateKey;
 use exeunt_store::{
@@ -26,7 +27,8 @@ pub(crate) struct RoomView<'a> {
     pub format: EventFormat,
     /// What the rules of visibility ask of a state, by its root.
     pub(super) standpoints: RefCell<BTreeMap<Root, Standpoint>>,
-    ignored: OnceCell<BTreeSet<OwnedUserId>>,
+    /// Whom the user ignores.
+    pub(super) ignored: OnceCell<Rc<BTreeSet<OwnedUserId>>>,
     has_relations: OnceCell<bool>,
 }
 
@@ -102,7 +104,7 @@ impl<'a> RoomView<'a> {
             return Ok(ignored.contains(sender));
         }
         let ignored = ignored_users(self.graph.reader, &self.viewer.user)?;
-        Ok(self.ignored.get_or_init(|| ignored).contains(sender))
+        Ok(self.ignored.get_or_init(|| ignored.into()).contains(sender))
     }
 
     /// Whether any event of the room relates to another one.

@@ -42,9 +42,11 @@ pub(super) enum Aggregate {
 type Child = (i64, RelationRecord);
 
 impl RoomView<'_> {
-    /// Whether an event passes a filter, with its children.
+    /// Whether an event passes a filter, with its children. Of those whom the user ignores only
+    /// state events do (client-server API, "Ignoring Users").
     pub(super) fn passes(&self, filter: &EventFilter, known: &Known) -> Result<bool, RoomError> {
-        if !filter.allows(&known.pdu) {
+        let pdu = &known.pdu;
+        if !filter.allows(pdu) || pdu.state_key().is_none() && self.ignores(pdu.sender())? {
             return Ok(false);
         }
         if !filter.asks_for_children() {

@@ -1,10 +1,8 @@
 //! Filters of sync and pagination. Specification: client-server API, "Filtering".
 
-use std::collections::BTreeSet;
-
 use exeunt_core::Pdu;
 use exeunt_store::records::RelationRecord;
-use ruma::{OwnedUserId, RoomId, UserId};
+use ruma::{RoomId, UserId};
 use serde::Deserialize;
 
 use super::FieldPath;
@@ -74,9 +72,6 @@ pub struct EventFilter {
     pub related_by_senders: Option<Vec<String>>,
     pub include_redundant_members: bool,
     pub unread_thread_notifications: bool,
-    /// Those whom the viewer ignores: only their state events pass. No part of a client's filter.
-    #[serde(skip)]
-    pub ignored: BTreeSet<OwnedUserId>,
 }
 
 impl RoomFilter {
@@ -114,7 +109,6 @@ impl EventFilter {
         self.allows_room(event.room_id())
             && self.allows_type(event.kind())
             && self.allows_sender(event.sender())
-            && (event.state_key().is_some() || !self.ignored.contains(event.sender()))
             && self.contains_url.is_none_or(|wanted| wanted == has_url())
             && self.allows_relation(event)
     }

@@ -234,9 +234,8 @@ fn matches<'v, 'r>(
             continue;
         };
         let known = view.graph.event_here(&event_id)?;
-        let wanted = request.kinds.contains(known.pdu.kind())
-            && view.passes(&request.filter, &known)?
-            && !view.ignores(known.pdu.sender())?;
+        let wanted =
+            request.kinds.contains(known.pdu.kind()) && view.passes(&request.filter, &known)?;
         if wanted && view.sees(&known, order)? && !view.is_erased(&known)? {
             found.push(Match { view, order, known, rank });
         }

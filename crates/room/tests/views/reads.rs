@@ -106,6 +106,36 @@ async fn world_readable_rooms_are_open() {
     assert!(bench.history(&bob, &room).await.contains(&event.to_string()));
 }
 
+/// Client-server API, "Ignoring Users": state events are told all the same.
+#[tokio::test]
+async fn whom_a_user_ignores_is_not_heard_in_history() {
+    let (bench, alice, bob) = (bench(), user("alice"), user("bob"));
+    let room = bench.room(&alice, "shared").await;
+    bench.join(&bob, &room).await;
+    bench.say(&alice, &room, "one").await;
+    bench.say(&bob, &room, "unheard").await;
+    let two = bench.say(&alice, &room, "two").await;
+    bench.say(&bob, &room, "unheard").await;
+    bench.leave(&bob, &room).await;
+    bench.ignore(&alice, &bob).await;
+    let page = bench.page(&alice, &room, Direction::Backward, None, 4).await.unwrap();
+    assert_eq!(gist(&page.chunk), ["leave", "two", "one", "join"]);
+    let page = bench.page(&bob, &room, Direction::Backward, None, 3).await.unwrap();
+    assert_eq!(gist(&page.chunk), ["leave", "unheard", "two"]);
+    let request = ContextRequest {
+        viewer: bench.viewer(&alice),
+        room_id: room.clone(),
+        event_id: two,
+        limit: Some(2),
+        filter: EventFilter::default(),
+    };
+    let around = bench.rooms.context(request).await.unwrap().unwrap();
+    assert_eq!(
+        (gist(&around.before), gist(&around.after)),
+        (vec!["one".into()], vec!["leave".into()])
+    );
+}
+
 #[tokio::test]
 async fn members_by_membership_and_time() {
     let (bench, alice, bob, carol) = (bench(), user("alice"), user("bob"), user("carol"));

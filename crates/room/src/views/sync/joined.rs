@@ -60,7 +60,7 @@ pub(super) fn joined(
     let is_news = whole || newly_joined || has_read || summary.is_some() || timeline.limited;
     let section = match is_news || !timeline.events.is_empty() || !state.is_empty() {
         true => {
-            let unread = view.unread(&marks, &request.filter.room.timeline.ignored)?;
+            let unread = view.unread(&marks)?;
             Some(JoinedRoom { summary, state, timeline, unread })
         }
         false => None,

@@ -6,7 +6,7 @@ mod left;
 mod pending;
 mod unread;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use exeunt_store::{LastNews, Reader, records::MembershipRecord, tables};
 use ruma::{EventId, OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
@@ -103,14 +103,14 @@ impl Memory {
 
 pub(super) fn sync(
     reader: &Reader<'_>,
-    mut request: SyncRequest,
+    request: SyncRequest,
     memory: &Memory,
 ) -> Result<SyncView, RoomError> {
     let now = reader.position()?;
     if request.since.is_some_and(|since| since > now) {
         return Err(RoomError::InvalidParam("The token is not one of ours".into()));
     }
-    request.filter.room.timeline.ignored = ignored_users(reader, &request.viewer.user)?;
+    let ignored = Rc::new(ignored_users(reader, &request.viewer.user)?);
     let (request, lazy_device) = (&request, lazy_device(&request));
     let since = request.since.unwrap_or(0);
     let told = lazy_device.as_ref().map(|device| memory.lazy_members.told(device, since));
@@ -133,6 +133,7 @@ pub(super) fn sync(
                 let mut room = RoomView::open(reader, &request.viewer, &room_id)?
                     .ok_or_else(|| missing_in_store(&member.event_id))?;
                 room.format = request.filter.event_format;
+                room.ignored = Rc::clone(&ignored).into();
                 let joined = joined::joined(&room, request, &told, now)?;
                 view.joined.insert(room_id.clone(), joined.is_new);
                 if let Some(section) = joined.section {

@@ -1,10 +1,10 @@
 //! What a user has yet to read of a room. Specification: client-server API, "Receiving
 //! notifications", "Threaded read receipts".
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use exeunt_store::tables;
-use ruma::{OwnedEventId, OwnedUserId};
+use ruma::OwnedEventId;
 
 use crate::{RoomError, ephemeral::receipts::known_order, views::access::RoomView};
 
@@ -69,11 +69,7 @@ impl RoomView<'_> {
 
     /// The events that came since the user joined, beyond the marks, and not by those whom the
     /// user ignores.
-    pub(super) fn unread(
-        &self,
-        marks: &Marks,
-        ignored: &BTreeSet<OwnedUserId>,
-    ) -> Result<Unread, RoomError> {
+    pub(super) fn unread(&self, marks: &Marks) -> Result<Unread, RoomError> {
         let mut unread = Unread::default();
         let room_id = &self.graph.room_id;
         let read = marks.everywhere.unwrap_or(0).max(self.joined_since()?);
@@ -84,7 +80,7 @@ impl RoomView<'_> {
             let ((_, order), event) = row?;
             let thread = event.thread.as_ref().map_or(MAIN, |root| root.as_str());
             let is_read = marks.threads.get(thread).is_some_and(|read| order <= *read);
-            if is_read || event.sender == *user || ignored.contains(&event.sender) {
+            if is_read || event.sender == *user || self.ignores(&event.sender)? {
                 continue;
             }
             let is_highlight = event.highlights_all || event.highlights.contains(user);
