@@ -1,5 +1,7 @@
 //! The summary of a room in `/sync`: what clients name a room by.
 
+use std::sync::Arc;
+
 use exeunt_store::{records::Root, tables};
 use ruma::OwnedUserId;
 
@@ -20,50 +22,73 @@ pub struct Summary {
     pub invited: Option<u64>,
 }
 
+/// What a state says of the members, to whoever sees it: made once for each state.
+#[derive(Debug, Default)]
+struct Faces {
+    /// `None` if there are too many members.
+    invited: Option<u64>,
+    /// Those joined and invited, and those who are out; the first to come first, one more of each
+    /// than there are heroes, since the viewer is none.
+    present: Vec<OwnedUserId>,
+    absent: Vec<OwnedUserId>,
+}
+
 impl RoomView<'_> {
     /// The summary of the room's state now.
     pub fn summary(&self) -> Result<Summary, RoomError> {
-        let graph = &self.graph;
-        let servers =
-            graph.reader.scan::<tables::JoinedServers>(graph.room_id.clone()).collect()?;
-        let joined = servers.into_iter().map(|(_, users)| users).sum();
-        let mut summary = Summary { joined, ..Summary::default() };
-        let members = self.members_by_age(graph.room.state)?;
-        let Some(members) = members else { return Ok(summary) };
-        let count = |wanted| members.iter().filter(|(_, membership)| membership == wanted).count();
-        summary.invited = Some(count("invite") as u64);
-        if self.is_named()? {
+        let faces = self.faces()?;
+        let mut summary =
+            Summary { joined: self.joined_count()?, invited: faces.invited, heroes: Vec::new() };
+        if faces.invited.is_none() || self.is_named()? {
             return Ok(summary);
         }
-        let of = |present: bool| {
-            let is_present = |membership: &str| matches!(membership, "join" | "invite");
-            let others = members.iter().filter(|(user, _)| *user != self.viewer.user);
-            let wanted = others.filter(move |(_, membership)| is_present(membership) == present);
-            wanted.map(|(user, _)| user.clone()).take(HEROES).collect::<Vec<_>>()
-        };
-        summary.heroes = of(true);
-        if summary.heroes.is_empty() {
-            summary.heroes = of(false);
+        for users in [&faces.present, &faces.absent] {
+            if summary.heroes.is_empty() {
+                let others = users.iter().filter(|user| **user != self.viewer.user);
+                summary.heroes = others.take(HEROES).cloned().collect();
+            }
         }
         Ok(summary)
     }
 
-    /// Users and their memberships, those that came first first; `None` if there are too many.
-    fn members_by_age(&self, root: Root) -> Result<Option<Vec<(OwnedUserId, String)>>, RoomError> {
+    /// How many users are joined.
+    pub fn joined_count(&self) -> Result<u64, RoomError> {
+        let rows = self.graph.reader.scan::<tables::JoinedServers>(self.graph.room_id.clone());
+        Ok(rows.collect()?.into_iter().map(|(_, users)| users).sum())
+    }
+
+    fn faces(&self) -> Result<Arc<Faces>, RoomError> {
+        let reader = self.graph.reader;
+        let rows = reader.scan::<tables::RoomStates>(self.graph.room_id.clone());
+        let Some((key, _)) = rows.rev().first()? else { return Ok(Arc::default()) };
+        let made = reader.derived::<tables::RoomStates, _, _>(&key, |root| self.look(root))?;
+        Ok(made.unwrap_or_default())
+    }
+
+    /// Reads every member event.
+    fn look(&self, root: Root) -> Result<Faces, RoomError> {
         let mut ids = self.graph.state_ids(root)?;
         ids.retain(|key, _| key.kind == "m.room.member");
         if ids.len() > MAX_MEMBERS {
-            return Ok(None);
+            return Ok(Faces::default());
         }
-        let mut members = Vec::new();
+        let (mut invited, mut present, mut absent) = (0, Vec::new(), Vec::new());
         for id in ids.values() {
             let known = self.graph.event_here(id)?;
             let Some(user) = known.pdu.target() else { continue };
-            let membership = known.pdu.membership().unwrap_or_default().to_owned();
-            members.push((known.record.order, user.to_owned(), membership));
+            let membership = known.pdu.membership();
+            invited += u64::from(membership == Some("invite"));
+            match membership {
+                Some("join" | "invite") => &mut present,
+                _ => &mut absent,
+            }
+            .push((known.record.order, user.to_owned()));
         }
-        members.sort();
-        Ok(Some(members.into_iter().map(|(_, user, membership)| (user, membership)).collect()))
+        let first = |mut users: Vec<(_, OwnedUserId)>| {
+            users.sort();
+            users.into_iter().map(|(_, user)| user).take(HEROES + 1).collect()
+        };
+        Ok(Faces { invited: Some(invited), present: first(present), absent: first(absent) })
     }
 
     /// Whether the room has a name or a canonical alias.

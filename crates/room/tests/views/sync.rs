@@ -7,6 +7,32 @@ use serde_json::{Value, json};
 
 use crate::bench::{bench, find, gist, object, user};
 
+/// What heroes a room has depends on who looks: nobody is a hero to themselves.
+#[tokio::test]
+async fn heroes_are_others() {
+    let bench = bench();
+    let users: Vec<_> = ["a", "b", "c", "d", "e", "f", "g"].map(user).into();
+    let room = bench.room(&users[0], "shared").await;
+    for user in &users[1..] {
+        bench.join(user, &room).await;
+    }
+    let heroes = async |viewer: usize| {
+        let view = bench.sync(&users[viewer], None).await;
+        view.join[&room].summary.clone().unwrap().heroes
+    };
+    for _ in 0..2 {
+        assert_eq!(heroes(0).await, users[1..6]);
+        assert_eq!(heroes(2).await, [&users[..2], &users[3..6]].concat());
+        assert_eq!(heroes(6).await, users[..5]);
+    }
+    bench.leave(&users[1], &room).await;
+    assert_eq!(heroes(0).await, users[2..7]);
+    for user in &users[2..] {
+        bench.leave(user, &room).await;
+    }
+    assert_eq!(heroes(0).await, users[1..6], "all are gone");
+}
+
 #[tokio::test]
 async fn the_first_sync_has_the_whole_room() {
     let (bench, alice) = (bench(), user("alice"));
