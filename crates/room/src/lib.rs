@@ -176,6 +176,7 @@ struct Inner {
     /// The last events and changes of rooms.
     news: LastNews<OwnedRoomId>,
     lazy_members: views::sync::LazyMembers,
+    remembered: views::sync::Remembered,
     keys: KeyCache,
     notary: notary::Notary,
     joins: join::Joins,
@@ -242,6 +243,7 @@ impl Rooms {
                 notifier: notify::Notifier::default(),
                 news: LastNews::new(position),
                 lazy_members: views::sync::LazyMembers::default(),
+                remembered: views::sync::Remembered::default(),
                 keys,
                 notary: notary::Notary::default(),
                 joins: join::Joins::default(),

@@ -2,8 +2,8 @@
 //! its place in the timeline.
 //!
 //! Specification: client-server API, "Receiving notifications", "Predefined rules". Here the
-//! predefined rules are asked as they stand; users' own rules have their place in [`weigh`]
-//! (decision 0027).
+//! predefined rules are asked as they stand; users' own ones are asked when they sync
+//! (`views::sync`, decision 0027).
 
 use exeunt_core::{Object, Pdu};
 use exeunt_store::{records::NotableRecord, tables};

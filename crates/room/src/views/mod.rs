@@ -88,6 +88,7 @@ impl Rooms {
             news: self.inner.news.clone(),
             receipts: self.inner.ephemeral.receipts.clone(),
             lazy_members: self.inner.lazy_members.clone(),
+            remembered: self.inner.remembered.clone(),
         };
         let (view, rooms) = self
             .view(move |reader| {

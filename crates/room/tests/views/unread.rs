@@ -84,6 +84,67 @@ async fn what_counts_and_what_is_a_highlight() {
     }
 }
 
+/// Decision 0027.
+#[tokio::test]
+async fn a_users_own_rules_decide_what_counts_for_them() {
+    let (bench, room) = stage().await;
+    let bob = user("bob");
+    let name = object(json!({ "membership": "join", "displayname": "Big Bear" }));
+    let intent = Intent::state(bob.clone(), "m.room.member", bob.clone(), name);
+    bench.rooms.append(&room, intent).await.unwrap();
+    // Two plain ones, of which one names a keyword; a mention; a name in the text; a call to all.
+    bench.say(&user("alice"), &room, "time for tea").await;
+    bench.say(&user("carol"), &room, "look, a big bear").await;
+    let me = json!({ "body": "you", "m.mentions": { "user_ids": [bob] } });
+    send(&bench, &user("alice"), &room, "m.room.message", me).await;
+    bench.say(&user("alice"), &room, "hello bob").await;
+    let all = json!({ "body": "all", "m.mentions": { "room": true } });
+    send(&bench, &user("alice"), &room, "m.room.message", all).await;
+    assert_eq!(unread(&bench, &room).await.main, counts(5, 3));
+
+    let silent = |rule_id: &str| json!({ "rule_id": rule_id, "default": false, "enabled": true, "actions": [] });
+    let with = |mut rule: Value, more: Value| {
+        rule.as_object_mut().unwrap().extend(object(more));
+        rule
+    };
+    let here = json!([{ "kind": "event_match", "key": "room_id", "pattern": room }]);
+    let loud = json!({ "actions": ["notify", { "set_tweak": "highlight" }] });
+    let predefined = |rule_id: &str, conditions: Value| {
+        let rule = json!({ "default": true, "conditions": conditions });
+        with(silent(rule_id), rule)
+    };
+    let named = json!({ "conditions": [{ "kind": "contains_display_name" }] });
+    for (what, kind, rule, expected) in [
+        ("no change", "room", with(silent("!other:here.example"), json!({})), counts(5, 3)),
+        ("muted", "override", with(silent("x"), json!({ "conditions": here })), counts(0, 0)),
+        ("mentions only", "room", silent(room.as_str()), counts(3, 3)),
+        ("a silent sender", "sender", silent("@carol:here.example"), counts(4, 3)),
+        (
+            "a keyword",
+            "content",
+            with(with(silent("k"), json!({ "pattern": "tea" })), loud.clone()),
+            counts(5, 4),
+        ),
+        ("a display name", "override", with(with(silent("n"), named), loud), counts(5, 4)),
+        ("no messages", "underride", predefined(".m.rule.message", json!([])), counts(3, 3)),
+        (
+            "no mentions",
+            "override",
+            with(predefined(".m.rule.is_user_mention", json!([])), json!({ "enabled": false })),
+            counts(5, 2),
+        ),
+        ("nothing", "override", predefined(".m.rule.master", json!([])), counts(0, 0)),
+    ] {
+        bench.account_data(&bob, "m.push_rules", json!({ "global": { kind: [rule] } })).await;
+        for _ in 0..2 {
+            assert_eq!(unread(&bench, &room).await.main, expected, "{what}");
+        }
+    }
+    // It is their affair alone.
+    let carol = bench.sync(&user("carol"), None).await.join[&room].unread.main;
+    assert_eq!(carol, counts(4, 1));
+}
+
 #[tokio::test]
 async fn a_call_to_all_takes_power() {
     let (bench, room) = stage().await;
@@ -205,4 +266,27 @@ async fn so_many_are_counted() {
         bench.say(&user("alice"), &room, &n.to_string()).await;
     }
     assert_eq!(unread(&bench, &room).await.main, counts(MAX_UNREAD as u64, 0));
+}
+
+/// Rules without end and messages without end: a sync asks so much of them and no more, and the
+/// next one goes on.
+#[tokio::test]
+async fn rules_are_asked_so_much_in_one_sync() {
+    let (bench, room) = stage().await;
+    let bob = user("bob");
+    let long = "x".repeat(50_000);
+    for _ in 0..9 {
+        bench.say(&user("alice"), &room, &long).await;
+    }
+    let silent = |n: usize| json!({ "rule_id": format!("@{n}:x"), "default": false, "enabled": true, "actions": [] });
+    let mut rules: Vec<_> = (0..1_000).map(silent).collect();
+    rules.push(
+        json!({ "rule_id": user("alice"), "default": false, "enabled": true, "actions": [] }),
+    );
+    bench.account_data(&bob, "m.push_rules", json!({ "global": { "sender": rules } })).await;
+    let mut left = Vec::new();
+    for _ in 0..4 {
+        left.push(unread(&bench, &room).await.main.notifications);
+    }
+    assert_eq!(left, [6, 3, 0, 0]);
 }

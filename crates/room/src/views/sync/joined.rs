@@ -2,7 +2,7 @@
 
 use exeunt_store::records::Root;
 
-use super::{JoinedRoom, SyncRequest, Timeline, Told};
+use super::{JoinedRoom, SyncRequest, Timeline, Told, own_rules::OwnRules};
 use crate::{
     RoomError,
     views::{
@@ -25,6 +25,7 @@ pub(super) fn joined(
     view: &RoomView<'_>,
     request: &SyncRequest,
     told: &Told,
+    rules: &OwnRules<'_>,
     now: u64,
 ) -> Result<Joined, RoomError> {
     let since = request.since.unwrap_or(0);
@@ -60,7 +61,7 @@ pub(super) fn joined(
     let is_news = whole || newly_joined || has_read || summary.is_some() || timeline.limited;
     let section = match is_news || !timeline.events.is_empty() || !state.is_empty() {
         true => {
-            let unread = view.unread(&marks)?;
+            let unread = view.unread(&marks, rules)?;
             Some(JoinedRoom { summary, state, timeline, unread })
         }
         false => None,

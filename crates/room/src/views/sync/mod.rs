@@ -3,6 +3,7 @@
 mod joined;
 mod lazy;
 mod left;
+mod own_rules;
 mod pending;
 mod unread;
 
@@ -20,6 +21,7 @@ use crate::{
 };
 
 pub(crate) use lazy::{LazyMembers, Told};
+pub(crate) use own_rules::Remembered;
 pub use unread::{Counts, MAX_UNREAD, Unread};
 
 #[derive(Debug, Clone)]
@@ -93,6 +95,7 @@ pub(super) struct Memory {
     pub news: LastNews<OwnedRoomId>,
     pub receipts: LastNews<OwnedRoomId>,
     pub lazy_members: LazyMembers,
+    pub remembered: Remembered,
 }
 
 impl Memory {
@@ -117,6 +120,7 @@ pub(super) fn sync(
     let told = told.unwrap_or_default();
     let mut view = SyncView { next_batch: now, ..SyncView::default() };
     let rows = reader.scan::<tables::Memberships>(request.viewer.user.clone()).collect()?;
+    let rules = own_rules::OwnRules::new(&memory.remembered);
     let mut policy = None;
     for ((_, room_id), member) in rows {
         if !request.filter.room.allows_room(&room_id) {
@@ -134,7 +138,7 @@ pub(super) fn sync(
                     .ok_or_else(|| missing_in_store(&member.event_id))?;
                 room.format = request.filter.event_format;
                 room.ignored = Rc::clone(&ignored).into();
-                let joined = joined::joined(&room, request, &told, now)?;
+                let joined = joined::joined(&room, request, &told, &rules, now)?;
                 view.joined.insert(room_id.clone(), joined.is_new);
                 if let Some(section) = joined.section {
                     view.join.insert(room_id, section);

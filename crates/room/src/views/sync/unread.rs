@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use exeunt_store::tables;
 use ruma::OwnedEventId;
 
+use super::own_rules::{OwnRules, Weight};
 use crate::{RoomError, ephemeral::receipts::known_order, views::access::RoomView};
 
 /// Events that count as unread in one room at most; of more the newest are looked at.
@@ -69,13 +70,14 @@ impl RoomView<'_> {
 
     /// The events that came since the user joined, beyond the marks, and not by those whom the
     /// user ignores.
-    pub(super) fn unread(&self, marks: &Marks) -> Result<Unread, RoomError> {
+    pub(super) fn unread(&self, marks: &Marks, own: &OwnRules<'_>) -> Result<Unread, RoomError> {
         let mut unread = Unread::default();
         let room_id = &self.graph.room_id;
         let read = marks.everywhere.unwrap_or(0).max(self.joined_since()?);
         let rows = self.graph.reader.scan::<tables::Notable>(room_id.clone());
         let rows = rows.after((room_id.clone(), read)).rev().limit(MAX_UNREAD);
         let user = &self.viewer.user;
+        let mut rules = own.of_room(self)?;
         for row in rows.iter() {
             let ((_, order), event) = row?;
             let thread = event.thread.as_ref().map_or(MAIN, |root| root.as_str());
@@ -83,8 +85,11 @@ impl RoomView<'_> {
             if is_read || event.sender == *user || self.ignores(&event.sender)? {
                 continue;
             }
-            let is_highlight = event.highlights_all || event.highlights.contains(user);
-            if !is_highlight && !event.counts {
+            let weight = match &mut rules {
+                Some(rules) => rules.weigh(order, &event)?,
+                None => Weight::predefined(&event, user),
+            };
+            if !weight.notifies {
                 continue;
             }
             let counts = match event.thread {
@@ -92,7 +97,10 @@ impl RoomView<'_> {
                 Some(root) => unread.threads.entry(root).or_default(),
             };
             counts.notifications += 1;
-            counts.highlights += u64::from(is_highlight);
+            counts.highlights += u64::from(weight.highlights);
+        }
+        if let Some(rules) = rules {
+            rules.remember();
         }
         Ok(unread)
     }
