@@ -4,6 +4,7 @@ mod context;
 mod event;
 mod members;
 mod messages;
+mod peek;
 mod relations;
 mod state;
 mod threads;
@@ -21,5 +22,6 @@ pub fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     let routes = relations::routes(routes);
     let routes = threads::routes(routes);
     let routes = timestamp::routes(routes);
+    let routes = peek::routes(routes);
     event::routes(routes)
 }

@@ -10,6 +10,7 @@ use exeunt_users::Session;
 use crate::ClientApi;
 
 use poll::{Answer, poll};
+pub(crate) use request::MAX_TIMEOUT;
 use request::SyncCall;
 
 pub fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {

@@ -4,7 +4,7 @@ use crate::common::Server;
 
 /// What we serve of it, below `/_matrix/client/r0`. The rest is in `planned.rs`.
 #[rustfmt::skip]
-const SERVED: [&str; 80] = [
+const SERVED: [&str; 82] = [
     "GET /account/3pid",
     "POST /account/deactivate",
     "POST /account/password",
@@ -23,6 +23,7 @@ const SERVED: [&str; 80] = [
     "GET /directory/room/{room_alias}",
     "PUT /directory/room/{room_alias}",
     "POST /join/{room_id_or_alias}",
+    "GET /events",
     "GET /joined_rooms",
     "GET /login",
     "POST /login",
@@ -52,6 +53,7 @@ const SERVED: [&str; 80] = [
     "GET /rooms/{room_id}/context/{event_id}",
     "GET /rooms/{room_id}/event/{event_id}",
     "POST /rooms/{room_id}/forget",
+    "GET /rooms/{room_id}/initialSync",
     "POST /rooms/{room_id}/invite",
     "POST /rooms/{room_id}/join",
     "GET /rooms/{room_id}/joined_members",

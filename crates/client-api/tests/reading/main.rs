@@ -5,6 +5,7 @@
 mod common;
 mod ephemeral;
 mod history;
+mod peek;
 mod poll;
 mod rooms;
 mod sync;

@@ -13,6 +13,7 @@ mod fields;
 mod filter;
 mod members;
 mod messages;
+mod peek;
 mod relations;
 mod render;
 mod search;
@@ -26,11 +27,15 @@ mod token;
 pub mod visibility;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use exeunt_store::{Reader, tables};
 use ruma::{EventId, OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 
 use crate::{RoomError, Rooms};
 
@@ -39,6 +44,7 @@ pub use fields::FieldPath;
 pub use filter::{EventFilter, EventFormat, Filter, RoomFilter};
 pub use members::{MemberProfile, MembersRequest};
 pub use messages::{Direction, MessagesPage, MessagesRequest};
+pub use peek::{InitialSync, InitialSyncRequest, RoomEvents};
 pub use relations::{MAX_DEPTH, RelationsPage, RelationsRequest};
 pub use search::{
     ResultContext, SearchContext, SearchOrder, SearchPage, SearchRequest, SearchResult, SearchToken,
@@ -128,6 +134,48 @@ impl Rooms {
             match self.fetch_history(&room_id, upper).await? {
                 true => fetches += 1,
                 false => drop(asked.insert(upper)),
+            }
+        }
+    }
+
+    /// The state and the newest events of a room, for whoever may read it.
+    pub async fn initial_sync(
+        &self,
+        request: InitialSyncRequest,
+    ) -> Result<InitialSync, RoomError> {
+        self.view(move |reader| peek::initial_sync(reader, &request)).await
+    }
+
+    /// The events of a room after a place (now, where none is given), at once or as soon as there
+    /// are some. Unlike a sync it waits without a subscription: those who look in from outside are
+    /// told of no commit.
+    pub async fn events_after(
+        &self,
+        viewer: Viewer,
+        room_id: &RoomId,
+        from: Option<Token>,
+        timeout: Duration,
+    ) -> Result<RoomEvents, RoomError> {
+        let deadline = Instant::now() + timeout;
+        let mut position = self.inner.store.position();
+        let start = from.unwrap_or(Token::Stream(*position.borrow()));
+        let mut from = start;
+        loop {
+            let read_at = *position.borrow_and_update();
+            let (viewer, room) = (viewer.clone(), room_id.to_owned());
+            let page = self.view(move |reader| peek::events_after(reader, &viewer, &room, from));
+            let page = RoomEvents { start, ..page.await? };
+            if !page.chunk.is_empty() || page.is_cut {
+                return Ok(page);
+            }
+            from = page.end;
+            loop {
+                let Ok(Ok(())) = timeout_at(deadline, position.changed()).await else {
+                    return Ok(page);
+                };
+                if self.inner.news.may_be_after(read_at, room_id) {
+                    break;
+                }
             }
         }
     }

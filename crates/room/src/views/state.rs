@@ -14,7 +14,12 @@ pub(super) fn state(
     room_id: &RoomId,
 ) -> Result<Vec<Value>, RoomError> {
     let (view, until) = RoomView::readable(reader, viewer, room_id)?;
-    let ids = view.graph.state_ids(view.root_at(until)?)?;
+    state_at(&view, until)
+}
+
+/// The state as of a stream position.
+pub(super) fn state_at(view: &RoomView<'_>, position: u64) -> Result<Vec<Value>, RoomError> {
+    let ids = view.graph.state_ids(view.root_at(position)?)?;
     ids.values().map(|id| view.client_event(&view.graph.event_here(id)?)).collect()
 }
 
