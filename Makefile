@@ -9,7 +9,7 @@ RELEASE := $(CARGO_TARGET_DIR)/release/exeunt
 # RocksDB is compiled once, for every profile.
 CARGO = ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/tools/rocksdb.sh)" cargo
 
-.PHONY: demo test check interop oracle crash fuzz image mesh-test bench bench-attack bench-footprint bench-state build release tools
+.PHONY: demo test check interop oracle crash fuzz image mesh-test bench bench-attack bench-footprint bench-state bench-sync build release tools
 
 demo: build
 	@EXEUNT_BIN=$(BIN) "$$(tests/interop/setup.sh)" -B tests/interop/demo.py --peer $(PEER)
@@ -56,6 +56,10 @@ bench: release
 # Start-up, memory, CPU and sizes beside a Synapse of the same run.
 bench-footprint: release
 	EXEUNT_BIN=$(RELEASE) tests/bench/footprint.sh
+
+# First syncs, delivery and 2,000 clients that wait, beside a Synapse of the same run.
+bench-sync: release
+	EXEUNT_BIN=$(RELEASE) tests/bench/sync.sh --check
 
 # State resolution beside ruma's, and a large room on disk: bytes, CPU and time of an event.
 bench-state: tools
