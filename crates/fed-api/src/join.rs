@@ -1,13 +1,14 @@
 //! `GET make_join`, `PUT send_join` (v2, and v1 with its wrapped answer).
 
 use exeunt_core::ruma::{OwnedEventId, OwnedUserId};
-use exeunt_http::{MatrixError, Method, RawCall};
-use exeunt_room::inbound::Admitted;
-use serde_json::{Value, json};
+use exeunt_http::{MatrixError, Method, RawCall, Reply};
+use exeunt_room::inbound::{Admitted, LongAnswer};
+use serde_json::Value;
 
 use crate::{
     FedApi, matrix_error,
     route::{FedRoutes, arg},
+    state::streamed,
 };
 
 /// Callers that name no room version know this one (server-server API, "make_join").
@@ -29,13 +30,13 @@ async fn make(api: FedApi, entry: Admitted, call: RawCall) -> Result<Value, Matr
     api.rooms.make_join(&entry, &user, &versions).await.map_err(matrix_error)
 }
 
-async fn send(api: FedApi, entry: Admitted, call: RawCall) -> Result<Value, MatrixError> {
+async fn send(api: FedApi, entry: Admitted, call: RawCall) -> Result<Reply, MatrixError> {
     let omit_members = call.head.query("omit_members").is_some_and(|omit| omit == "true");
-    take(api, entry, call, omit_members).await
+    take(api, entry, call, omit_members).await.map(streamed)
 }
 
-async fn send_v1(api: FedApi, entry: Admitted, call: RawCall) -> Result<Value, MatrixError> {
-    Ok(json!([200, take(api, entry, call, false).await?]))
+async fn send_v1(api: FedApi, entry: Admitted, call: RawCall) -> Result<Reply, MatrixError> {
+    take(api, entry, call, false).await.map(LongAnswer::after_status).map(streamed)
 }
 
 async fn take(
@@ -43,7 +44,7 @@ async fn take(
     entry: Admitted,
     call: RawCall,
     omit_members: bool,
-) -> Result<Value, MatrixError> {
+) -> Result<LongAnswer, MatrixError> {
     let event_id: OwnedEventId = arg(&call, 1, "event id")?;
     let joined = api.rooms.send_join(&entry, &event_id, call.object()?, omit_members).await;
     joined.map_err(matrix_error)

@@ -30,10 +30,11 @@ impl FedRoutes {
     ///
     /// # Panics
     /// If the path names no room.
-    pub fn room<F, Fut>(self, method: Method, path: &'static str, handler: F) -> Self
+    pub fn room<F, Fut, R>(self, method: Method, path: &'static str, handler: F) -> Self
     where
         F: Fn(FedApi, Admitted, RawCall) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Value, MatrixError>> + 'static,
+        Fut: Future<Output = Result<R, MatrixError>> + 'static,
+        R: Into<Reply>,
     {
         let first = path.split('/').find(|segment| segment.starts_with('{'));
         assert_eq!(first, Some(ROOM), "{path} is not about a room");
@@ -43,7 +44,7 @@ impl FedRoutes {
             async move {
                 let room_id: OwnedRoomId = arg(&call, 0, "room id")?;
                 let entry = state.rooms.admit(&origin, &room_id).await.map_err(matrix_error)?;
-                Ok(Reply::json(handler(state, entry, call).await?))
+                Ok(handler(state, entry, call).await?.into())
             }
         };
         Self(self.0.authed_raw(method, path, gated))

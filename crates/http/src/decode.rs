@@ -7,7 +7,7 @@ use ruma::api::{
 };
 use serde_json::Value;
 
-use crate::{MatrixError, RawCall, Reply};
+use crate::{Body, MatrixError, RawCall, Reply};
 
 /// Reads a typed request. An empty body counts as `{}` where JSON is wanted.
 pub(crate) fn request<T: IncomingRequest>(call: &RawCall) -> Result<T, MatrixError> {
@@ -80,5 +80,5 @@ pub(crate) fn response<R: OutgoingResponse>(response: R) -> Result<Reply, Matrix
         .try_into_http_response::<BytesMut>()
         .map_err(|error| MatrixError::internal(&error))?;
     let (parts, body) = response.into_parts();
-    Ok(Reply { status: parts.status, headers: parts.headers, body: body.freeze() })
+    Ok(Reply { status: parts.status, headers: parts.headers, body: Body::Whole(body.freeze()) })
 }

@@ -11,13 +11,15 @@ mod reply;
 mod request;
 mod routes;
 mod service;
+mod stream;
 mod tree;
 
 pub use access::{Authenticator, XMatrix, access_token, x_matrix};
 pub use bytes::Bytes;
 pub use error::MatrixError;
 pub use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-pub use reply::Reply;
+pub use reply::{Body, Reply};
 pub use request::{RawCall, RequestHead};
 pub use routes::Routes;
 pub use service::{BODY_TIMEOUT, DEFAULT_BODY_LIMIT, MAX_DETACHED, Service};
+pub use stream::STREAM_TIMEOUT;

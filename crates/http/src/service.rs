@@ -16,7 +16,8 @@ use metrics::counter;
 use tracing::Instrument as _;
 
 use crate::{
-    MatrixError, RawCall, Reply, RequestHead, Routes,
+    Body, MatrixError, RawCall, Reply, RequestHead, Routes,
+    stream::Timed,
     tree::{Endpoint, Found, Table, Tree},
 };
 
@@ -106,7 +107,7 @@ async fn serve(
         ms = start.elapsed().as_millis(),
         "request"
     );
-    into_actix(reply)
+    into_actix(template, reply)
 }
 
 fn count(method: &str, template: &'static str, reply: &Reply) {
@@ -241,14 +242,17 @@ fn headers(request: &HttpRequest) -> HeaderMap {
     headers
 }
 
-fn into_actix(reply: Reply) -> HttpResponse {
+fn into_actix(template: &'static str, reply: Reply) -> HttpResponse {
     let status = actix_web::http::StatusCode::from_u16(reply.status.as_u16())
         .unwrap_or(actix_web::http::StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = HttpResponse::build(status);
     for (name, value) in &reply.headers {
         response.append_header((name.as_str(), value.as_bytes()));
     }
-    response.body(reply.body)
+    match reply.body {
+        Body::Whole(bytes) => response.body(bytes),
+        Body::Stream(stream) => response.streaming(Timed::new(template, stream)),
+    }
 }
 
 /// Browsers call everything but the server-server API ("Web Browser Clients").

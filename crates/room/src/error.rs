@@ -70,8 +70,8 @@ pub enum RoomError {
     /// Every server that was asked refused or failed.
     #[error("{}", describe(.0))]
     NoServer(Vec<Attempt>),
-    /// Too much waits to be worked on; what was sent is to be sent again later.
-    #[error("too many events wait to be worked on")]
+    /// Too much waits to be worked on; what was sent or asked is to be sent or asked again later.
+    #[error("too much waits to be worked on")]
     Busy,
     /// The user takes no invites, or none by this one (MSC4380, MSC4155).
     #[error("the user does not take this invite")]

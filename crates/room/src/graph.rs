@@ -2,6 +2,7 @@
 
 use std::cell::{OnceCell, RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::sync::Arc;
 
 use exeunt_acl::ServerAcl;
@@ -206,6 +207,17 @@ impl<'a> Graph<'a> {
     /// All ids of the state with that root.
     pub fn state_ids(&self, root: Root) -> Result<StateMap<OwnedEventId>, RoomError> {
         Ok(snapshot::load((self.reader, &*self.batch.borrow()), root)?)
+    }
+
+    /// The same, one by one, in no order that means anything: for who looks for a few of them, or has
+    /// no use for their keys.
+    pub fn state_entries(
+        &self,
+        root: Root,
+    ) -> impl Iterator<Item = Result<(StateKey, OwnedEventId), RoomError>> {
+        let mut walk = snapshot::Walk::new(root);
+        iter::from_fn(move || walk.next((self.reader, &*self.batch.borrow())).transpose())
+            .map(|entry| Ok(entry?))
     }
 
     /// The state with one entry changed.

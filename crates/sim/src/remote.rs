@@ -300,7 +300,7 @@ async fn serve(rooms: &Rooms, origin: &ServerName, call: Call<'_>) -> Result<Val
             let entry = rooms.admit(origin, &request.room_id).await?;
             let (id, body) = (&request.event_id, request.event.object().clone());
             let answer = match request.membership {
-                Membership::Join => rooms.send_join(&entry, id, body, false).await?,
+                Membership::Join => rooms.send_join(&entry, id, body, false).await?.whole().await?,
                 Membership::Leave => {
                     rooms.send_leave(&entry, id, body).await?;
                     json!({})
@@ -339,15 +339,15 @@ async fn serve(rooms: &Rooms, origin: &ServerName, call: Call<'_>) -> Result<Val
         Call::Event { event } => rooms.event_for_server(origin, event).await,
         Call::EventAuth { room, event } => {
             let entry = rooms.admit(origin, room).await?;
-            rooms.event_auth_for_server(&entry, event).await
+            rooms.event_auth_for_server(&entry, event).await?.whole().await
         }
         Call::StateIds { room, event } => {
             let entry = rooms.admit(origin, room).await?;
-            rooms.state_ids_for_server(&entry, event).await
+            rooms.state_ids_for_server(&entry, event).await?.whole().await
         }
         Call::State { room, event } => {
             let entry = rooms.admit(origin, room).await?;
-            rooms.state_for_server(&entry, event).await
+            rooms.state_for_server(&entry, event).await?.whole().await
         }
         Call::MissingEvents { room, earliest, latest, limit } => {
             let entry = rooms.admit(origin, room).await?;

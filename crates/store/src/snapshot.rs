@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::vec;
 
 use exeunt_core::{StateKey, StateMap};
 use ring::digest::{Context, SHA256};
@@ -132,6 +133,41 @@ pub fn load<'a>(
         collect(reader, batch, root, 0, &mut map)?;
     }
     Ok(map)
+}
+
+/// A walk over a state, entry by entry, that keeps no more than a leaf and the branches above it.
+pub struct Walk {
+    /// Nodes to be read, with their depths.
+    nodes: Vec<(Root, usize)>,
+    entries: vec::IntoIter<(String, String, OwnedEventId)>,
+}
+
+impl Walk {
+    pub fn new(root: Root) -> Self {
+        let nodes = root.present().map(|root| (root, 0)).into_iter().collect();
+        Self { nodes, entries: Vec::new().into_iter() }
+    }
+
+    /// The next entry, `None` after the last one.
+    pub fn next<'a>(
+        &mut self,
+        nodes: impl Into<Nodes<'a>>,
+    ) -> Result<Option<(StateKey, OwnedEventId)>, StoreError> {
+        let Nodes { reader, batch } = nodes.into();
+        loop {
+            if let Some((kind, key, event)) = self.entries.next() {
+                return Ok(Some((StateKey::new(kind, key), event)));
+            }
+            let Some((root, depth)) = self.nodes.pop() else { return Ok(None) };
+            match &*node(reader, batch, root, depth)? {
+                Node::Leaf(entries) => self.entries = entries.clone().into_iter(),
+                Node::Branch(_, children) => {
+                    let children = children.iter().rev().flatten();
+                    self.nodes.extend(children.map(|child| (*child, depth + 1)));
+                }
+            }
+        }
+    }
 }
 
 /// Writes a whole state.

@@ -12,6 +12,7 @@ use exeunt_core::ruma::{
 use exeunt_http::{
     Authenticator, MatrixError, Method, RawCall, Reply, RequestHead, Routes, Service, access_token,
 };
+use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 
 /// The limit of `/small`.
@@ -60,6 +61,16 @@ async fn fails(_: Api, _: RawCall) -> Result<Reply, MatrixError> {
     Err(MatrixError::internal(&std::io::Error::other("the disk is on fire")))
 }
 
+/// A list that is made while it is sent, to its end or to a failure.
+fn streamed(whole: bool) -> Reply {
+    let end = async move {
+        // What there is so far goes out.
+        tokio::task::yield_now().await;
+        if whole { Ok("2]") } else { Err(std::io::Error::other("gone")) }
+    };
+    Reply::json_stream(stream::iter([Ok("[1,")]).chain(stream::once(end)))
+}
+
 pub fn service() -> Service {
     let client =
         Routes::new(Api)
@@ -85,6 +96,8 @@ pub fn service() -> Service {
             .public_raw(Method::DELETE, "/_matrix/client/v3/echo/{one}/{two}", echo)
             .public_raw(Method::GET, "/_matrix/client/v3/panic", panics)
             .public_raw(Method::POST, "/_matrix/client/v3/panic", panics)
+            .public_raw(Method::GET, "/_matrix/client/v3/stream", async |_, _| Ok(streamed(true)))
+            .public_raw(Method::GET, "/_matrix/client/v3/cut_off", async |_, _| Ok(streamed(false)))
             .planned(Method::POST, "/_matrix/media/v3/upload")
             .planned(Method::GET, "/_matrix/client/v3/echo/{one}/{two}")
             .body_limit(SMALL)

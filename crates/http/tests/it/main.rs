@@ -3,4 +3,5 @@
 mod common;
 mod endpoints;
 mod hang_up;
+mod streams;
 mod wire;

@@ -74,3 +74,20 @@ async fn head_answers_like_get_without_a_body() {
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.ends_with("\r\n\r\n"), "{answer}");
 }
+
+#[actix_web::test]
+async fn a_body_that_is_made_while_it_is_sent() {
+    let answer = exchange(&request("GET /_matrix/client/v3/stream", LAST)).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.to_lowercase().contains("content-type: application/json\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n3\r\n[1,\r\n2\r\n2]\r\n0\r\n\r\n"), "{answer}");
+}
+
+/// Without the last chunk, so that nobody takes it for whole.
+#[actix_web::test]
+async fn a_body_that_fails_is_cut_off() {
+    let next = request("GET /_matrix/client/versions", LAST);
+    let answer = exchange(&(request("GET /_matrix/client/v3/cut_off", "\r\n") + &next)).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.ends_with("3\r\n[1,\r\n"), "{answer}");
+}

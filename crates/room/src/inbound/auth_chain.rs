@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use exeunt_core::wire::federation;
 use ruma::OwnedEventId;
-use serde_json::Value;
 
 use crate::{RoomError, graph::Graph};
 
@@ -30,11 +28,4 @@ pub(super) fn auth_chain(
         }
     }
     Ok(chain.into_iter().collect())
-}
-
-impl Graph<'_> {
-    /// The events in federation form.
-    pub(super) fn wire(&self, ids: &[OwnedEventId]) -> Result<Vec<Value>, RoomError> {
-        ids.iter().map(|id| Ok(federation(&self.event_here(id)?.pdu))).collect()
-    }
 }

@@ -15,6 +15,7 @@ mod handed;
 mod hierarchy;
 mod invite;
 mod keys;
+mod long_answer;
 mod make_join;
 mod make_knock;
 mod make_leave;
@@ -45,6 +46,11 @@ pub use hierarchy::MAX_CHILDREN_LISTED;
 pub use invite::InboundInvite;
 pub(crate) use invite::{has_moved_on, put_pending};
 pub use keys::KEY_VALIDITY_MS;
+pub(crate) use long_answer::LongAnswers;
+pub use long_answer::{
+    LONG_ANSWER_WAIT, LongAnswer, MAX_LONG_ANSWERS, MAX_LONG_ANSWERS_PER_ORIGIN,
+    MAX_LONG_REQUESTS_PER_ORIGIN,
+};
 pub use missing_events::{
     DEFAULT_MISSING_EVENTS, MAX_MISSING_EVENTS, MAX_MISSING_EVENTS_WALK, MissingEvents,
 };

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exeunt_core::{CheckedPdu, Object, StateKey, StateMap, wire::federation};
+use exeunt_core::{CheckedPdu, Object, StateKey, wire::federation};
 use exeunt_membership::check_send_join;
 use exeunt_store::records::Root;
-use ruma::{EventId, OwnedEventId, OwnedUserId};
-use serde_json::{Value, json};
+use ruma::{EventId, OwnedUserId};
+use serde_json::json;
 
-use super::{Admitted, auth_chain::auth_chain, gate::resident};
+use super::{Admitted, LongAnswer, auth_chain::auth_chain, gate::resident, long_answer::Field};
 use crate::{
     RoomError, Rooms,
     graph::{Graph, missing_in_store},
@@ -27,57 +27,58 @@ impl Rooms {
         event_id: &EventId,
         body: Object,
         omit_members: bool,
-    ) -> Result<Value, RoomError> {
+    ) -> Result<LongAnswer, RoomError> {
+        let turn = self.long_turn(entry.origin()).await?;
         let event = self.take(entry, event_id, body, check_send_join).await?;
         let (room_id, ours) = (entry.room_id().to_owned(), self.server_name().to_owned());
-        self.store()
-            .read(move |reader| {
-                let graph = resident(reader, &room_id, &ours)?;
-                let placed = graph.event_here(event.event_id())?.record.states;
-                let before = placed.ok_or_else(|| missing_in_store(event.event_id()))?.before;
-                let mut state = graph.state_ids(before)?;
-                if omit_members {
-                    omit(&graph, before, &event, &mut state)?;
+        self.long_answer(turn, entry.room_id(), move |reader| {
+            let graph = resident(reader, &room_id, &ours)?;
+            let placed = graph.event_here(event.event_id())?.record.states;
+            let before = placed.ok_or_else(|| missing_in_store(event.event_id()))?.before;
+            let shown = omit_members.then(|| members_shown(&graph, before, &event)).transpose()?;
+            let mut state = Vec::new();
+            for entry in graph.state_entries(before) {
+                let (key, id) = entry?;
+                let is_shown = |users: &BTreeSet<OwnedUserId>| {
+                    key.kind != "m.room.member" || users.iter().any(|u| u.as_str() == key.key)
+                };
+                if shown.as_ref().is_none_or(is_shown) {
+                    state.push(id);
                 }
-                let state: Vec<_> = state.into_values().collect();
-                let mut seeds = state.clone();
-                seeds.push(event.event_id().to_owned());
-                let mut chain = auth_chain(&graph, seeds)?;
-                if omit_members {
-                    let state: BTreeSet<_> = state.iter().collect();
-                    chain.retain(|id| !state.contains(id));
-                }
-                let mut servers = graph.joined_servers()?;
-                servers.retain(|server| server != event.origin());
-                Ok(json!({
-                    "origin": ours,
-                    "event": federation(&event),
-                    "state": graph.wire(&state)?,
-                    "auth_chain": graph.wire(&chain)?,
-                    "members_omitted": omit_members,
-                    "servers_in_room": servers,
-                }))
-            })
-            .await
+            }
+            let mut seeds = state.clone();
+            seeds.push(event.event_id().to_owned());
+            let mut chain = auth_chain(&graph, seeds)?;
+            if omit_members {
+                let state: BTreeSet<_> = state.iter().collect();
+                chain.retain(|id| !state.contains(id));
+            }
+            let mut servers = graph.joined_servers()?;
+            servers.retain(|server| server != event.origin());
+            Ok(vec![
+                ("origin", Field::Value(json!(ours))),
+                ("event", Field::Value(federation(&event))),
+                ("state", Field::Events(state)),
+                ("auth_chain", Field::Events(chain)),
+                ("members_omitted", Field::Value(json!(omit_members))),
+                ("servers_in_room", Field::Value(json!(servers))),
+            ])
+        })
+        .await
     }
 }
 
-/// Strikes the member events, but for the joining user's and, in a room without a name, the
-/// heroes'.
-fn omit(
+/// Whose member events are not omitted: the joining user's and, in a room without a name, the heroes'.
+fn members_shown(
     graph: &Graph<'_>,
     before: Root,
     join: &CheckedPdu,
-    state: &mut StateMap<OwnedEventId>,
-) -> Result<(), RoomError> {
-    let mut kept = BTreeSet::from([join.sender().to_owned()]);
+) -> Result<BTreeSet<OwnedUserId>, RoomError> {
+    let mut shown = BTreeSet::from([join.sender().to_owned()]);
     if !is_named(graph, before)? {
-        kept.extend(heroes(graph, join, state)?);
+        shown.extend(heroes(graph, before, join)?);
     }
-    state.retain(|key, _| {
-        key.kind != "m.room.member" || kept.iter().any(|user| user.as_str() == key.key)
-    });
-    Ok(())
+    Ok(shown)
 }
 
 fn is_named(graph: &Graph<'_>, before: Root) -> Result<bool, RoomError> {
@@ -93,15 +94,16 @@ fn is_named(graph: &Graph<'_>, before: Root) -> Result<bool, RoomError> {
 /// or else of those who have left. The joining user does not count.
 fn heroes(
     graph: &Graph<'_>,
+    before: Root,
     join: &CheckedPdu,
-    state: &StateMap<OwnedEventId>,
 ) -> Result<Vec<OwnedUserId>, RoomError> {
     let mut by_age: BTreeMap<bool, BTreeSet<(u64, OwnedUserId)>> = BTreeMap::new();
-    for (key, id) in state {
+    for entry in graph.state_entries(before) {
+        let (key, id) = entry?;
         if key.kind != "m.room.member" || key.key == join.sender().as_str() {
             continue;
         }
-        let event = graph.event_here(id)?.pdu;
+        let event = graph.event_here(&id)?.pdu;
         let Some(user) = event.target() else { continue };
         let is_there = matches!(event.membership(), Some("join" | "invite"));
         let users = by_age.entry(is_there).or_default();

@@ -2,9 +2,13 @@
 
 use exeunt_store::{Reader, records::Verdict};
 use ruma::{EventId, OwnedEventId};
-use serde_json::{Value, json};
 
-use super::{Admitted, auth_chain::auth_chain, gate::shared_until_parting};
+use super::{
+    Admitted, LongAnswer,
+    auth_chain::auth_chain,
+    gate::shared_until_parting,
+    long_answer::{Field, Fields},
+};
 use crate::{RoomError, Rooms, graph::Graph};
 
 impl Rooms {
@@ -13,9 +17,9 @@ impl Rooms {
         &self,
         entry: &Admitted,
         event_id: &EventId,
-    ) -> Result<Value, RoomError> {
-        self.state_before(entry, event_id, |graph, state, chain| {
-            Ok(json!({ "pdus": graph.wire(&state)?, "auth_chain": graph.wire(&chain)? }))
+    ) -> Result<LongAnswer, RoomError> {
+        self.state_before(entry, event_id, |state, chain| {
+            vec![("pdus", Field::Events(state)), ("auth_chain", Field::Events(chain))]
         })
         .await
     }
@@ -25,9 +29,9 @@ impl Rooms {
         &self,
         entry: &Admitted,
         event_id: &EventId,
-    ) -> Result<Value, RoomError> {
-        self.state_before(entry, event_id, |_, state, chain| {
-            Ok(json!({ "pdu_ids": state, "auth_chain_ids": chain }))
+    ) -> Result<LongAnswer, RoomError> {
+        self.state_before(entry, event_id, |state, chain| {
+            vec![("pdu_ids", Field::Ids(state)), ("auth_chain_ids", Field::Ids(chain))]
         })
         .await
     }
@@ -36,21 +40,18 @@ impl Rooms {
         &self,
         entry: &Admitted,
         event_id: &EventId,
-        answer: Answer,
-    ) -> Result<Value, RoomError> {
-        let (entry, event_id) = (entry.clone(), event_id.to_owned());
-        self.store()
-            .read(move |reader| {
-                let (graph, state) = read_state(reader, &entry, &event_id)?;
-                let chain = auth_chain(&graph, state.clone())?;
-                answer(&graph, state, chain)
-            })
-            .await
+        fields: fn(Vec<OwnedEventId>, Vec<OwnedEventId>) -> Fields,
+    ) -> Result<LongAnswer, RoomError> {
+        let turn = self.long_turn(entry.origin()).await?;
+        let (gate, event_id) = (entry.clone(), event_id.to_owned());
+        self.long_answer(turn, entry.room_id(), move |reader| {
+            let (graph, state) = read_state(reader, &gate, &event_id)?;
+            let chain = auth_chain(&graph, state.clone())?;
+            Ok(fields(state, chain))
+        })
+        .await
     }
 }
-
-/// Writes a state and its auth chain.
-type Answer = fn(&Graph<'_>, Vec<OwnedEventId>, Vec<OwnedEventId>) -> Result<Value, RoomError>;
 
 /// The state before an event of that room which has a place and was accepted.
 fn read_state<'a>(
@@ -62,6 +63,7 @@ fn read_state<'a>(
     let known = graph.event(event_id)?.filter(|known| known.record.verdict == Verdict::Accepted);
     let states = known.and_then(|known| known.record.states);
     let states = states.ok_or_else(|| RoomError::NotFound("Unknown event".into()))?;
-    let state = graph.state_ids(states.before)?.into_values().collect();
+    let state = graph.state_entries(states.before).map(|entry| Ok(entry?.1));
+    let state = state.collect::<Result<_, RoomError>>()?;
     Ok((graph, state))
 }

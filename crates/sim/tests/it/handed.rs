@@ -356,7 +356,8 @@ async fn members_are_left_out_for_those_who_can_do_without() {
         async move {
             let entry = a.rooms.admit(&b.name, &room).await.unwrap();
             let body = join.object().clone();
-            a.rooms.send_join(&entry, join.event_id(), body, true).await.unwrap()
+            let answer = a.rooms.send_join(&entry, join.event_id(), body, true).await;
+            answer.unwrap().whole().await.unwrap()
         }
     };
     let answer = send("dan", &stage.room).await;

@@ -188,10 +188,8 @@ async fn send_join_takes_joins_of_the_senders_own_users_only() {
     check(a.rooms.send_join(&entry, join.event_id(), unsigned, false).await, 403, "M_FORBIDDEN");
     assert_eq!(a.in_state(&dan, &stage.room), None);
 
-    let first =
-        a.rooms.send_join(&entry, join.event_id(), join.object().clone(), false).await.unwrap();
-    let again =
-        a.rooms.send_join(&entry, join.event_id(), join.object().clone(), false).await.unwrap();
+    let first = send(join.clone()).await.unwrap().whole().await.unwrap();
+    let again = send(join.clone()).await.unwrap().whole().await.unwrap();
     assert_eq!(first["state"], again["state"]);
     assert_eq!(a.outbox(stage.c()).len(), 1, "relayed once");
     for (key, value) in [("members_omitted", json!(false)), ("event", json!(join.object()))] {

@@ -66,7 +66,7 @@ impl Stage {
 }
 
 /// Unknown, as an event that was never there.
-fn unknown(result: Result<Value, RoomError>) {
+fn unknown<T: std::fmt::Debug>(result: Result<T, RoomError>) {
     assert_eq!(status(result.unwrap_err()), (404, "M_NOT_FOUND".to_owned()));
 }
 

@@ -24,6 +24,7 @@ mod keys;
 mod knocking;
 mod leaks;
 mod leaving;
+mod long_answers;
 mod outlasting;
 mod parting;
 mod partitions;

@@ -3,7 +3,7 @@
 use exeunt_core::ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use exeunt_room::{
     Preset, RoomError,
-    inbound::{Admitted, MAX_BACKFILL, MAX_MISSING_EVENTS, MissingEvents, Transaction},
+    inbound::{Admitted, LongAnswer, MAX_BACKFILL, MAX_MISSING_EVENTS, MissingEvents, Transaction},
     views::Direction,
 };
 use exeunt_sim::{Mesh, Server, events::member_draft, status};
@@ -55,14 +55,18 @@ impl Stage {
         let entry = self.entry(by).await;
         let wanted = MissingEvents { latest: vec![id.to_owned()], ..MissingEvents::default() };
         vec![
-            rooms.state_for_server(&entry, id).await,
-            rooms.state_ids_for_server(&entry, id).await,
-            rooms.event_auth_for_server(&entry, id).await,
+            whole(rooms.state_for_server(&entry, id).await).await,
+            whole(rooms.state_ids_for_server(&entry, id).await).await,
+            whole(rooms.event_auth_for_server(&entry, id).await).await,
             rooms.backfill_for_server(&entry, &[id.to_owned()], 10).await,
             rooms.missing_events_for_server(&entry, wanted).await,
             rooms.event_for_server(&by.name, id).await,
         ]
     }
+}
+
+async fn whole(answer: Result<LongAnswer, RoomError>) -> Result<Value, RoomError> {
+    answer?.whole().await
 }
 
 fn check<T: std::fmt::Debug>(result: Result<T, RoomError>, expected: u16, errcode: &str) {
@@ -276,7 +280,8 @@ async fn event_auth_is_about_one_event() {
     stage.a().set(&stage.ann, &stage.room, "m.room.topic", json!({ "topic": "x" })).await;
     let said = stage.a().say(&stage.ann, &stage.room, "x").await;
     let entry = stage.entry(stage.b()).await;
-    let answer = stage.a().rooms.event_auth_for_server(&entry, &said).await.unwrap();
+    let answer =
+        stage.a().rooms.event_auth_for_server(&entry, &said).await.unwrap().whole().await.unwrap();
     let mut kinds: Vec<_> = answer["auth_chain"]
         .as_array()
         .unwrap()
@@ -295,10 +300,12 @@ async fn state_is_that_before_the_event() {
     let second =
         stage.a().set(&stage.ann, &stage.room, "m.room.topic", json!({ "topic": "2" })).await;
     let entry = stage.entry(stage.b()).await;
-    let ids = stage.a().rooms.state_ids_for_server(&entry, &second).await.unwrap();
+    let ids =
+        stage.a().rooms.state_ids_for_server(&entry, &second).await.unwrap().whole().await.unwrap();
     let has = |id: &OwnedEventId| ids["pdu_ids"].as_array().unwrap().contains(&json!(id));
     assert!(has(&first) && !has(&second));
-    let full = stage.a().rooms.state_for_server(&entry, &second).await.unwrap();
+    let full =
+        stage.a().rooms.state_for_server(&entry, &second).await.unwrap().whole().await.unwrap();
     let count = |answer: &Value, key: &str| answer[key].as_array().unwrap().len();
     assert_eq!(count(&full, "pdus"), count(&ids, "pdu_ids"));
     assert_eq!(count(&full, "auth_chain"), count(&ids, "auth_chain_ids"));
@@ -326,7 +333,15 @@ async fn a_long_auth_chain_is_walked_event_by_event() {
         last = Some(stage.a().set(&stage.ann, &stage.room, "m.room.power_levels", levels).await);
     }
     let entry = stage.entry(stage.b()).await;
-    let answer = stage.a().rooms.event_auth_for_server(&entry, &last.unwrap()).await.unwrap();
+    let answer = stage
+        .a()
+        .rooms
+        .event_auth_for_server(&entry, &last.unwrap())
+        .await
+        .unwrap()
+        .whole()
+        .await
+        .unwrap();
     let chain = answer["auth_chain"].as_array().unwrap();
     // All earlier levels, and the creator's membership: each once.
     assert_eq!(chain.len(), 200 + 1);

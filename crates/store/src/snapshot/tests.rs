@@ -1,3 +1,5 @@
+use std::iter;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -56,6 +58,11 @@ proptest! {
         let root = write(&store, &map);
         let reader = store.reader();
         prop_assert_eq!(&load(&reader, root).unwrap(), &map);
+        let mut walk = Walk::new(root);
+        let walked = iter::from_fn(|| walk.next(&reader).unwrap());
+        let walked: Vec<_> = walked.collect();
+        prop_assert_eq!(walked.len(), map.len());
+        prop_assert_eq!(&walked.into_iter().collect::<Map>(), &map);
         for key in map.keys().chain([&other]) {
             prop_assert_eq!(get(&reader, root, key).unwrap(), map.get(key).cloned());
         }
@@ -174,6 +181,7 @@ fn a_missing_node_is_corruption_not_an_empty_state() {
     };
     corrupt(get(&reader, missing, &key).map(drop));
     corrupt(load(&reader, missing).map(drop));
+    corrupt(Walk::new(missing).next(&reader).map(drop));
     corrupt(diff(&reader, missing, Root::EMPTY).map(drop));
     corrupt(apply(&reader, missing, &[(key, None)], &mut Batch::default()).map(drop));
 }
