@@ -42,7 +42,8 @@ pub trait Trace {
         let _ = events;
     }
 
-    /// The mainline, from the power levels of the partially resolved state backwards.
+    /// The mainline, from the power levels of the partially resolved state backwards, as far as the
+    /// remaining events rest on it.
     fn mainline<'a>(&mut self, events: impl Iterator<Item = &'a EventId>) {
         let _ = events;
     }

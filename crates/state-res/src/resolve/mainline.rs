@@ -16,34 +16,67 @@ const FAR: Position = usize::MAX;
 
 const POWER_LEVELS: &str = "m.room.power_levels";
 
-/// The power levels event and those that it came from, the newest first.
-pub(super) fn mainline(
-    power: Option<EventNo>,
-    events: &mut Events<'_>,
-) -> Result<Vec<EventNo>, ResolveError> {
-    let mut line = Vec::new();
-    let mut passed = super::subgraph::Marks::default();
-    let mut next = power;
-    while let Some(event) = next {
-        if !passed.set(event) {
-            break;
-        }
-        line.push(event);
-        next = events.auth_event(event, POWER_LEVELS)?;
+/// A power levels event and those that it came from, the newest first, as far as they are needed.
+pub(super) struct Mainline {
+    line: Vec<EventNo>,
+    positions: HashMap<EventNo, Position>,
+    next: Option<EventNo>,
+    /// Whether generations fall along it, as they do unless ids form a circle.
+    ordered: bool,
+}
+
+impl Mainline {
+    pub(super) fn new(power: Option<EventNo>) -> Self {
+        Self { line: Vec::new(), positions: HashMap::new(), next: power, ordered: true }
     }
-    Ok(line)
+
+    /// What has been walked so far.
+    pub(super) fn line(&self) -> &[EventNo] {
+        &self.line
+    }
+
+    /// Where the event is on it, `None` if it is not. Walks on from where it stands until it comes to
+    /// the event or below it.
+    fn position(
+        &mut self,
+        event: EventNo,
+        events: &mut Events<'_>,
+    ) -> Result<Option<Position>, ResolveError> {
+        let generation = events.generation(event)?;
+        loop {
+            if let Some(position) = self.positions.get(&event) {
+                return Ok(Some(*position));
+            }
+            let Some(next) = self.next else { return Ok(None) };
+            if self.ordered && events.generation(next)? < generation {
+                return Ok(None);
+            }
+            self.step(next, events)?;
+        }
+    }
+
+    fn step(&mut self, event: EventNo, events: &mut Events<'_>) -> Result<(), ResolveError> {
+        self.positions.insert(event, self.line.len());
+        self.line.push(event);
+        self.next = events.auth_event(event, POWER_LEVELS)?;
+        if let Some(next) = self.next {
+            self.ordered &= events.generation(next)? < events.generation(event)?;
+        }
+        self.next = self.next.filter(|next| !self.positions.contains_key(next));
+        Ok(())
+    }
 }
 
 /// Orders events by how far back in the mainline they rest, then by time, then by id.
 pub(super) fn sort(
     unordered: Vec<EventNo>,
-    mainline: &[EventNo],
+    mainline: &mut Mainline,
     events: &mut Events<'_>,
 ) -> Result<Vec<EventNo>, ResolveError> {
-    let mut positions: HashMap<EventNo, Position> = mainline.iter().copied().zip(0..).collect();
+    let mut passed = HashMap::new();
     let mut ranked: Vec<(Reverse<Position>, u64, OwnedEventId, EventNo)> = Vec::new();
     for event in unordered {
-        let position = position(event, &mut positions, events)?;
+        let position = position(event, mainline, &mut passed, events)?;
         let time = events.pdu(event)?.origin_server_ts();
         ranked.push((Reverse(position), time, events.id(event).to_owned(), event));
     }
@@ -55,21 +88,25 @@ pub(super) fn sort(
 /// way is remembered, so that every event is passed once.
 fn position(
     event: EventNo,
-    positions: &mut HashMap<EventNo, Position>,
+    mainline: &mut Mainline,
+    known: &mut HashMap<EventNo, Position>,
     events: &mut Events<'_>,
 ) -> Result<Position, ResolveError> {
     let mut passed = Vec::new();
     let mut next = events.auth_event(event, POWER_LEVELS)?;
     let found = loop {
         let Some(power) = next else { break FAR };
-        if let Some(position) = positions.get(&power) {
+        if let Some(position) = known.get(&power) {
             break *position;
         }
+        if let Some(position) = mainline.position(power, events)? {
+            break position;
+        }
         // Until a position is found it is none; this also ends the walk should ids form a circle.
-        positions.insert(power, FAR);
+        known.insert(power, FAR);
         passed.push(power);
         next = events.auth_event(power, POWER_LEVELS)?;
     };
-    positions.extend(passed.into_iter().map(|power| (power, found)));
+    known.extend(passed.into_iter().map(|power| (power, found)));
     Ok(found)
 }

@@ -10,8 +10,9 @@ use super::base::{Base, Candidate};
 use super::difference::difference;
 use super::events::{EventNo, Events};
 use super::iterative::Partial;
+use super::mainline::{self, Mainline};
 use super::subgraph::{Marks, subgraph};
-use super::{Conflict, ResolveError, mainline, power_order};
+use super::{Conflict, ResolveError, power_order};
 use crate::trace::Phase;
 use crate::{AuthIndex, Trace};
 
@@ -37,9 +38,9 @@ pub(super) fn resolve<T: Trace>(
     let rest = full.into_iter().filter(|event| !picked.has(*event)).collect();
     let power_levels = events.keys().number(StateKey::single("m.room.power_levels"));
     let power_levels = partial.get(power_levels, &mut base, events)?;
-    let mainline = mainline::mainline(power_levels, events)?;
-    trace.mainline(mainline.iter().map(|event| events.id(*event)));
-    let rest = mainline::sort(rest, &mainline, events)?;
+    let mut mainline = Mainline::new(power_levels);
+    let rest = mainline::sort(rest, &mut mainline, events)?;
+    trace.mainline(mainline.line().iter().map(|event| events.id(*event)));
     trace.rest_order(rest.iter().map(|event| events.id(*event)));
     partial.apply(&rest, Phase::Rest, &mut base, events, trace)?;
 
