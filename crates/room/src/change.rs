@@ -1,6 +1,6 @@
 //! What is written with an event: its row and edges, the room's head, memberships, outbox rows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use exeunt_core::{CheckedPdu, Pdu, StateKey};
 use exeunt_state_res::is_power_event;
@@ -234,11 +234,17 @@ impl Change<'_> {
     /// accepted, is placed already: this one fills a gap.
     fn has_accepted_successor(&self) -> Result<bool, RoomError> {
         let mut seen = BTreeSet::new();
-        let mut work = vec![self.event.event_id().to_owned()];
-        while let Some(id) = work.pop() {
+        let mut work = VecDeque::from([self.event.event_id().to_owned()]);
+        while let Some(id) = work.pop_front() {
             let prefix = (self.graph.room_id.clone(), id);
-            let children = self.graph.reader.scan::<tables::Children>(prefix).limit(MAX_WALK);
-            for (_, _, child) in children.keys()? {
+            for row in self.graph.reader.scan::<tables::Children>(prefix).iter() {
+                let ((_, _, child), ()) = row?;
+                if seen.len() >= MAX_WALK {
+                    return Ok(false);
+                }
+                if !seen.insert(child.clone()) {
+                    continue;
+                }
                 let Some(known) = self.graph.event(&child)? else { continue };
                 if known.record.states.is_none() {
                     continue;
@@ -246,9 +252,7 @@ impl Change<'_> {
                 if known.record.verdict.is_accepted() {
                     return Ok(true);
                 }
-                if seen.len() < MAX_WALK && seen.insert(child.clone()) {
-                    work.push(child);
-                }
+                work.push_back(child);
             }
         }
         Ok(false)
