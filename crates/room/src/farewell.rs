@@ -139,12 +139,13 @@ impl Rooms {
                 let mut levels = None;
                 if let Some(graph) = &graph {
                     levels = Some(graph.power_levels(graph.room.state)?);
-                    for (key, _) in graph.state_ids(graph.room.state)? {
-                        let Ok(user) = <&UserId>::try_from(key.key.as_str()) else { continue };
-                        if key.kind != "m.room.member"
-                            || user.server_name() == ours
-                            || guests.remote.len() == MAX_WITHDRAWN
-                        {
+                    for member in graph.members(graph.room.state) {
+                        if guests.remote.len() == MAX_WITHDRAWN {
+                            break;
+                        }
+                        let member = member?.0;
+                        let Ok(user) = <&UserId>::try_from(&*member) else { continue };
+                        if user.server_name() == ours {
                             continue;
                         }
                         if matches!(graph.membership(user)?.as_deref(), Some("invite" | "knock")) {

@@ -220,6 +220,17 @@ impl<'a> Graph<'a> {
             .map(|entry| Ok(entry?))
     }
 
+    /// The state keys and ids of the member events of a state, one by one.
+    pub fn members(
+        &self,
+        root: Root,
+    ) -> impl Iterator<Item = Result<(String, OwnedEventId), RoomError>> {
+        self.state_entries(root).filter_map(|entry| match entry {
+            Ok((key, id)) => (key.kind == "m.room.member").then_some(Ok((key.key, id))),
+            Err(error) => Some(Err(error)),
+        })
+    }
+
     /// The state with one entry changed.
     pub fn apply(&self, root: Root, key: StateKey, id: &EventId) -> Result<Root, RoomError> {
         self.apply_all(root, &[(key, Some(id.to_owned()))])

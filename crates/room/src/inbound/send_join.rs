@@ -98,9 +98,9 @@ fn heroes(
     join: &CheckedPdu,
 ) -> Result<Vec<OwnedUserId>, RoomError> {
     let mut by_age: BTreeMap<bool, BTreeSet<(u64, OwnedUserId)>> = BTreeMap::new();
-    for entry in graph.state_entries(before) {
-        let (key, id) = entry?;
-        if key.kind != "m.room.member" || key.key == join.sender().as_str() {
+    for member in graph.members(before) {
+        let (user, id) = member?;
+        if user == join.sender().as_str() {
             continue;
         }
         let event = graph.event_here(&id)?.pdu;

@@ -78,13 +78,11 @@ impl<'g> Visibility<'g> {
         if let Some(users) = self.users.get() {
             return Ok(users);
         }
-        let state = self.graph.state_ids(self.graph.room.state)?;
-        let users = state
-            .into_keys()
-            .filter(|key| key.kind == "m.room.member")
-            .filter_map(|key| UserId::parse(key.key).ok())
-            .filter(|user| user.server_name() == self.origin)
-            .collect();
+        let mut users = Vec::new();
+        for member in self.graph.members(self.graph.room.state) {
+            let user = UserId::parse(member?.0).ok();
+            users.extend(user.filter(|user| user.server_name() == self.origin));
+        }
         Ok(self.users.get_or_init(|| users))
     }
 }

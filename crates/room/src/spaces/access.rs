@@ -144,10 +144,10 @@ fn any_shared(
 
 /// Whether a user of the server is invited.
 fn is_invited(graph: &Graph<'_>, origin: &ServerName) -> Result<bool, RoomError> {
-    for (key, id) in graph.state_ids(graph.room.state)? {
+    for member in graph.members(graph.room.state) {
+        let (user, id) = member?;
         let theirs = |user: &UserId| user.server_name() == origin;
-        if key.kind == "m.room.member"
-            && <&UserId>::try_from(&*key.key).is_ok_and(theirs)
+        if <&UserId>::try_from(&*user).is_ok_and(theirs)
             && graph.event_here(&id)?.pdu.membership() == Some("invite")
         {
             return Ok(true);

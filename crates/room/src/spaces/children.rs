@@ -31,7 +31,8 @@ pub(crate) struct Child {
 /// The children that a space of ours has now.
 pub(crate) fn children_of(graph: &Graph<'_>) -> Result<Vec<Child>, RoomError> {
     let mut events = Vec::new();
-    for (key, id) in graph.state_ids(graph.room.state)? {
+    for entry in graph.state_entries(graph.room.state) {
+        let (key, id) = entry?;
         if key.kind == CHILD {
             events.push(stripped(&graph.event_here(&id)?.pdu));
         }

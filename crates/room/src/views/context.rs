@@ -68,7 +68,8 @@ pub(super) fn context(
     let spoken: Vec<_> =
         before.iter().chain(&after).cloned().chain([(order, known.clone())]).collect();
     let mut state = Vec::new();
-    for (key, id) in view.graph.state_ids(root)? {
+    for entry in view.graph.state_entries(root) {
+        let (key, id) = entry?;
         if filter.lazy_load_members && key.kind == "m.room.member" {
             continue;
         }

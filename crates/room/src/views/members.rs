@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use exeunt_store::Reader;
+use exeunt_store::{Reader, records::Root};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::Value;
 
@@ -43,7 +43,8 @@ pub(super) fn members(
     };
     let is = |known: &Known, membership: &String| known.pdu.membership() == Some(membership);
     let mut events = Vec::new();
-    for known in member_events(&view.graph, view.root_at(position)?)? {
+    for known in member_events(&view.graph, view.root_at(position)?) {
+        let known = known?;
         let wanted = request.membership.as_ref().is_none_or(|m| is(&known, m));
         let unwanted = request.not_membership.as_ref().is_some_and(|m| is(&known, m));
         if wanted && !unwanted {
@@ -76,7 +77,8 @@ pub(super) fn joined_members(
         .filter(RoomView::is_joined)
         .ok_or_else(|| RoomError::Forbidden("You are not in the room".into()))?;
     let mut joined = BTreeMap::new();
-    for known in member_events(&view.graph, view.graph.room.state)? {
+    for known in member_events(&view.graph, view.graph.room.state) {
+        let known = known?;
         let Some(user) = known.pdu.target() else { continue };
         if known.pdu.membership() == Some("join") {
             let text = |field| known.pdu.content_str(field).map(str::to_owned);
@@ -88,11 +90,6 @@ pub(super) fn joined_members(
     Ok(joined)
 }
 
-fn member_events(
-    graph: &Graph<'_>,
-    root: exeunt_store::records::Root,
-) -> Result<Vec<Known>, RoomError> {
-    let ids = graph.state_ids(root)?;
-    let members = ids.iter().filter(|(key, _)| key.kind == "m.room.member");
-    members.map(|(_, id)| graph.event_here(id)).collect()
+fn member_events(graph: &Graph<'_>, root: Root) -> impl Iterator<Item = Result<Known, RoomError>> {
+    graph.members(root).map(|member| graph.event_here(&member?.1))
 }

@@ -65,16 +65,16 @@ impl RoomView<'_> {
         Ok(made.unwrap_or_default())
     }
 
-    /// Reads every member event.
+    /// Reads every member event, unless there are too many.
     fn look(&self, root: Root) -> Result<Faces, RoomError> {
-        let mut ids = self.graph.state_ids(root)?;
-        ids.retain(|key, _| key.kind == "m.room.member");
+        let ids = self.graph.members(root).take(MAX_MEMBERS + 1);
+        let ids = ids.collect::<Result<Vec<_>, _>>()?;
         if ids.len() > MAX_MEMBERS {
             return Ok(Faces::default());
         }
         let (mut invited, mut present, mut absent) = (0, Vec::new(), Vec::new());
-        for id in ids.values() {
-            let known = self.graph.event_here(id)?;
+        for (_, id) in ids {
+            let known = self.graph.event_here(&id)?;
             let Some(user) = known.pdu.target() else { continue };
             let membership = known.pdu.membership();
             invited += u64::from(membership == Some("invite"));

@@ -163,6 +163,22 @@ fn a_difference_reads_only_what_differs() {
     ));
 }
 
+/// Whoever stops early has read no more than the way there.
+#[test]
+fn a_walk_reads_as_it_goes() {
+    let store = Store::memory();
+    let root = write(&store, &members(5_000));
+    let (mut all, mut batch) = (Vec::new(), Batch::default());
+    nodes(&store.reader(), root, &mut all);
+    // In the order of the walk: the last half goes.
+    all[all.len() / 2..].iter().for_each(|id| batch.delete::<StateNodes>(id));
+    commit(&store, batch);
+    let reader = store.reader();
+    let mut walk = Walk::new(root);
+    let found = iter::from_fn(|| walk.next(&reader).transpose()).take_while(Result::is_ok).count();
+    assert!((2_000..3_000).contains(&found), "{found} entries");
+}
+
 fn nodes(reader: &Reader, root: Root, into: &mut Vec<[u8; 16]>) {
     into.push(root.0);
     if let Node::Branch(_, children) = &*node(reader, None, root, 0).unwrap() {
