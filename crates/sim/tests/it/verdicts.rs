@@ -1,9 +1,14 @@
 //! Rejected, soft-failed, not yet judged: what becomes of such events and of those after them.
 //! Spec-map 4.11.
 
+use std::collections::BTreeSet;
+
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use exeunt_core::{CheckedPdu, Draft, Pdu};
-use exeunt_room::{Call, Preset, RemoteError, views::Viewer};
+use exeunt_room::{
+    Call, Preset, RemoteError,
+    views::{Filter, SyncRequest, Viewer},
+};
 use exeunt_sim::{
     Mesh, Scripted, Server,
     events::{member_draft, message_draft, object, state_draft, wire},
@@ -56,6 +61,20 @@ impl Stage {
 
     fn heads(&self) -> Vec<OwnedEventId> {
         self.a().graph(&self.room, |graph| graph.room.extremities.clone())
+    }
+
+    /// The state and the timeline that ann is told of the room, and the next token.
+    async fn sync(&self, since: Option<u64>) -> (BTreeSet<OwnedEventId>, u64) {
+        let rooms = &self.a().rooms;
+        let viewer = rooms.viewer(&self.ann, None);
+        let (filter, full_state, use_state_after) = (Filter::default(), false, false);
+        let request = SyncRequest { viewer, since, filter, full_state, use_state_after };
+        let view = rooms.sync(request).await.unwrap();
+        let room = view.join.get(&self.room);
+        let events =
+            room.into_iter().flat_map(|room| room.state.iter().chain(&room.timeline.events));
+        let id = |event: &Value| event["event_id"].as_str().unwrap().try_into().unwrap();
+        (events.map(id).collect(), view.next_batch)
     }
 
     async fn send(&self, txn: &str, events: &[&Pdu]) -> Vec<Value> {
@@ -176,13 +195,20 @@ async fn a_soft_failed_event_shows_when_it_becomes_state() {
     let viewer = || Viewer { user: stage.ann.clone(), device: None, now: 0 };
     let id = topic.event_id();
     assert_eq!(a.rooms.event(viewer(), &stage.room, id).await.unwrap(), None);
+    let (_, since) = stage.sync(None).await;
     stage.send("2", &[&demotion]).await;
+    let (told, since) = stage.sync(Some(since)).await;
+    assert!(!told.is_empty() && !told.contains(id), "{told:?}");
     assert_eq!(a.in_state(&stage.bob, &stage.room).as_deref(), Some("join"));
     let next = stage.b().sign(after(&topic, stage.message("next")));
     assert_eq!(stage.send("3", &[&next]).await, [json!({})]);
     assert_eq!(a.messages(&stage.room), ["next"]);
     let shown = a.rooms.event(viewer(), &stage.room, id).await.unwrap();
     assert_eq!(shown.expect("it is state")["content"]["topic"], "bob's");
+    let (told, _) = stage.sync(Some(since)).await;
+    assert!(told.contains(id) && told.contains(next.event_id()), "{told:?}");
+    let (told, _) = stage.sync(None).await;
+    assert!(told.contains(id), "{told:?}");
 }
 
 /// TestUnrejectRejectedEvents: what could not be judged leaves nothing behind.
