@@ -70,11 +70,12 @@ async fn parameters_of_reads() {
     let said = site.a().say(&site.ann, &site.room, "hello").await;
     let (room, event) = (site.room.as_str().replace('!', "%21"), said.as_str().replace('$', "%24"));
     let fed = "/_matrix/federation/v1";
-    for read in ["state", "state_ids"] {
+    for (read, list) in [("state", "pdus"), ("state_ids", "pdu_ids")] {
         let path = format!("{fed}/{read}/{room}");
         site.get(b, &path).await.expect(400, "M_MISSING_PARAM");
         site.get(b, &format!("{path}?event_id=x")).await.expect(400, "M_INVALID_PARAM");
-        site.get(b, &format!("{path}?event_id={event}")).await.ok();
+        let answer = site.get(b, &format!("{path}?event_id={event}")).await.ok();
+        assert_eq!(answer[list].as_array().unwrap().len(), site.a().state(&site.room).len());
         site.get(site.c(), &format!("{path}?event_id={event}")).await.expect(403, "M_FORBIDDEN");
     }
     let path = format!("{fed}/backfill/{room}");
@@ -85,7 +86,8 @@ async fn parameters_of_reads() {
     assert_eq!(answer["pdus"][0]["content"]["body"], "hello");
     let answer = site.get(b, &format!("{fed}/event/{event}")).await.ok();
     assert_eq!(answer["pdus"][0]["content"]["body"], "hello");
-    site.get(b, &format!("{fed}/event_auth/{room}/{event}")).await.ok();
+    let answer = site.get(b, &format!("{fed}/event_auth/{room}/{event}")).await.ok();
+    assert!(answer["auth_chain"].is_array());
     let path = format!("{fed}/timestamp_to_event/{room}");
     for query in ["", "?ts=1", "?dir=f"] {
         site.get(b, &format!("{path}{query}")).await.expect(400, "M_MISSING_PARAM");
