@@ -97,6 +97,12 @@ impl Rooms {
                         rooms.insert(room_id);
                     }
                 }
+                // A creation that was cut off leaves a room that nobody is in.
+                for room_id in reader.scan::<tables::Rooms>(()).keys()? {
+                    if reader.scan::<tables::LocalMembers>(room_id.clone()).first()?.is_none() {
+                        rooms.insert(room_id);
+                    }
+                }
                 Ok::<_, RoomError>(rooms)
             })
             .await?;

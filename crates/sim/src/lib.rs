@@ -66,6 +66,15 @@ impl Mesh {
         self.net.attach(server);
     }
 
+    /// Kills a server, and starts it anew upon what its disk has.
+    pub fn crash(&mut self, name: &str) {
+        let found = self.servers.iter_mut().find(|server| server.name.as_str() == name);
+        let server = found.unwrap_or_else(|| panic!("no server {name}"));
+        server.crash(&self.net);
+        server.restart();
+        self.net.attach(server);
+    }
+
     pub fn servers(&self) -> &[Server] {
         &self.servers
     }

@@ -1,11 +1,12 @@
 //! Forgotten rooms go from the disk: spec-map rows FG1 to FG5.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
-use exeunt_room::{KEEP_DEPARTURES_MS, Options, Preset, RoomError};
+use exeunt_core::{Object, RoomVersion};
+use exeunt_room::{KEEP_DEPARTURES_MS, NewRoom, Options, Preset, RoomError};
 use exeunt_sim::{Mesh, Server};
-use exeunt_store::tables;
+use exeunt_store::{Fault, tables};
 use serde_json::json;
 
 struct Stage {
@@ -181,6 +182,36 @@ async fn a_room_waits_for_what_others_have_yet_to_get() {
     stage.b().rooms.sweep_forgotten().await.unwrap();
     assert!(!is_known(stage.b(), &stage.room));
     assert_eq!(stage.a().in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
+}
+
+/// A creation that was cut off after its first write leaves a room that nobody can forget.
+#[tokio::test]
+async fn a_room_that_nobody_came_to_be_in_goes() {
+    let mut stage = stage().await;
+    let before = rows(stage.b());
+    stage.b().disk.fail_next_write(Fault::Keep);
+    let new = NewRoom {
+        published: false,
+        creator: stage.bob.clone(),
+        version: RoomVersion::parse("12").unwrap(),
+        preset: Preset::Private,
+        profile: Object::new(),
+        name: None,
+        topic: None,
+        alias: None,
+        invite: BTreeMap::new(),
+        is_direct: false,
+        initial_state: Vec::new(),
+        creation_content: Object::new(),
+        power_level_override: Object::new(),
+    };
+    stage.b().rooms.create_room(new).await.unwrap_err();
+    stage.mesh.crash("b.example");
+    let b = stage.b();
+    let left = b.store.reader().scan::<tables::Rooms>(()).keys().unwrap();
+    assert_eq!(left.len(), 1);
+    b.rooms.sweep_forgotten().await.unwrap();
+    assert_eq!(rows(b), before);
 }
 
 /// FG4: the room comes back whole, by handshake.
