@@ -145,6 +145,18 @@ fn existing(graph: &Graph<'_>, intent: &Intent) -> Result<Option<OwnedEventId>, 
         .map(|event| event.event_id().to_owned()))
 }
 
+/// Whether a redaction takes with it what others need to judge an event, and all that rests on it: the
+/// room version, the keys of a third-party invite, and, before versions 9 and 11, by what a member
+/// was let in.
+fn must_stay_whole(event: &Pdu) -> bool {
+    let rests_on = |event: &Pdu| {
+        let (kind, sender) = (event.kind(), event.sender());
+        auth_types(event.version(), kind, sender, event.state_key(), event.content())
+    };
+    matches!(event.kind(), "m.room.create" | "m.room.third_party_invite")
+        || rests_on(event) != rests_on(&event.redacted())
+}
+
 /// Users of ours redact their own events, or need the level. The rules for events let any user of
 /// a server redact what others of that server sent, for a server knows them apart (client-server
 /// API, "Redactions").
@@ -156,9 +168,9 @@ fn check_redaction(graph: &Graph<'_>, intent: &Intent) -> Result<(), RoomError> 
         return Err(RoomError::Forbidden(text.into()));
     }
     let known = graph.event(&target)?;
-    // Its redaction would take the room version with it: nobody could join any more.
-    if known.as_ref().is_some_and(|known| known.pdu.kind() == "m.room.create") {
-        return Err(RoomError::Forbidden("The room's create event cannot be redacted".into()));
+    if known.as_ref().is_some_and(|known| must_stay_whole(&known.pdu)) {
+        let text = "Nobody who joins later could check the room: this event cannot be redacted";
+        return Err(RoomError::Forbidden(text.into()));
     }
     if known.is_some_and(|known| known.pdu.sender() == intent.sender)
         || graph.may_redact(&intent.sender)?

@@ -17,10 +17,14 @@ struct Stage {
 }
 
 async fn stage() -> Stage {
+    stage_in("12").await
+}
+
+async fn stage_in(version: &str) -> Stage {
     let mesh = Mesh::new(&["a.example", "b.example", "c.example"]);
     let a = mesh.server("a.example");
     let (ann, bob) = (a.user("ann"), mesh.server("b.example").user("bob"));
-    let room = a.room(&ann, Preset::Private, "12").await;
+    let room = a.room(&ann, Preset::Private, version).await;
     let name = OwnedServerName::try_from("id.example").unwrap();
     let id = Signer::new(name, "ed25519:0", &[9; 32]).unwrap();
     let content = json!({
@@ -132,4 +136,33 @@ async fn exchanges_that_are_refused() {
     let entry = stage.b().rooms.admit(&c.name, &stage.room).await.unwrap();
     let unknown = stage.b().rooms.exchange_third_party_invite(&entry, &Object::new()).await;
     assert_eq!(status(unknown.unwrap_err()).0, 400);
+}
+
+/// Who joins later gets redacted events, and could check neither the invite nor what rests on it.
+#[tokio::test]
+async fn what_an_invite_rests_on_cannot_be_redacted() {
+    for (version, keeps_what_was_signed) in
+        [("1", false), ("6", false), ("10", false), ("11", true), ("12", true)]
+    {
+        let stage = stage_in(version).await;
+        let (a, c) = (stage.a(), stage.mesh.server("c.example"));
+        let cat = c.user("cat");
+        stage.exchange(stage.b(), stage.body(&stage.bob, "token")).await.unwrap();
+        for (kind, key, may_be) in [
+            ("m.room.third_party_invite", "token", false),
+            ("m.room.member", stage.bob.as_str(), keeps_what_was_signed),
+        ] {
+            let target = a.graph(&stage.room, |graph| graph.current(kind, key)).unwrap().unwrap();
+            let target = target.event_id().to_owned();
+            let content = object(json!({ "redacts": target }));
+            let intent = Intent::message(stage.ann.clone(), "m.room.redaction", content);
+            let intent = Intent { redacts: Some(target), ..intent };
+            let redacted = a.rooms.append(&stage.room, intent).await;
+            assert_eq!(redacted.is_ok(), may_be, "{kind}, version {version}");
+        }
+        a.invite(&stage.ann, &cat, &stage.room).await.unwrap();
+        c.join(&cat, &stage.room, a).await.unwrap();
+        assert_eq!(c.state(&stage.room), a.state(&stage.room), "version {version}");
+        assert_eq!(c.in_state(&stage.bob, &stage.room).as_deref(), Some("invite"));
+    }
 }
