@@ -4,8 +4,10 @@
 
 use std::{collections::BTreeMap, sync::Mutex};
 
+use exeunt_core::{Object, pdu::MAX_AUTH_EVENTS};
 use exeunt_store::{Batch, Reader, records::DepartureRecord, tables};
-use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
+use ruma::{EventId, OwnedRoomId, OwnedServerName, OwnedUserId};
+use serde_json::Value;
 
 use crate::{
     RoomError, Rooms,
@@ -42,17 +44,21 @@ impl Strays {
 }
 
 impl Rooms {
-    /// Queues the leaves of our users as departures to a server that sends events of a room that
-    /// all of them have left. It was in the room with us; others are owed nothing.
+    /// Queues the leaves of our users as departures to a server that sends an event of a room that
+    /// all of them have left. It was in the room with us, or knows what the room rests on: others
+    /// may have let it in before they had the leaves. Whoever else is owed nothing.
     pub(super) async fn offer_leaves(
         &self,
         origin: &OwnedServerName,
         room_id: &OwnedRoomId,
+        event: Object,
     ) -> Result<(), RoomError> {
         let now = self.now();
         let (server, room, ours) = (origin.clone(), room_id.clone(), self.server_name().to_owned());
         let read = self.store().read(move |reader| {
-            if is_joined(reader, &room, &ours)? || !is_joined(reader, &room, &server)? {
+            let is_known =
+                is_joined(reader, &room, &server)? || rests_on_room(reader, &room, &event)?;
+            if is_joined(reader, &room, &ours)? || !is_known {
                 return Ok(Vec::new());
             }
             leaves(reader, &room, &server, now)
@@ -71,6 +77,23 @@ impl Rooms {
         self.inner.wake.departure_queued();
         Ok(())
     }
+}
+
+/// Whether an event, which nobody has checked, names an event of the room among its auth events.
+fn rests_on_room(
+    reader: &Reader<'_>,
+    room_id: &OwnedRoomId,
+    event: &Object,
+) -> Result<bool, RoomError> {
+    let named = event.get("auth_events").and_then(Value::as_array).into_iter().flatten();
+    // With a hash in room versions 1 and 2.
+    let ids = named.filter_map(|named| named.as_str().or_else(|| named.get(0)?.as_str()));
+    for id in ids.filter_map(|id| <&EventId>::try_from(id).ok()).take(MAX_AUTH_EVENTS) {
+        if load_event(reader, id)?.is_some_and(|known| known.pdu.room_id() == room_id) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The users who have left the room by their own word, of which there is no doubt any more.

@@ -153,7 +153,7 @@ impl Rooms {
         let version = self.version_if_resident(room_id).await?;
         let mut answers = Answers::new();
         let mut waiting = Vec::new();
-        let mut is_stray = false;
+        let mut stray = None;
         for object in events {
             let (event_id, outcome) = match version {
                 Some(version) => {
@@ -168,7 +168,7 @@ impl Rooms {
                     Some(taken) => taken,
                     None => {
                         tracing::debug!(%origin, %room_id, "an event of an unknown room, dropped");
-                        is_stray = true;
+                        stray = Some(object);
                         continue;
                     }
                 },
@@ -194,8 +194,8 @@ impl Rooms {
             };
             answers.extend(event_id.map(|id| (id, answer)));
         }
-        if is_stray {
-            self.offer_leaves(origin, room_id).await?;
+        if let Some(stray) = stray {
+            self.offer_leaves(origin, room_id, stray).await?;
         }
         Ok((answers, waiting))
     }

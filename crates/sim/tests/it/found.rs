@@ -1,10 +1,13 @@
 //! What the simulation found (docs/simulation.md), without its seeds.
 
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
-use exeunt_room::{Intent, Preset, inbound::Transaction};
+use exeunt_room::{
+    Intent, Preset,
+    inbound::{LEAVE_ARRIVES_WITHIN_MS, Transaction},
+};
 use exeunt_sim::{
     Fault, Mesh, Server,
-    events::{member_draft, object},
+    events::{member_draft, message_draft, object},
     status,
 };
 use exeunt_store::tables;
@@ -372,4 +375,35 @@ async fn a_state_whose_events_were_not_given_is_not_used() {
 
     assert_eq!(stage.b().messages(&stage.room), ["hello", "again"]);
     assert_eq!(name.as_deref(), Some("told"));
+}
+
+/// Seed 953: who was in the room when the user left had left it, too, before they had the leave, and
+/// a server that they had let in meanwhile took the user for joined for ever.
+#[tokio::test]
+async fn a_leave_comes_to_a_server_that_was_let_in_meanwhile() {
+    for version in ["2", "11", "12"] {
+        let stage = stage(version).await;
+        let (a, b, c) = (stage.a(), stage.b(), stage.c());
+        let cat = c.user("cat");
+        b.join(&stage.bob, &stage.room, a).await.unwrap();
+        stage.mesh.settle().await;
+        stage.mesh.net.cut(&b.name, &a.name);
+        b.leave(&stage.bob, &stage.room).await.unwrap();
+        c.join(&cat, &stage.room, a).await.unwrap();
+        a.leave(&stage.ann, &stage.room).await.unwrap();
+        stage.mesh.net.restore(&b.name, &a.name);
+        stage.mesh.settle().await;
+        assert_eq!(c.in_state(&stage.bob, &stage.room).as_deref(), Some("join"));
+
+        stage.mesh.clock.advance(LEAVE_ARRIVES_WITHIN_MS);
+        // One who knows nothing of the room is told nothing.
+        let mut foreign = message_draft(c, &stage.room, &cat, "there");
+        foreign.auth_events.clear();
+        b.receive(c, "foreign", &[&c.sign(foreign)]).await;
+        assert_eq!(b.store.reader().scan::<tables::Departures>(()).keys().unwrap(), []);
+        c.say(&cat, &stage.room, "alone").await;
+        stage.mesh.settle().await;
+
+        assert_eq!(c.in_state(&stage.bob, &stage.room).as_deref(), Some("leave"), "{version}");
+    }
 }
