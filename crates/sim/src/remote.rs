@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use exeunt_core::{
     Object, VerifyKey,
     key::KnownKey,
-    ruma::{OwnedServerName, ServerName},
+    ruma::{OwnedServerName, RoomId, ServerName},
     wire::federation,
 };
 use exeunt_fed_api::matrix_error;
@@ -34,6 +34,8 @@ pub struct SimRemote {
 
 /// Where the connection is not refused, it is given up after this.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// For which the answer to an exchange is awaited.
+const EXCHANGE_WITHIN: Duration = Duration::from_secs(60);
 
 /// A request that has arrived.
 struct Arrival {
@@ -112,6 +114,29 @@ impl SimRemote {
             return Err(RemoteError::Unreachable("the answer is lost".into()));
         }
         Ok(())
+    }
+}
+
+impl SimRemote {
+    /// `PUT exchange_third_party_invite`, of which this server is no client yet.
+    pub async fn exchange_third_party_invite(
+        &self,
+        server: &ServerName,
+        room: &RoomId,
+        body: &Object,
+    ) -> Result<(), RemoteError> {
+        let net = self.net()?;
+        let arrival = self.reach(&net, server, "exchange_third_party_invite").await?;
+        self.identify(&arrival.host).await?;
+        let rooms = &arrival.host.rooms;
+        let exchanged = async {
+            let entry = rooms.admit(&self.ours, room).await?;
+            rooms.exchange_third_party_invite(&entry, body).await
+        };
+        // The server asks the invited user's in turn, and never ends that if it crashes.
+        let exchanged = tokio::time::timeout(EXCHANGE_WITHIN, exchanged).await;
+        self.come_back(&net, server, &arrival).await?;
+        exchanged.map_err(|_| RemoteError::Unreachable("no answer".into()))?.map_err(refused)
     }
 }
 

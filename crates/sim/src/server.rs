@@ -40,7 +40,7 @@ pub struct Server {
     /// The signing key, for events that no honest server would make.
     pub signer: Arc<Signer>,
     pub(crate) clock: SimClock,
-    remote: Arc<SimRemote>,
+    pub(crate) remote: Arc<SimRemote>,
     life: Option<Life>,
 }
 

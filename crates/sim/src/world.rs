@@ -6,8 +6,10 @@
 mod acl;
 mod choose;
 mod end;
+mod forgotten;
 mod properties;
 mod step;
+mod third_party;
 mod trace;
 
 use std::{
@@ -25,6 +27,7 @@ use exeunt_store::{Fault as DiskFault, tables};
 use tokio::{sync::mpsc, task::LocalSet, time::Instant};
 
 use crate::{Mesh, Network, Rng, Server, SimClock, Weather};
+use forgotten::Forgotten;
 use step::{Ask, Done, Outcome, Step};
 use trace::Trace;
 
@@ -34,6 +37,7 @@ pub const STEPS: usize = 60;
 const USERS: usize = 2;
 /// Most that a server's clock is ahead.
 const MAX_SKEW_MS: u64 = 3_000;
+const DAY_MS: u64 = 24 * 3600 * 1000;
 /// In which a leave has its answer, whatever others do: the deadline, and a wait for the room.
 const LEAVE_WITHIN: Duration = Duration::from_millis(2_100);
 
@@ -94,6 +98,8 @@ pub struct World {
     doomed: Vec<OwnedServerName>,
     residence: BTreeMap<(OwnedServerName, OwnedRoomId), Residence>,
     acknowledged: Vec<Acknowledged>,
+    /// Who asked when to forget which room.
+    forgotten: Vec<Forgotten>,
     /// Whose invites to which rooms were answered with success, and have not been left since.
     invites: BTreeSet<(OwnedUserId, OwnedRoomId)>,
     failures: Vec<String>,
@@ -105,8 +111,8 @@ struct Underway {
     /// How often the server had crashed: what a crashed server did never ends.
     crashes: u64,
     began: Instant,
-    /// What the servers' residence was.
-    residence: BTreeMap<(OwnedServerName, OwnedRoomId), Residence>,
+    /// Who the witnesses in each room were.
+    witnesses: BTreeMap<OwnedRoomId, Vec<Witness>>,
 }
 
 /// Whether a server is in a room, and how often that has changed.
@@ -116,13 +122,17 @@ struct Residence {
     changes: u64,
 }
 
+type Witness = (OwnedServerName, Residence);
+
 /// An event that a client was told of.
 struct Acknowledged {
     event: OwnedEventId,
     room: OwnedRoomId,
     by: OwnedServerName,
+    /// When the client asked for it.
+    asked: Instant,
     /// Servers in the room at the time, as they and the sending server had it.
-    witnesses: Vec<(OwnedServerName, Residence)>,
+    witnesses: Vec<Witness>,
 }
 
 impl World {
@@ -155,6 +165,7 @@ impl World {
             doomed: Vec::new(),
             residence: BTreeMap::new(),
             acknowledged: Vec::new(),
+            forgotten: Vec::new(),
             invites: BTreeSet::new(),
             failures: Vec::new(),
         }
@@ -178,6 +189,9 @@ impl World {
             0..40 => self.rng.below(50),
             40..80 => 50 + self.rng.below(2_000),
             80..96 => 2_000 + self.rng.below(58_000),
+            96..99 => 60_000 + self.rng.below(3_600_000),
+            // In which a room that was forgotten no longer waits for others.
+            _ if self.rng.percent(20) => 8 * DAY_MS,
             _ => 60_000 + self.rng.below(3_600_000),
         };
         self.pass(Duration::from_millis(wait)).await;
@@ -219,6 +233,11 @@ impl World {
                 host.come_alive(&fate).await;
                 net.attach(host);
             }
+            Step::Sweep { server } => {
+                let rooms = self.host(server).rooms.clone();
+                // An error is that of a server which has crashed.
+                tokio::task::spawn_local(async move { drop(rooms.sweep_forgotten().await) });
+            }
             Step::Weather(weather) => {
                 let rng = self.fate.fork();
                 self.mesh.net.set_weather(*weather, &rng);
@@ -241,18 +260,22 @@ impl World {
         let Step::Client { user, asks } = &step else { return };
         let number = self.next;
         self.next += 1;
+        self.note_forgotten(user, asks);
         let (rooms, user, asks) = (self.host(&server).rooms.clone(), user.clone(), asks.clone());
+        let remote = Arc::clone(&self.host(&server).remote);
         let done = self.done.0.clone();
         // Not every future of the rooms can be shown to be `Send`, and here none has to be.
         tokio::task::spawn_local(async move {
-            let outcome = asks.ask(&rooms, &user).await;
+            let outcome = asks.ask(&rooms, &remote, &user).await;
             // Nobody listens once the run is over.
             drop(done.send(Done { number, outcome, at: Instant::now() }));
         });
         let crashes = self.mesh.net.crashes(&server);
         self.watch();
-        let (began, residence) = (Instant::now(), self.residence.clone());
-        self.underway.insert(number, Underway { step, server, crashes, began, residence });
+        let began = Instant::now();
+        let rooms = self.rooms.iter().map(|room| (room.clone(), self.witnesses(&server, room)));
+        let witnesses = rooms.collect();
+        self.underway.insert(number, Underway { step, server, crashes, began, witnesses });
     }
 
     fn came_of(&mut self, done: Done) {
@@ -273,13 +296,13 @@ impl World {
             Outcome::Event(room, event) => {
                 self.watch();
                 let mut witnesses = self.witnesses(&underway.server, &room);
-                witnesses.retain(|(name, now)| {
-                    underway.residence.get(&(name.clone(), room.clone())) == Some(now)
-                });
+                let before = underway.witnesses.get(&room);
+                witnesses.retain(|now| before.is_some_and(|before| before.contains(now)));
                 self.acknowledged.push(Acknowledged {
                     event,
                     room,
                     by: underway.server,
+                    asked: underway.began,
                     witnesses,
                 });
             }
@@ -288,6 +311,9 @@ impl World {
                 match asks {
                     Ask::Invite { target, room } => {
                         self.invites.insert((target.clone(), room.clone()));
+                    }
+                    Ask::Redeem(redeem) => {
+                        self.invites.insert((user.clone(), redeem.room.clone()));
                     }
                     Ask::Leave { room } => {
                         self.invites.remove(&(user.clone(), room.clone()));
@@ -314,11 +340,7 @@ impl World {
         }
     }
 
-    fn witnesses(
-        &self,
-        by: &OwnedServerName,
-        room: &OwnedRoomId,
-    ) -> Vec<(OwnedServerName, Residence)> {
+    fn witnesses(&self, by: &OwnedServerName, room: &OwnedRoomId) -> Vec<Witness> {
         let sender = self.host(by).store.clone();
         let reader = sender.reader();
         let told = |server: &Server| {

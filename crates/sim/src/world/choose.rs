@@ -30,7 +30,7 @@ impl World {
     }
 
     fn draw(&self) -> Option<Step> {
-        match self.rng.below(100) {
+        match self.rng.below(120) {
             0..3 if self.rooms.len() < MAX_ROOMS => self.create(),
             3..17 => self.invite(),
             17..31 => self.join(),
@@ -44,6 +44,12 @@ impl World {
             82..84 => self.redact(),
             84..97 => self.break_something(),
             97..100 => Some(Step::Weather(Weather::of(&self.rng))),
+            100..107 => self.forget(),
+            107..108 => self.sweep(),
+            108..110 if self.rooms.len() < MAX_ROOMS => self.upgrade(),
+            110..114 => self.follow(),
+            114..117 => self.promise(),
+            117..120 => self.redeem(),
             _ => None,
         }
     }
@@ -53,7 +59,7 @@ impl World {
     }
 
     /// A user whose server runs.
-    fn user(&self) -> Option<OwnedUserId> {
+    pub(super) fn user(&self) -> Option<OwnedUserId> {
         let user = self.rng.pick(&self.users)?;
         self.host(&user.server_name().to_owned()).is_up().then(|| user.clone())
     }
@@ -63,7 +69,7 @@ impl World {
     }
 
     /// A user, as their server has them, in a room.
-    fn who_is(&self, fits: &[&str]) -> Option<(OwnedUserId, OwnedRoomId)> {
+    pub(super) fn who_is(&self, fits: &[&str]) -> Option<(OwnedUserId, OwnedRoomId)> {
         let (user, room) = (self.user()?, self.room()?);
         let membership = self.host(&user.server_name().to_owned()).membership(&user, &room);
         let membership = membership.unwrap_or_default();
@@ -78,6 +84,32 @@ impl World {
         let equals = self.rng.percent(50);
         let knock = version.rules().authorization.knocking && self.rng.percent(25);
         self.client(self.user()?, Ask::Create { version, preset, equals, knock })
+    }
+
+    fn upgrade(&self) -> Option<Step> {
+        let (user, room) = self.who_is(&["join"])?;
+        let versions: Vec<_> = RoomVersion::all().collect();
+        let version = *self.rng.pick(&versions)?;
+        let others = self.users.iter().filter(|other| **other != user);
+        let with = self.rng.pick(&others.cloned().collect::<Vec<_>>())?.clone();
+        let with = self.rng.percent(30).then_some(with);
+        self.client(user, Ask::Upgrade { room, version, with })
+    }
+
+    /// A member of a room that was upgraded joins the new one, by way of who upgraded it.
+    fn follow(&self) -> Option<Step> {
+        let (user, room) = self.who_is(&["join"])?;
+        let server = self.host(&user.server_name().to_owned());
+        if !super::knows(server, &room) {
+            return None;
+        }
+        let tombstone =
+            server.graph(&room, |graph| graph.current("m.room.tombstone", "")).ok()??;
+        let new = tombstone.content_str("replacement_room")?;
+        let room = self.rooms.iter().find(|room| *room == new)?.clone();
+        let joined = server.membership(&user, &room).as_deref() == Some("join");
+        let via = vec![tombstone.sender().server_name().to_owned()];
+        (!joined).then_some(Step::Client { user, asks: Ask::Join { room, via } })
     }
 
     fn invite(&self) -> Option<Step> {
@@ -121,6 +153,30 @@ impl World {
             if self.rng.percent(70) { &["invite", "knock"] } else { &["join", "invite", "knock"] };
         let (user, room) = self.who_is(fits)?;
         self.client(user, Ask::Leave { room })
+    }
+
+    fn forget(&self) -> Option<Step> {
+        let left = self.users.iter().flat_map(|user| {
+            let server = self.host(&user.server_name().to_owned());
+            let fits = move |room: &&OwnedRoomId| {
+                let row = server.row(user, room).filter(|row| !row.forgotten);
+                row.is_some_and(|row| matches!(row.membership.as_str(), "leave" | "ban"))
+            };
+            let rooms = self.rooms.iter().filter(|_| server.is_up()).filter(fits);
+            // Those that there is something to purge of come first.
+            rooms.map(move |room| (!super::knows(server, room), user.clone(), room.clone()))
+        });
+        let mut left: Vec<_> = left.collect();
+        if left.iter().any(|(unknown, ..)| !unknown) && self.rng.percent(80) {
+            left.retain(|(unknown, ..)| !unknown);
+        }
+        let (_, user, room) = self.rng.pick(&left)?.clone();
+        self.client(user, Ask::Forget { room })
+    }
+
+    fn sweep(&self) -> Option<Step> {
+        let server = self.rng.pick(&self.mesh.servers)?;
+        server.is_up().then(|| Step::Sweep { server: server.name.clone() })
     }
 
     fn target(&self) -> Option<(OwnedUserId, OwnedUserId, OwnedRoomId)> {

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use exeunt_core::ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
+use exeunt_room::graph::Graph;
 use exeunt_store::tables;
 
-use super::{World, acl, resides, step::Ask, step::Step, waiting};
+use super::{World, acl, knows, resides, step::Ask, step::Step, waiting};
 use crate::Weather;
 
 /// Looks, a minute apart, then ten minutes apart: three days, longer than any back-off.
@@ -22,19 +23,25 @@ impl World {
         self.talk().await;
         self.tie_loose_ends().await;
         self.talk().await;
-        self.check();
+        self.check().await;
         // Whoever is still invited, or knocks, says no: that ends everywhere too.
+        self.say_no().await;
+        self.talk().await;
+        self.check().await;
+        let pending = self.pending();
+        if !pending.is_empty() {
+            self.failures.push(format!("invites or knocks that cannot be ended: {pending:?}"));
+        }
+        self.farewell().await;
+    }
+
+    /// Whoever is invited, or knocks, ends that.
+    pub(super) async fn say_no(&mut self) {
         for (user, room) in self.pending() {
             self.take(Step::Client { user, asks: Ask::Leave { room } }).await;
             self.pass(Duration::from_secs(5)).await;
         }
         self.quiet().await;
-        self.talk().await;
-        self.check();
-        let pending = self.pending();
-        if !pending.is_empty() {
-            self.failures.push(format!("invites or knocks that cannot be ended: {pending:?}"));
-        }
     }
 
     async fn heal_everything(&mut self) {
@@ -57,7 +64,7 @@ impl World {
     }
 
     /// Waits until nothing waits.
-    async fn quiet(&mut self) {
+    pub(super) async fn quiet(&mut self) {
         for look in 0..LOOKS {
             let minutes = if look < LOOKS_A_MINUTE_APART { 1 } else { 10 };
             self.pass(Duration::from_secs(60 * minutes)).await;
@@ -81,14 +88,18 @@ impl World {
         }
     }
 
-    /// A message of each server in each room, so that all heads meet: what only some let pass, for
+    /// A message of each server in each room, or a member event where the room was closed, so that all
+    /// heads meet: what only some let pass, for
     /// it came late (a soft failure), becomes history for all.
     async fn talk(&mut self) {
         for _ in 0..ROUNDS {
             for room in self.rooms.clone() {
                 for user in self.speakers(&room) {
-                    let text = "the end".to_owned();
-                    let asks = Ask::Say { room: room.clone(), text };
+                    let asks = if self.may_say(&user, &room) {
+                        Ask::Say { room: room.clone(), text: "the end".into() }
+                    } else {
+                        Ask::Rename { name: format!("{}", self.next) }
+                    };
                     self.take(Step::Client { user, asks }).await;
                     self.pass(Duration::from_secs(5)).await;
                 }
@@ -97,17 +108,33 @@ impl World {
         }
     }
 
-    /// A joined user of each server in the room.
+    /// A joined user of each server in the room; one whom all servers have in it, if there is one:
+    /// what the others say may be soft-failed.
     fn speakers(&self, room: &OwnedRoomId) -> Vec<OwnedUserId> {
         let mut speakers = Vec::new();
-        for server in self.mesh.servers.iter().filter(|server| resides(server, room)) {
-            let joined = |user: &&OwnedUserId| {
+        let residents = || self.mesh.servers.iter().filter(|server| resides(server, room));
+        for server in residents() {
+            let joined = self.users.iter().filter(|user| {
                 *user.server_name() == server.name
                     && server.membership(user, room).as_deref() == Some("join")
+            });
+            let known = |user: &&OwnedUserId| {
+                residents().all(|by| by.in_state(user, room).as_deref() == Some("join"))
             };
-            speakers.extend(self.users.iter().find(joined).cloned());
+            speakers.extend(joined.clone().find(known).or_else(|| joined.clone().next()).cloned());
         }
         speakers
+    }
+
+    /// Whether a user has the power to send messages, as all servers have it: who has not can still
+    /// send member events of their own.
+    fn may_say(&self, user: &OwnedUserId, room: &OwnedRoomId) -> bool {
+        let may = |graph: &Graph<'_>| {
+            let levels = graph.power_levels(graph.room.state).expect("the store reads");
+            let needed = levels.event("m.room.message", false);
+            levels.user(user).is_ok_and(|has| needed.is_ok_and(|needed| has >= needed))
+        };
+        self.residents(room).iter().all(|server| self.host(server).graph(room, may))
     }
 
     /// Everybody who is invited or knocks, as their servers have them.
@@ -152,6 +179,8 @@ impl World {
                 let own = server.membership(&user, &room).unwrap_or_default();
                 let there = state.get(&user).map_or("", String::as_str);
                 let asks = match (own.as_str(), there) {
+                    // Who has left is out everywhere, as long as their server has the room.
+                    ("leave", "join") if knows(server, &room) => continue,
                     (own, "join") if own != "join" && !resides(server, &room) => {
                         let via = self.residents(&room);
                         Ask::Join { room: room.clone(), via }

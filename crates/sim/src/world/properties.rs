@@ -13,7 +13,7 @@ use crate::Server;
 const MAX_DIFFERENCES: usize = 4;
 
 impl World {
-    pub(super) fn check(&mut self) {
+    pub(super) async fn check(&mut self) {
         let mut failures = Vec::new();
         for room in &self.rooms {
             self.states_agree(room, &mut failures);
@@ -25,6 +25,7 @@ impl World {
         self.nothing_acknowledged_is_lost(&mut failures);
         self.every_signature_is_journaled(&mut failures);
         self.acls_hold(&mut failures);
+        self.outsiders_let_nobody_in(&mut failures).await;
         for server in &self.mesh.servers {
             let report = verify(&server.store).expect("the store reads");
             failures.extend(report.findings.iter().map(|f| format!("{}: {f:?}", server.name)));
@@ -109,7 +110,8 @@ impl World {
                 ("leave", "invite" | "knock") => {
                     !self.has_known_resident(user, room) || self.is_denied(&server.name, room)
                 }
-                ("", "join") => self.is_denied(&server.name, room),
+                // Neither a join whose answer was lost, nor a leave, comes past an ACL.
+                ("" | "leave", "join") => self.is_denied(&server.name, room),
                 _ => false,
             } || self.room_has_taken_back(user, room);
             if !same {
@@ -127,18 +129,19 @@ impl World {
     }
 
     /// Whether the room has the event that the user's server goes by, and a resolution holds with
-    /// another one beside it: an invite beside the user's leave, or a kick beside an invite. Who is
-    /// invited may say no once more.
+    /// another one beside it: an invite beside the user's leave, or a kick beside an invite; or with
+    /// none, where the room was closed while somebody was invited. Who is invited may say no once more.
     fn room_has_taken_back(&self, user: &OwnedUserId, room: &OwnedRoomId) -> bool {
         let Some(row) = self.host(&user.server_name().to_owned()).row(user, room) else {
             return false;
         };
         let residents = self.mesh.servers.iter().filter(|server| resides(server, room));
-        let taken = |server: &Server| {
-            let known = server.event(&row.event_id)?;
-            Some(known.record.states.is_some() && known.record.verdict == Verdict::Accepted)
-        };
-        row.sender != *user && residents.map(taken).all(|taken| taken == Some(true))
+        let mut verdicts = residents.map(|server| {
+            let record = server.event(&row.event_id)?.record;
+            record.states.and(Some(record.verdict.clone()))
+        });
+        let has_it = verdicts.clone().all(|v| v.is_some_and(|verdict| !verdict.is_rejected()));
+        row.sender != *user && has_it && verdicts.any(|verdict| verdict == Some(Verdict::Accepted))
     }
 
     /// Whether a server is in the room that the invited user's server knows of, and has been since:
@@ -181,7 +184,7 @@ impl World {
 
     fn nothing_acknowledged_is_lost(&self, failures: &mut Vec<String>) {
         for told in &self.acknowledged {
-            if self.host(&told.by).event(&told.event).is_none() {
+            if self.host(&told.by).event(&told.event).is_none() && !self.was_forgotten(told) {
                 failures.push(format!("{} of {} is lost at home", told.event, told.by));
             }
             for (name, then) in &told.witnesses {

@@ -6,11 +6,12 @@ use exeunt_core::{
     Object, RoomVersion,
     ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId},
 };
-use exeunt_room::{Intent, NewRoom, Preset, RoomError, Rooms};
+use exeunt_room::{Intent, NewRoom, Preset, RoomError, Rooms, Upgrade};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::Weather;
+use super::third_party::{self, Redeem};
+use crate::{Weather, remote::SimRemote};
 
 #[derive(Debug, Clone)]
 pub(super) enum Step {
@@ -44,6 +45,10 @@ pub(super) enum Step {
     Start {
         server: OwnedServerName,
     },
+    /// The server's hourly look for rooms that everybody has forgotten.
+    Sweep {
+        server: OwnedServerName,
+    },
     Weather(Weather),
 }
 
@@ -66,6 +71,12 @@ pub(super) enum Ask {
         target: OwnedUserId,
         room: OwnedRoomId,
     },
+    /// A third-party invite.
+    Promise {
+        room: OwnedRoomId,
+        token: String,
+    },
+    Redeem(Redeem),
     Join {
         room: OwnedRoomId,
         via: Vec<OwnedServerName>,
@@ -75,6 +86,19 @@ pub(super) enum Ask {
         via: Vec<OwnedServerName>,
     },
     Leave {
+        room: OwnedRoomId,
+    },
+    /// Replaces the room; `with` is the other creator of the new one.
+    Upgrade {
+        room: OwnedRoomId,
+        version: RoomVersion,
+        with: Option<OwnedUserId>,
+    },
+    /// Changes the name in all rooms.
+    Rename {
+        name: String,
+    },
+    Forget {
         room: OwnedRoomId,
     },
     /// Leaves all rooms, rejects all invites, takes back all knocks.
@@ -120,11 +144,17 @@ pub(super) enum Outcome {
 }
 
 impl Ask {
-    pub async fn ask(self, rooms: &Rooms, user: &OwnedUserId) -> Outcome {
-        self.try_to(rooms, user).await.unwrap_or_else(|error| Outcome::Refused(error.to_string()))
+    pub async fn ask(self, rooms: &Rooms, remote: &SimRemote, user: &OwnedUserId) -> Outcome {
+        let outcome = self.try_to(rooms, remote, user).await;
+        outcome.unwrap_or_else(|error| Outcome::Refused(error.to_string()))
     }
 
-    async fn try_to(self, rooms: &Rooms, user: &OwnedUserId) -> Result<Outcome, RoomError> {
+    async fn try_to(
+        self,
+        rooms: &Rooms,
+        remote: &SimRemote,
+        user: &OwnedUserId,
+    ) -> Result<Outcome, RoomError> {
         let (room, event) = match self {
             Ask::Create { version, preset, equals, knock } => {
                 let room = new_room(user, version, preset, equals, knock);
@@ -132,6 +162,14 @@ impl Ask {
             }
             Ask::Invite { target, room } => {
                 rooms.invite(user, &target, &room, Object::new()).await?;
+                return Ok(Outcome::Fine);
+            }
+            Ask::Promise { room, token } => {
+                let event = rooms.append(&room, third_party::promise(user, &token)).await?;
+                (room, event)
+            }
+            Ask::Redeem(redeem) => {
+                redeem.redeem(remote, user).await?;
                 return Ok(Outcome::Fine);
             }
             Ask::Join { room, via } => {
@@ -144,6 +182,24 @@ impl Ask {
             }
             Ask::DepartAll => {
                 rooms.depart_all(user).await?;
+                return Ok(Outcome::Fine);
+            }
+            Ask::Upgrade { room, version, with } => {
+                let upgrade = Upgrade {
+                    user: user.clone(),
+                    profile: Object::new(),
+                    version,
+                    additional_creators: with.into_iter().collect(),
+                };
+                return rooms.upgrade(&room, upgrade).await.map(Outcome::Room);
+            }
+            Ask::Rename { name } => {
+                let profile = object(json!({ "displayname": name }));
+                rooms.update_profile(user, profile).await?;
+                return Ok(Outcome::Fine);
+            }
+            Ask::Forget { room } => {
+                rooms.forget(user, &room).await?;
                 return Ok(Outcome::Fine);
             }
             Ask::Leave { room } => {
