@@ -6,7 +6,7 @@ use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId}
 use exeunt_store::{records::Verdict, tables, verify};
 use serde_json::Value;
 
-use super::{Acknowledged, World, resides};
+use super::{Acknowledged, World, knows, resides};
 use crate::Server;
 
 /// Most differences between two servers that are told.
@@ -108,7 +108,10 @@ impl World {
                 ("leave" | "ban" | "", "leave" | "ban" | "") => !resides(server, room),
                 // Whoever could be told has left, and the servers that came later are not known.
                 ("leave", "invite" | "knock") => {
-                    !self.has_known_resident(user, room) || self.is_denied(&server.name, room)
+                    !self.has_known_resident(user, room)
+                        || self.is_denied(&server.name, room)
+                        // A server that has purged the room cannot offer the leave again.
+                        || !knows(server, room)
                 }
                 // Neither a join whose answer was lost, nor a leave, comes past an ACL.
                 ("" | "leave", "join") => self.is_denied(&server.name, room),
