@@ -212,6 +212,7 @@ impl Rooms {
             first_order: 0,
             position: 0,
             untold: Vec::new(),
+            since: 0,
         };
         let (ours, now) = (self.server_name().to_owned(), self.now());
         let placement = self

@@ -104,6 +104,10 @@ pub struct RoomRecord {
     /// Servers that are out of the room now and have yet to be sent what led to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub untold: Vec<OwnedServerName>,
+    /// Depth of the join by which this server came, 0 where the room was created here. What is less
+    /// deep is older than its stay.
+    #[serde(default)]
+    pub since: u64,
 }
 
 /// What a room is to a local user.

@@ -233,6 +233,7 @@ impl Arrival {
             first_order: known.as_ref().map_or(0, |room| room.first_order),
             position: 0,
             untold: Vec::new(),
+            since: 0,
         };
         Graph::with_head(reader, self.room_id.clone(), head)
     }
@@ -288,6 +289,7 @@ impl Arrival {
         let mut effects = Effects::default();
         move_state(&graph, ours, root, None, now, &mut effects)?;
         graph.room.state = root;
+        graph.room.since = event.depth();
         self.let_go_of_pending(&graph)?;
         let has_left = self.has_left_meanwhile(reader, event)?;
         let source = Source::Federation { from: self.from };

@@ -25,6 +25,7 @@ mod knocking;
 mod leaks;
 mod leaving;
 mod long_answers;
+mod older;
 mod outlasting;
 mod parting;
 mod partitions;

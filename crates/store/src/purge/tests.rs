@@ -115,6 +115,7 @@ async fn make_room(store: &Store, room: &OwnedRoomId) {
             first_order: 0,
             position: 1,
             untold: Vec::new(),
+            since: 0,
         },
     );
     batch.put::<JoinedServers>(&(room.clone(), peer()), &1);

@@ -70,6 +70,7 @@ async fn sound() -> (Store, Root) {
             first_order: -1,
             position: 1,
             untold: Vec::new(),
+            since: 0,
         },
     );
     batch.put::<Memberships>(&(user(), room()), &membership("create", 1));

@@ -1,0 +1,60 @@
+//! What is older than our stay, and comes beside what is new.
+
+use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
+use exeunt_room::Preset;
+use exeunt_sim::{Mesh, Server};
+
+struct Stage {
+    mesh: Mesh,
+    room: OwnedRoomId,
+    ann: OwnedUserId,
+    bob: OwnedUserId,
+    cat: OwnedUserId,
+}
+
+impl Stage {
+    /// A room of ann on `a` and cat on `c`, that bob of `b` joins while `c` is cut off.
+    async fn new() -> Self {
+        let mesh = Mesh::new(&["a.example", "b.example", "c.example"]);
+        let (a, b) = (mesh.server("a.example"), mesh.server("b.example"));
+        let c = mesh.server("c.example");
+        let (ann, bob, cat) = (a.user("ann"), b.user("bob"), c.user("cat"));
+        let room = a.room(&ann, Preset::Public, "12").await;
+        c.join(&cat, &room, a).await.unwrap();
+        mesh.settle().await;
+        for text in ["1", "2", "3"] {
+            a.say(&ann, &room, text).await;
+        }
+        mesh.settle().await;
+        mesh.isolate("c.example");
+        a.say(&ann, &room, "4").await;
+        b.join(&bob, &room, a).await.unwrap();
+        mesh.settle().await;
+        Self { mesh, room, ann, bob, cat }
+    }
+
+    fn server(&self, name: &str) -> &Server {
+        self.mesh.server(name)
+    }
+}
+
+/// A branch from before our join counts by its state. Its events are history, as all that is below
+/// them.
+#[tokio::test]
+async fn a_branch_from_before_our_join_brings_no_history() {
+    let stage = Stage::new().await;
+    let (a, b, c) =
+        (stage.server("a.example"), stage.server("b.example"), stage.server("c.example"));
+    c.say(&stage.cat, &stage.room, "late").await;
+    stage.mesh.heal("c.example");
+    // `b` could not have the keys of `c`.
+    stage.mesh.clock.advance(24 * 3600 * 1000);
+    stage.mesh.settle().await;
+    a.say(&stage.ann, &stage.room, "5").await;
+    stage.mesh.settle().await;
+    c.say(&stage.cat, &stage.room, "6").await;
+    stage.mesh.settle().await;
+    assert_eq!(b.messages(&stage.room), ["5", "6"]);
+    assert_eq!(b.state(&stage.room), a.state(&stage.room));
+    assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("join"));
+}
