@@ -409,6 +409,7 @@ pub(crate) fn membership_record(event: &Pdu) -> MembershipRecord {
         sender: event.sender().to_owned(),
         position: 0,
         local_event: None,
+        room_version: None,
         forgotten: false,
     }
 }

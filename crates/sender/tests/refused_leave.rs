@@ -25,6 +25,7 @@ async fn queue(store: &Store, servers: &[OwnedServerName], event: &Value, last: 
         sender: bob.clone(),
         position: 0,
         local_event: None,
+        room_version: None,
         forgotten: false,
     };
     let mut batch = Batch::default();

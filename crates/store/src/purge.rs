@@ -236,9 +236,10 @@ fn keep_or_delete_member(
     if record.local_event.is_none()
         && let Some(event) = reader.get::<Events>(&record.event_id)?
     {
-        let event: Object = serde_json::from_str(event.json.get())
+        let object: Object = serde_json::from_str(event.json.get())
             .map_err(|_| damaged(&record.event_id, "not a JSON object"))?;
-        let record = MembershipRecord { local_event: Some(event), ..record };
+        let (local_event, room_version) = (Some(object), Some(event.room_version));
+        let record = MembershipRecord { local_event, room_version, ..record };
         batch.put::<Memberships>(&key, &record);
     }
     Ok(())

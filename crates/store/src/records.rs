@@ -122,6 +122,9 @@ pub struct MembershipRecord {
     /// The member event itself where no graph holds it: a leave of a room that we do not reside
     /// in (an out-of-band leave), in federation form.
     pub local_event: Option<Object>,
+    /// The version of a room that was purged, whose event `local_event` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room_version: Option<String>,
     /// Whether the user has forgotten the room.
     pub forgotten: bool,
 }

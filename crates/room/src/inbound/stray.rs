@@ -4,9 +4,13 @@
 
 use std::{collections::BTreeMap, sync::Mutex};
 
-use exeunt_core::{Object, pdu::MAX_AUTH_EVENTS};
-use exeunt_store::{Batch, Reader, records::DepartureRecord, tables};
-use ruma::{EventId, OwnedRoomId, OwnedServerName, OwnedUserId};
+use exeunt_core::{Object, Pdu, RoomVersion, pdu::MAX_AUTH_EVENTS};
+use exeunt_store::{
+    Batch, Reader,
+    records::{DepartureRecord, MembershipRecord},
+    tables,
+};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
 use serde_json::Value;
 
 use crate::{
@@ -45,8 +49,8 @@ impl Strays {
 
 impl Rooms {
     /// Queues the leaves of our users as departures to a server that sends an event of a room that
-    /// all of them have left. It was in the room with us, or knows what the room rests on: others
-    /// may have let it in before they had the leaves. Whoever else is owed nothing.
+    /// all of them have left. It was in the room with us, or knows what the room or a leave rests
+    /// on: others may have let it in before they had the leaves. Whoever else is owed nothing.
     pub(super) async fn offer_leaves(
         &self,
         origin: &OwnedServerName,
@@ -56,12 +60,20 @@ impl Rooms {
         let now = self.now();
         let (server, room, ours) = (origin.clone(), room_id.clone(), self.server_name().to_owned());
         let read = self.store().read(move |reader| {
-            let is_known =
-                is_joined(reader, &room, &server)? || rests_on_room(reader, &room, &event)?;
-            if is_joined(reader, &room, &ours)? || !is_known {
+            if is_joined(reader, &room, &ours)? {
                 return Ok(Vec::new());
             }
-            leaves(reader, &room, &server, now)
+            let basis = auth_events(&event);
+            let is_known = is_joined(reader, &room, &server)? || has_any(reader, &room, &basis)?;
+            let mut leaves = leaves(reader, &room, now)?;
+            leaves.retain(|(leave, _)| {
+                is_known || leave.auth_events().iter().any(|id| basis.contains(id))
+            });
+            let departure = |(leave, left_at): (Pdu, u64)| {
+                let departure = DepartureRecord::of_leave(&leave, left_at, &server, now);
+                (leave.sender().to_owned(), departure)
+            };
+            Ok::<_, RoomError>(Vec::from_iter(leaves.into_iter().map(departure)))
         });
         let leaves = read.await?;
         if leaves.is_empty() || !self.inner.strays.begin(room_id, origin, now) {
@@ -79,16 +91,21 @@ impl Rooms {
     }
 }
 
-/// Whether an event, which nobody has checked, names an event of the room among its auth events.
-fn rests_on_room(
-    reader: &Reader<'_>,
-    room_id: &OwnedRoomId,
-    event: &Object,
-) -> Result<bool, RoomError> {
+/// The auth events that an event names, which nobody has checked.
+fn auth_events(event: &Object) -> Vec<OwnedEventId> {
     let named = event.get("auth_events").and_then(Value::as_array).into_iter().flatten();
     // With a hash in room versions 1 and 2.
     let ids = named.filter_map(|named| named.as_str().or_else(|| named.get(0)?.as_str()));
-    for id in ids.filter_map(|id| <&EventId>::try_from(id).ok()).take(MAX_AUTH_EVENTS) {
+    ids.filter_map(|id| OwnedEventId::try_from(id).ok()).take(MAX_AUTH_EVENTS).collect()
+}
+
+/// Whether one of these is an event of the room.
+fn has_any(
+    reader: &Reader<'_>,
+    room_id: &OwnedRoomId,
+    ids: &[OwnedEventId],
+) -> Result<bool, RoomError> {
+    for id in ids {
         if load_event(reader, id)?.is_some_and(|known| known.pdu.room_id() == room_id) {
             return Ok(true);
         }
@@ -96,13 +113,13 @@ fn rests_on_room(
     Ok(false)
 }
 
-/// The users who have left the room by their own word, of which there is no doubt any more.
+/// The leaves of those who have left the room by their own word, of which there is no doubt any
+/// more, with the time of each.
 fn leaves(
     reader: &Reader<'_>,
     room_id: &OwnedRoomId,
-    server: &OwnedServerName,
     now: u64,
-) -> Result<Vec<(OwnedUserId, DepartureRecord)>, RoomError> {
+) -> Result<Vec<(Pdu, u64)>, RoomError> {
     let mut leaves = Vec::new();
     for row in reader.scan::<tables::LocalMembers>(room_id.clone()).iter() {
         let ((_, user), membership) = row?;
@@ -115,12 +132,20 @@ fn leaves(
         }
         let row = reader.get::<tables::Memberships>(&key)?;
         let Some(row) = row.filter(|row| row.sender == key.0) else { continue };
-        let Some(leave) = load_event(reader, &row.event_id)? else { continue };
+        let Some(leave) = leave_of(reader, row)? else { continue };
         let left_at = last_line(reader, &key.0, room_id)?.map_or(0, |(_, line)| line.at);
         if left_at + LEAVE_ARRIVES_WITHIN_MS <= now {
-            let departure = DepartureRecord::of_leave(&leave.pdu, left_at, server, now);
-            leaves.push((key.0, departure));
+            leaves.push((leave, left_at));
         }
     }
     Ok(leaves)
+}
+
+/// The leave that was in the room's graph, be the room purged since.
+fn leave_of(reader: &Reader<'_>, row: MembershipRecord) -> Result<Option<Pdu>, RoomError> {
+    if let Some(known) = load_event(reader, &row.event_id)? {
+        return Ok(Some(known.pdu));
+    }
+    let version = row.room_version.and_then(|version| RoomVersion::parse(&version).ok());
+    Ok(version.zip(row.local_event).and_then(|(version, e)| Pdu::from_object(version, e).ok()))
 }

@@ -170,6 +170,7 @@ impl Bench {
                 sender: pending.sender,
                 position,
                 local_event: None,
+                room_version: None,
                 forgotten: false,
             };
             batch.put::<tables::Memberships>(&key, &record);

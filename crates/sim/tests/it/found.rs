@@ -381,7 +381,9 @@ async fn a_state_whose_events_were_not_given_is_not_used() {
 /// a server that they had let in meanwhile took the user for joined for ever.
 #[tokio::test]
 async fn a_leave_comes_to_a_server_that_was_let_in_meanwhile() {
-    for version in ["2", "11", "12"] {
+    for (version, is_purged) in
+        [("2", false), ("11", false), ("12", false), ("2", true), ("12", true)]
+    {
         let stage = stage(version).await;
         let (a, b, c) = (stage.a(), stage.b(), stage.c());
         let cat = c.user("cat");
@@ -396,6 +398,12 @@ async fn a_leave_comes_to_a_server_that_was_let_in_meanwhile() {
         assert_eq!(c.in_state(&stage.bob, &stage.room).as_deref(), Some("join"));
 
         stage.mesh.clock.advance(LEAVE_ARRIVES_WITHIN_MS);
+        if is_purged {
+            b.rooms.forget(&stage.bob, &stage.room).await.unwrap();
+            b.rooms.purge_forgotten(&stage.room).await.unwrap();
+            let rooms = b.store.reader().scan::<tables::Rooms>(()).keys().unwrap();
+            assert!(!rooms.contains(&stage.room));
+        }
         // One who knows nothing of the room is told nothing.
         let mut foreign = message_draft(c, &stage.room, &cat, "there");
         foreign.auth_events.clear();

@@ -154,6 +154,7 @@ async fn make_room(store: &Store, room: &OwnedRoomId) {
             sender: user.clone(),
             position: 1,
             local_event: None,
+            room_version: None,
             forgotten,
         };
         batch.put::<LocalMembers>(&(room.clone(), user.clone()), &membership.to_owned());

@@ -46,6 +46,7 @@ fn membership(event: &str, position: u64) -> MembershipRecord {
         sender: user(),
         position,
         local_event: None,
+        room_version: None,
         forgotten: false,
     }
 }
