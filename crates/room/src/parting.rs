@@ -1,4 +1,5 @@
-//! What follows when the last user of a server is in a room no longer. Decision 0017.
+//! What follows when the last user of a server is in a room no longer (decision 0017), and what one
+//! is sent that has come into it.
 
 use exeunt_core::{CheckedPdu, Pdu, PendingMembership, StateKey};
 use exeunt_store::{
@@ -168,6 +169,24 @@ impl Rooms {
             self.store().commit(batch).await?;
         }
         self.inner.wake.wake(&untold);
+        Ok(())
+    }
+}
+
+impl Rooms {
+    /// Sends a server whose user has joined the heads that the join does not follow: they went to
+    /// those who were in the room while the join was under way, and are in nothing that it was given.
+    pub(crate) async fn tell_newcomer(&self, join: &CheckedPdu) -> Result<(), RoomError> {
+        let room_id = join.room_id().to_owned();
+        let read = self.store().read(move |reader| {
+            let graph = Graph::of(reader, &room_id)?;
+            Ok::<_, RoomError>(heads::newest(&graph.room, MAX_OWN_PREV_EVENTS))
+        });
+        let newcomer = [join.origin().to_owned()];
+        for head in read.await?.iter().filter(|head| *head != join.event_id()) {
+            self.store().commit(rows(&newcomer, head)).await?;
+            self.inner.wake.wake(&newcomer);
+        }
         Ok(())
     }
 }

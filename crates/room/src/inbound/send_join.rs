@@ -30,6 +30,7 @@ impl Rooms {
     ) -> Result<LongAnswer, RoomError> {
         let turn = self.long_turn(entry.origin()).await?;
         let event = self.take(entry, event_id, body, check_send_join).await?;
+        self.tell_newcomer(&event).await?;
         let (room_id, ours) = (entry.room_id().to_owned(), self.server_name().to_owned());
         self.long_answer(turn, entry.room_id(), move |reader| {
             let graph = resident(reader, &room_id, &ours)?;

@@ -1,8 +1,9 @@
-//! What is older than our stay, and comes beside what is new.
+//! What is beside a join: older than our stay, or sent while the join was under way.
 
+use exeunt_core::Object;
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
-use exeunt_room::Preset;
-use exeunt_sim::{Mesh, Server};
+use exeunt_room::{Intent, Preset};
+use exeunt_sim::{Fault, Mesh, Server};
 
 struct Stage {
     mesh: Mesh,
@@ -57,4 +58,30 @@ async fn a_branch_from_before_our_join_brings_no_history() {
     assert_eq!(b.messages(&stage.room), ["5", "6"]);
     assert_eq!(b.state(&stage.room), a.state(&stage.room));
     assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("join"));
+}
+
+/// An event that is sent between the two steps of a join goes to those who are in the room, and the
+/// join does not follow it.
+#[tokio::test]
+async fn what_was_sent_during_a_join_comes_to_the_newcomer() {
+    let mesh = Mesh::new(&["a.example", "b.example"]);
+    let (a, b) = (mesh.server("a.example"), mesh.server("b.example"));
+    let (ann, bob) = (a.user("ann"), b.user("bob"));
+    let room = a.room(&ann, Preset::Public, "12").await;
+    a.say(&ann, &room, "before").await;
+    let (rooms, to) = (a.rooms.clone(), room.clone());
+    let says = Fault::meanwhile(move || {
+        let (rooms, to, ann) = (rooms.clone(), to.clone(), ann.clone());
+        Box::pin(async move {
+            let mut content = Object::new();
+            content.insert("body".into(), "during".into());
+            let intent = Intent::message(ann, "m.room.message", content);
+            rooms.append(&to, intent).await.unwrap();
+        })
+    });
+    mesh.net.fail_next(&a.name, "make_join", says);
+    b.join(&bob, &room, a).await.unwrap();
+    mesh.settle().await;
+    assert_eq!(b.messages(&room), ["during"]);
+    assert_eq!(b.state(&room), a.state(&room));
 }

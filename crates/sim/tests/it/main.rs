@@ -3,6 +3,7 @@
 mod acl;
 mod advisories;
 mod arrival;
+mod beside;
 mod communities;
 mod detached;
 mod ephemeral;
@@ -25,7 +26,6 @@ mod knocking;
 mod leaks;
 mod leaving;
 mod long_answers;
-mod older;
 mod outlasting;
 mod parting;
 mod partitions;
