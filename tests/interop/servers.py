@@ -277,6 +277,7 @@ class Synapse(Server):
                     "bcrypt_rounds": 4,
                     "presence": {"enabled": False},
                     "allow_public_rooms_over_federation": True,
+                    "room_list_publication_rules": [{"action": "allow"}],
                     "federation": {
                         "client_timeout": "10s",
                         "max_short_retries": 1,
