@@ -15,6 +15,7 @@ from nio import (
     AsyncClient,
     AsyncClientConfig,
     ErrorResponse,
+    MatrixRoom,
     ReceiptEvent,
     Response,
     RoomPreset,
@@ -47,6 +48,8 @@ class View:
         self.joined: set[str] = set()
         self.left: set[str] = set()
         self.events: dict[str, dict[str, Any]] = {}
+        #: The room of each event.
+        self.room_of: dict[str, str] = {}
         #: Who types in each room.
         self.typing: dict[str, list[str]] = {}
         #: Up to which event who has read, by (room, user).
@@ -65,9 +68,10 @@ class View:
                     others.discard(room_id)
                 members.add(room_id)
         for shown in (rooms.join, rooms.leave):
-            for room in shown.values():
+            for room_id, room in shown.items():
                 for event in (*room.state, *room.timeline.events):
                     self.events[event.event_id] = event.source
+                    self.room_of[event.event_id] = room_id
         for room_id, room in rooms.join.items():
             for event in room.ephemeral:
                 self._absorb_ephemeral(room_id, event)
@@ -185,6 +189,14 @@ class User:
                 self.told_to_log_out |= answer.status == 401 or errcode == "M_UNKNOWN_TOKEN"
                 raise Refused(answer.status, errcode, said.get("error", ""))
             return said
+
+    async def call(self, name: str, /, *args: Any, **more: Any) -> Any:
+        """A call of nio by its name; an error is raised."""
+        return await self._ok(getattr(self._nio, name)(*args, **more))
+
+    def room(self, room_id: str) -> MatrixRoom:
+        """What nio shows of a room that this user is or was in."""
+        return self._nio.rooms[room_id]
 
     async def say(self, room_id: str, text: str, **more: Any) -> str:
         content = {"msgtype": "m.text", "body": text, **more}
