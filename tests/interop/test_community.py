@@ -6,6 +6,7 @@ or on Synapse. Every test has a room of its own and ends with what each of the t
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import quote
 
 from client import User, eventually
@@ -66,6 +67,16 @@ async def test_a_new_name_and_topic(town: Town) -> None:
     await see(town.all, shows, "the topic and the name")
     await town.judy.call("set_displayname", "Judy")
     await see(town.all, lambda user: user.room(room).user_name(town.judy.id) == "Judy", "Judy")
+
+
+async def test_all_at_once(town: Town) -> None:
+    """The nine join in the same moment, and then all ten speak in the same moment."""
+    room, via = await town.add("Party"), town.alice.server.name
+    await asyncio.gather(*(user.join_via(room, via) for user in town.but("alice")))
+    calls = (user.say(room, f"cheers from {user.id}") for user in town.all)
+    sent = set(await asyncio.gather(*calls))
+    await see(town.all, lambda user: sent <= user.view.events.keys(), "what the ten said")
+    await see(town.all, lambda user: members(user, room) == town.ids, "the ten")
 
 
 async def test_a_conversation(town: Town) -> None:
