@@ -61,7 +61,7 @@ bench-footprint: release
 bench-sync: release
 	EXEUNT_BIN=$(RELEASE) tests/bench/sync.sh --check
 
-# State resolution beside ruma's, and a large room on disk: bytes, CPU and time of an event.
+# State resolution beside ruma's, by ratios that must be met, and a large room on disk: bytes, CPU and time of an event.
 bench-state: tools
 	$(CARGO) bench --locked -p exeunt-state-res --bench resolve
 	$(CARGO) bench --locked -p exeunt-room --bench store

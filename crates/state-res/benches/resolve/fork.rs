@@ -11,7 +11,6 @@ use exeunt_state_res::{
 use ruma::{EventId, OwnedEventId, UserId};
 use serde_json::{Value, json};
 
-pub const VERSION: &str = "10";
 const FOUNDER: &str = "@founder:one";
 const ADMIN: &str = "@admin:two";
 /// How many changes of power levels there are among the joins, however many these are.
@@ -44,7 +43,7 @@ impl Agreed for Branch {
 
 pub struct Entry {
     pub pdu: Pdu,
-    generation: u64,
+    pub generation: u64,
     cited_by: Vec<OwnedEventId>,
 }
 
@@ -86,6 +85,8 @@ pub struct Fork {
     pub keys: usize,
     pub room: Room,
     pub branches: [Branch; 2],
+    /// `None` for a create event whose hash founds the room.
+    room_id: Option<String>,
     time: u64,
 }
 
@@ -93,14 +94,24 @@ impl Fork {
     /// A room of that many members, and two branches that differ at that many keys: power levels,
     /// join rules and the topic, and else members who came, left or changed their names on one side
     /// or on both.
-    pub fn new(members: usize, keys: usize) -> Self {
-        let version = RoomVersion::parse(VERSION).expect("a known version");
+    pub fn new(version: &str, members: usize, keys: usize) -> Self {
+        let version = RoomVersion::parse(version).expect("a known version");
         let empty = Branch { base: Rc::default(), changes: StateMap::new() };
         let branches = [empty.clone(), empty.clone()];
-        let mut fork = Self { version, members, keys, room: Room::default(), branches, time: 0 };
+        let founds = version.room_id_is_create_hash();
+        let room_id = (!founds).then(|| "!room:one".to_owned());
+        let room = Room::default();
+        let mut fork = Self { version, members, keys, room, branches, room_id, time: 0 };
         let mut state = empty;
-        let create = json!({"creator": FOUNDER, "room_version": VERSION});
+        let mut create = json!({"room_version": version.as_str()});
+        if !version.rules().authorization.use_room_create_sender {
+            create["creator"] = FOUNDER.into();
+        }
         fork.send(&mut state, FOUNDER, "m.room.create", "", create);
+        if founds {
+            let create = state.changes.values().next().expect("sent above");
+            fork.room_id = Some(fork.room.0[create].pdu.room_id().to_string());
+        }
         fork.member(&mut state, FOUNDER, "join", "");
         fork.levels(&mut state, FOUNDER, 0);
         fork.send(&mut state, FOUNDER, "m.room.join_rules", "", json!({"join_rule": "public"}));
@@ -152,10 +163,13 @@ impl Fork {
     }
 
     fn levels(&mut self, branch: &mut Branch, sender: &str, number: usize) {
-        let content = json!({
-            "users": {FOUNDER: 100, ADMIN: 100, "@some:one": number % 50},
+        let mut content = json!({
+            "users": {ADMIN: 100, "@some:one": number % 50},
             "events": {"m.room.topic": 50, "m.room.name": 50}, "number": number,
         });
+        if !self.version.rules().authorization.explicitly_privilege_room_creators {
+            content["users"][FOUNDER] = 100.into();
+        }
         self.send(branch, sender, "m.room.power_levels", "", content);
     }
 
@@ -176,10 +190,11 @@ impl Fork {
         let auth: Vec<&OwnedEventId> = keys.iter().filter_map(|key| at.get(key)).collect();
         let mut event = json!({
             "type": kind, "sender": sender, "state_key": state_key, "content": content,
-            "room_id": "!room:one", "prev_events": [], "auth_events": auth,
+            "prev_events": [], "auth_events": auth,
             "depth": self.time, "origin_server_ts": self.time, "signatures": {},
         });
         let event = event.as_object_mut().expect("an object");
+        event.extend(self.room_id.iter().map(|id| ("room_id".to_owned(), id.as_str().into())));
         hash::set_content_hash(event);
         let pdu = Pdu::from_object(self.version, event.clone()).expect("a well-formed event");
         let id = pdu.event_id().to_owned();
