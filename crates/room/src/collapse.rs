@@ -49,30 +49,51 @@ impl Rooms {
     /// Sends dummy events if the room has too many heads, and a local user who may.
     pub(crate) async fn collapse_heads(&self, guard: &RoomGuard) -> Result<(), RoomError> {
         for sent in 0..MAX_DUMMIES {
-            let Some(user) = self.collapser(guard.room_id()).await? else { return Ok(()) };
+            let Some(user) = self.collapser(guard.room_id(), MAX_HEADS).await? else {
+                return Ok(());
+            };
             if sent == 0 && !self.inner.collapses.is_due(guard.room_id(), self.now()) {
                 return Ok(());
             }
-            let intent = Intent::message(user, DUMMY_EVENT, Object::new());
-            match self.append_locked(guard, intent).await {
-                Ok(event) => tracing::info!(room_id = %guard.room_id(), %event, "heads collapsed"),
-                Err(RoomError::Store(error)) => return Err(error.into()),
-                Err(error) => {
-                    tracing::warn!(room_id = %guard.room_id(), %error, "heads not collapsed");
-                    return Ok(());
-                }
+            if !self.send_dummy(guard, user).await? {
+                return Ok(());
             }
         }
         Ok(())
     }
 
-    /// Who may send a dummy event, if the room needs one.
-    async fn collapser(&self, room_id: &RoomId) -> Result<Option<OwnedUserId>, RoomError> {
+    /// Sends a dummy event that follows the heads, if there are several, and a local user who may.
+    pub(crate) async fn tie_heads(&self, guard: &RoomGuard) -> Result<(), RoomError> {
+        if let Some(user) = self.collapser(guard.room_id(), 1).await? {
+            self.send_dummy(guard, user).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_dummy(&self, guard: &RoomGuard, user: OwnedUserId) -> Result<bool, RoomError> {
+        let intent = Intent::message(user, DUMMY_EVENT, Object::new());
+        match self.append_locked(guard, intent).await {
+            Ok(event) => tracing::info!(room_id = %guard.room_id(), %event, "heads collapsed"),
+            Err(RoomError::Store(error)) => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(room_id = %guard.room_id(), %error, "heads not collapsed");
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Who may send a dummy event, if the room has more heads than `most`.
+    async fn collapser(
+        &self,
+        room_id: &RoomId,
+        most: usize,
+    ) -> Result<Option<OwnedUserId>, RoomError> {
         let room_id = room_id.to_owned();
         self.store()
             .read(move |reader| {
                 let graph = Graph::of(reader, &room_id)?;
-                if graph.room.extremities.len() <= MAX_HEADS {
+                if graph.room.extremities.len() <= most {
                     return Ok(None);
                 }
                 let levels = graph.power_levels(graph.room.state)?;

@@ -7,7 +7,7 @@ use exeunt_store::{
     records::{OutboxItem, RoomRecord, Root},
     tables,
 };
-use ruma::{OwnedEventId, OwnedServerName, ServerName};
+use ruma::{OwnedEventId, OwnedServerName, ServerName, UserId};
 
 use crate::{
     RoomError, Rooms,
@@ -75,18 +75,30 @@ impl Change<'_> {
         Ok(effects)
     }
 
-    /// Whether the event itself takes out a user of the server who is in the room as the event's
-    /// sender has it, and so sends it there.
+    /// Whether the server knows of it by the event: because its last user left by it as the server
+    /// has it, or because it takes out a user who is in the room as the event's sender has it, who so
+    /// sends it there.
     fn is_told_by_sender(&self, server: &ServerName) -> Result<bool, RoomError> {
         let Some(user) = self.event.target().filter(|user| user.server_name() == server) else {
             return Ok(false);
         };
-        if self.event.origin() == server {
-            return Ok(true);
-        }
         let placed = self.graph.event_here(self.event.event_id())?;
         let Some(states) = placed.record.states else { return Ok(false) };
+        if self.event.origin() == server {
+            return Ok(!self.has_joined(states.after, server)?);
+        }
         Ok(is_join(&self.graph.state_event(states.before, &StateKey::member(user))?))
+    }
+
+    fn has_joined(&self, state: Root, server: &ServerName) -> Result<bool, RoomError> {
+        for member in self.graph.members(state) {
+            let (user, id) = member?;
+            let is_theirs = <&UserId>::try_from(&*user).is_ok_and(|u| u.server_name() == server);
+            if is_theirs && is_join(&Some(self.graph.event_here(&id)?.pdu)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The room tells of an invite: it is kept no longer.
@@ -151,8 +163,10 @@ impl Change<'_> {
 
 impl Rooms {
     /// Sends the room's heads to the servers that are out of it and cannot know it: with them they
-    /// come to the same state. In the outbox a batch has one row for a server.
+    /// come to the same state. Several are followed by one event, for by itself each may be one that
+    /// such a server soft-fails. In the outbox a batch has one row for a server.
     pub(crate) async fn tell_departed(&self, guard: &RoomGuard) -> Result<(), RoomError> {
+        Box::pin(self.tie_heads(guard)).await?;
         let room_id = guard.room_id().to_owned();
         let read = self.store().read(move |reader| {
             let graph = Graph::of(reader, &room_id)?;

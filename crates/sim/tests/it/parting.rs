@@ -253,3 +253,26 @@ async fn a_rejection_outlasts_an_acl() {
         assert_eq!(server.in_state(&stage.bob, &stage.room).as_deref(), Some("leave"));
     }
 }
+
+/// Seed 1778: the last user of a server left by their own event, where a resolution had taken another
+/// one out, by way of a join that the server holds against its own state: it went on alone.
+#[tokio::test]
+async fn a_server_that_takes_another_user_for_joined_is_told_otherwise() {
+    for version in ["6", "11"] {
+        let stage = stage(version).await;
+        let (a, c) = (stage.a(), stage.c());
+        let (amy, cid) = (a.user("amy"), c.user("cid"));
+        stage.part_a_and_c();
+        a.join(&amy, &stage.room, a).await.unwrap();
+        c.join(&cid, &stage.room, c).await.unwrap();
+        let rules = json!({ "join_rule": "invite" });
+        a.set(&stage.ann, &stage.room, "m.room.join_rules", rules).await;
+        a.leave(&stage.ann, &stage.room).await.unwrap();
+        stage.bring_a_and_c_together().await;
+
+        for server in [a, c] {
+            assert_ne!(server.in_state(&amy, &stage.room).as_deref(), Some("join"), "{version}");
+        }
+        assert_ne!(a.membership(&amy, &stage.room).as_deref(), Some("join"));
+    }
+}
