@@ -95,7 +95,9 @@ impl Change<'_> {
         }
         self.told_of_invite()?;
         // Dummy events are of no interest to clients.
-        let is_shown = verdict.is_accepted() && self.event.kind() != DUMMY_EVENT;
+        let is_news =
+            self.event.kind() != DUMMY_EVENT && !self.source.is_history(self.graph, self.event);
+        let is_shown = verdict.is_accepted() && is_news;
         let notable = match is_shown && record.redacted_because.is_none() {
             true => notable::weigh(self.graph, self.event, self.ours)?,
             false => None,

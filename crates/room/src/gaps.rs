@@ -11,6 +11,7 @@ use ruma::OwnedEventId;
 
 use crate::{
     RoomError,
+    collapse::DUMMY_EVENT,
     graph::{Graph, Known},
     place::is_denied_history,
 };
@@ -72,10 +73,11 @@ pub(crate) fn missing(graph: &Graph<'_>, upper: i64) -> Result<Vec<OwnedEventId>
         next = order.saturating_add(1);
         work.extend(graph.event_here(&id)?.pdu.prev_events().iter().cloned());
     }
+    let is_first = below(graph, upper)?.is_none();
     let (mut missing, mut passed) = (BTreeSet::new(), BTreeSet::new());
     while let Some(id) = work.pop() {
         match graph.event(&id)? {
-            Some(known) if is_placed(&known) => {}
+            Some(known) if is_placed(&known) && !(is_first && is_to_be_shown(graph, &known)) => {}
             Some(known)
                 if known.record.verdict.is_rejected() || is_denied_history(graph, &known.pdu)? =>
             {
@@ -92,4 +94,13 @@ pub(crate) fn missing(graph: &Graph<'_>, upper: i64) -> Result<Vec<OwnedEventId>
 /// Whether an event has a place in the timeline or in the graph.
 pub(crate) fn is_placed(known: &Known) -> bool {
     known.record.order.is_some() || known.record.states.is_some()
+}
+
+/// Whether an event has its place in the graph, and gets one in the timeline as history, before
+/// everything else: it is older than our stay (decision 0040).
+pub(crate) fn is_to_be_shown(graph: &Graph<'_>, known: &Known) -> bool {
+    let (pdu, record) = (&known.pdu, &known.record);
+    let is_waiting = record.order.is_none() && record.states.is_some();
+    let is_shown = record.verdict.is_accepted() && pdu.kind() != DUMMY_EVENT;
+    is_waiting && is_shown && pdu.depth() < graph.room.since
 }

@@ -220,7 +220,9 @@ impl Ends {
     fn of(graph: &Graph<'_>, upper: i64) -> Result<Self, RoomError> {
         let create = graph.event(&graph.room.create_event)?;
         let with_creation = gaps::below(graph, upper)?.is_none()
-            && create.is_some_and(|known| gaps::is_placed(&known));
+            && create.is_some_and(|known| {
+                gaps::is_placed(&known) && !gaps::is_to_be_shown(graph, &known)
+            });
         Ok(Self { missing: gaps::missing(graph, upper)?, with_creation })
     }
 }
@@ -265,10 +267,13 @@ fn inserted(
     };
     for (depth, id) in history.into_iter().rev().filter(|(_, id)| !older.contains(id)) {
         // One without its auth events is not kept; one that has its place already stays there.
-        let Some(Known { pdu, record, .. }) = graph.event(&id)? else { continue };
-        if record.verdict.is_rejected() || record.order.is_some() || record.states.is_some() {
+        let Some(known) = graph.event(&id)? else { continue };
+        let is_to_be_shown = lower.is_none() && gaps::is_to_be_shown(&graph, &known);
+        let stays = gaps::is_placed(&known) && !is_to_be_shown;
+        if known.record.verdict.is_rejected() || stays {
             continue;
         }
+        let Known { pdu, record, .. } = known;
         if is_denied_history(&graph, &pdu)? {
             continue;
         }

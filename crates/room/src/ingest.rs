@@ -141,7 +141,7 @@ impl Rooms {
         origin: &OwnedServerName,
         event: &CheckedPdu,
     ) -> Result<(), RoomError> {
-        let source = Source::Federation { from: origin.clone() };
+        let source = Source::Federation { from: origin.clone(), sought: false };
         let guard = self.turn(event.room_id()).await;
         if self.is_placed(event).await? {
             return Ok(());
@@ -165,12 +165,10 @@ impl Rooms {
             return Err(RoomError::Missing(event.prev_events().to_vec()));
         }
         let quest = self.quest(origin, event, time).await?;
-        let (pool, older) = self.fill_gap(&quest, event).await?;
+        let pool = self.fill_gap(&quest, event).await?;
         let mut states = MAX_STATES;
-        let is_older = |id| older.contains_key(id);
         for id in in_graph_order(&pool) {
-            // Of what is older than our stay nobody gives more than its state.
-            let pushed = id == event.event_id() && !event.prev_events().iter().any(is_older);
+            let pushed = id == event.event_id();
             match self.place_with_help(origin, &quest, &pool[&id], pushed, &mut states).await {
                 Ok(()) => {}
                 Err(RoomError::Store(error)) => return Err(error.into()),
@@ -197,7 +195,7 @@ impl Rooms {
         states: &mut usize,
     ) -> Result<(), RoomError> {
         event.check_reference_limits()?;
-        let source = Source::Federation { from: origin.clone() };
+        let source = Source::Federation { from: origin.clone(), sought: !pushed };
         let mut told = None;
         let mut auth_asked = false;
         for _ in 0..MAX_TRIES {
@@ -232,18 +230,12 @@ impl Rooms {
         Err(RoomError::Missing(vec![event.event_id().to_owned()]))
     }
 
-    /// The event with those between our extremities and it, as far as anyone gives them; and those
-    /// of them that are older than our stay, where the gap does not end in what we have: they are
-    /// the room's history, and no news.
-    async fn fill_gap(&self, quest: &Quest, event: &CheckedPdu) -> Result<(Pool, Pool), RoomError> {
+    /// The event with those between our extremities and it, as far as anyone gives them.
+    async fn fill_gap(&self, quest: &Quest, event: &CheckedPdu) -> Result<Pool, RoomError> {
         let mut pool = Pool::from([(event.event_id().to_owned(), event.clone())]);
         let mut origin_has_more = true;
         for _ in 0..MAX_GAP_ROUNDS {
             let (earliest, mut gap) = self.gap(quest, &pool).await?;
-            let goes_back_to_creation = || pool.values().any(|e| e.prev_events().is_empty());
-            if gap.missing.is_empty() && !goes_back_to_creation() {
-                return Ok((pool, Pool::new()));
-            }
             let now = self.now();
             gap.missing.retain(|id| !self.inner.fetch_limits.is_absent(id, Sought::History, now));
             if gap.missing.is_empty() || pool.len() >= MAX_GAP_EVENTS {
@@ -259,17 +251,7 @@ impl Rooms {
                 break;
             }
         }
-        let since = self.since(&quest.room_id).await?;
-        let is_new = |id: &OwnedEventId, found: &CheckedPdu| {
-            found.depth() >= since || id == event.event_id()
-        };
-        Ok(pool.into_iter().partition(|(id, found)| is_new(id, found)))
-    }
-
-    /// See [`RoomRecord::since`](exeunt_store::records::RoomRecord::since).
-    async fn since(&self, room_id: &RoomId) -> Result<u64, RoomError> {
-        let room_id = room_id.to_owned();
-        self.store().read(move |reader| Ok(Graph::of(reader, &room_id)?.room.since)).await
+        Ok(pool)
     }
 
     /// Asks one server after the other for missing events until one has some: the server that has

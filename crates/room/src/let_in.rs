@@ -176,7 +176,7 @@ fn judge_again(
     let before = Before { root: states.before, told: states.told };
     // Its signatures were checked when it came.
     let event = CheckedPdu::trusted(known.pdu);
-    let source = Source::Federation { from };
+    let source = Source::Federation { from, sought: false };
     match decide(graph, ours, &event, &source, Some(before), &Counted::default(), now) {
         Ok(placement) if placement.verdict.is_accepted() => Ok(placement),
         Ok(Placement { verdict, .. }) => {

@@ -7,7 +7,7 @@ use exeunt_store::{
     records::{OutboxItem, RoomRecord, Root},
     tables,
 };
-use ruma::{OwnedEventId, OwnedServerName, ServerName, UserId};
+use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
 
 use crate::{
     RoomError, Rooms,
@@ -163,17 +163,13 @@ impl Change<'_> {
 
 impl Rooms {
     /// Sends the room's heads to the servers that are out of it and cannot know it: with them they
-    /// come to the same state. Several are followed by one event, for by itself each may be one that
-    /// such a server soft-fails. In the outbox a batch has one row for a server.
+    /// come to the same state. Several are followed by one event more, for by itself each may be one
+    /// that such a server soft-fails. In the outbox a batch has one row for a server.
     pub(crate) async fn tell_departed(&self, guard: &RoomGuard) -> Result<(), RoomError> {
+        let (_, mut heads) = self.heads(guard.room_id()).await?;
         Box::pin(self.tie_heads(guard)).await?;
-        let room_id = guard.room_id().to_owned();
-        let read = self.store().read(move |reader| {
-            let graph = Graph::of(reader, &room_id)?;
-            let heads = heads::newest(&graph.room, MAX_OWN_PREV_EVENTS);
-            Ok::<_, RoomError>((graph.room, heads))
-        });
-        let (mut room, heads) = read.await?;
+        let (mut room, tied) = self.heads(guard.room_id()).await?;
+        heads.extend(tied.into_iter().filter(|head| !heads.contains(head)).collect::<Vec<_>>());
         let untold = std::mem::take(&mut room.untold);
         let mut batches: Vec<_> = heads.iter().map(|head| rows(&untold, head)).collect();
         if let Some(last) = batches.last_mut() {
@@ -185,23 +181,28 @@ impl Rooms {
         self.inner.wake.wake(&untold);
         Ok(())
     }
-}
 
-impl Rooms {
     /// Sends a server whose user has joined the heads that the join does not follow: they went to
     /// those who were in the room while the join was under way, and are in nothing that it was given.
     pub(crate) async fn tell_newcomer(&self, join: &CheckedPdu) -> Result<(), RoomError> {
-        let room_id = join.room_id().to_owned();
-        let read = self.store().read(move |reader| {
-            let graph = Graph::of(reader, &room_id)?;
-            Ok::<_, RoomError>(heads::newest(&graph.room, MAX_OWN_PREV_EVENTS))
-        });
         let newcomer = [join.origin().to_owned()];
-        for head in read.await?.iter().filter(|head| *head != join.event_id()) {
+        let (_, heads) = self.heads(join.room_id()).await?;
+        for head in heads.iter().filter(|head| *head != join.event_id()) {
             self.store().commit(rows(&newcomer, head)).await?;
             self.inner.wake.wake(&newcomer);
         }
         Ok(())
+    }
+
+    /// The room, and the newest of its heads.
+    async fn heads(&self, room_id: &RoomId) -> Result<(RoomRecord, Vec<OwnedEventId>), RoomError> {
+        let room_id = room_id.to_owned();
+        let read = self.store().read(move |reader| {
+            let graph = Graph::of(reader, &room_id)?;
+            let heads = heads::newest(&graph.room, MAX_OWN_PREV_EVENTS);
+            Ok::<_, RoomError>((graph.room, heads))
+        });
+        read.await
     }
 }
 

@@ -39,16 +39,21 @@ pub enum Source {
     /// Another server handed it to us in a join, leave or invite: relayed to every other server
     /// but that one. A refusal is an error.
     Handshake { from: OwnedServerName },
-    /// A transaction or a request for missing events brought it. The verdict is stored.
-    Federation { from: OwnedServerName },
+    /// A transaction brought it, or it was `sought` to fill a gap. The verdict is stored.
+    Federation { from: OwnedServerName, sought: bool },
 }
 
 impl Source {
     pub(crate) fn from(&self) -> Option<&OwnedServerName> {
         match self {
             Source::Local { .. } => None,
-            Source::Handshake { from } | Source::Federation { from } => Some(from),
+            Source::Handshake { from } | Source::Federation { from, .. } => Some(from),
         }
+    }
+
+    /// Whether an event was sought to fill a gap, and is older than our stay (decision 0040).
+    pub(crate) fn is_history(&self, graph: &Graph<'_>, event: &Pdu) -> bool {
+        matches!(self, Source::Federation { sought: true, .. }) && event.depth() < graph.room.since
     }
 
     pub(crate) fn via(&self) -> &'static str {
@@ -218,7 +223,7 @@ pub(crate) fn decide(
     let mut verdict = Verdict::from(judged);
     let mut leaked_by = None;
     if !verdict.is_rejected()
-        && let Source::Federation { from } = source
+        && let Source::Federation { from, .. } = source
         && is_denied(&graph, event, ours)?
     {
         verdict = Verdict::SoftFailed("the room's ACL denies the sender's server".into());

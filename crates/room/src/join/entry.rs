@@ -292,7 +292,7 @@ impl Arrival {
         graph.room.since = event.depth();
         self.let_go_of_pending(&graph)?;
         let has_left = self.has_left_meanwhile(reader, event)?;
-        let source = Source::Federation { from: self.from };
+        let source = Source::Federation { from: self.from, sought: false };
         // The room is what this server says, all of it: decision 0015.
         let before = Before { root, told: false };
         let mut placement =

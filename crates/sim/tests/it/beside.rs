@@ -2,7 +2,10 @@
 
 use exeunt_core::Object;
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
-use exeunt_room::{Intent, Preset};
+use exeunt_room::{
+    Intent, Preset,
+    views::{Direction, EventFilter, MessagesRequest},
+};
 use exeunt_sim::{Fault, Mesh, Server};
 
 struct Stage {
@@ -39,8 +42,8 @@ impl Stage {
     }
 }
 
-/// A branch from before our join counts by its state. Its events are history, as all that is below
-/// them.
+/// A branch from before our join counts, and what is below it comes with it: that is history, and
+/// shown as such.
 #[tokio::test]
 async fn a_branch_from_before_our_join_brings_no_history() {
     let stage = Stage::new().await;
@@ -56,6 +59,18 @@ async fn a_branch_from_before_our_join_brings_no_history() {
     c.say(&stage.cat, &stage.room, "6").await;
     stage.mesh.settle().await;
     assert_eq!(b.messages(&stage.room), ["5", "6"]);
+    // The history is there for who goes back.
+    let request = MessagesRequest {
+        viewer: b.rooms.viewer(&stage.bob, None),
+        room_id: stage.room.clone(),
+        from: None,
+        to: None,
+        direction: Direction::Backward,
+        limit: Some(100),
+        filter: EventFilter::default(),
+    };
+    b.rooms.messages(request).await.unwrap();
+    assert_eq!(b.messages(&stage.room), ["1", "2", "3", "4", "5", "6"]);
     assert_eq!(b.state(&stage.room), a.state(&stage.room));
     assert_eq!(b.membership(&stage.bob, &stage.room).as_deref(), Some("join"));
 }
