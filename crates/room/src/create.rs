@@ -56,6 +56,27 @@ pub struct NewRoom {
     pub published: bool,
 }
 
+impl NewRoom {
+    /// A room with nothing but what its preset gives it.
+    pub fn new(creator: OwnedUserId, version: RoomVersion, preset: Preset) -> Self {
+        Self {
+            creator,
+            version,
+            preset,
+            profile: Object::new(),
+            name: None,
+            topic: None,
+            alias: None,
+            invite: BTreeMap::new(),
+            is_direct: false,
+            initial_state: Vec::new(),
+            creation_content: Object::new(),
+            power_level_override: Object::new(),
+            published: false,
+        }
+    }
+}
+
 impl Rooms {
     /// Creates a room. An alias that is taken fails it before anything is made; an invite that
     /// another server refuses does not.

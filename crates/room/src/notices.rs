@@ -2,8 +2,6 @@
 //!
 //! Specification: client-server API, "Server Notices".
 
-use std::collections::BTreeMap;
-
 use exeunt_core::Object;
 use exeunt_store::{
     Batch,
@@ -53,19 +51,11 @@ impl Rooms {
         }
         let object = |value: Value| value.as_object().cloned().unwrap_or_default();
         let room = NewRoom {
-            creator: sender.to_owned(),
-            version: self.options().default_version,
-            preset: Preset::Private,
             profile,
             name: Some(name.to_owned()),
-            topic: None,
-            alias: None,
-            invite: BTreeMap::new(),
-            is_direct: false,
-            initial_state: Vec::new(),
             creation_content: object(json!({ "m.federate": false })),
             power_level_override: object(json!({ "users_default": READER_LEVEL })),
-            published: false,
+            ..NewRoom::new(sender.to_owned(), self.options().default_version, Preset::Private)
         };
         let room_id = self.create_room(room).await?;
         let mut batch = Batch::default();

@@ -3,8 +3,6 @@
 //!
 //! Specification: client-server API, "Room Upgrades"; rooms/v12 and MSC4289 for creators.
 
-use std::collections::BTreeMap;
-
 use exeunt_core::{Object, Pdu, RoomVersion, StateKey};
 use exeunt_state_res::{Level, PowerLevels};
 use exeunt_store::tables::PublicRooms;
@@ -134,18 +132,8 @@ fn survey(graph: &Graph<'_>, upgrade: Upgrade) -> Result<Old, RoomError> {
     state.push(("m.room.power_levels".into(), String::new(), carried_levels));
     let room = NewRoom {
         creation_content: creation_content(graph, version, &additional_creators)?,
-        initial_state: Vec::new(),
-        creator: user,
-        version,
-        preset: Preset::Private,
         profile,
-        name: None,
-        topic: None,
-        alias: None,
-        invite: BTreeMap::new(),
-        is_direct: false,
-        power_level_override: Object::new(),
-        published: false,
+        ..NewRoom::new(user, version, Preset::Private)
     };
     let canonical = graph.current("m.room.canonical_alias", "")?;
     Ok(Old {

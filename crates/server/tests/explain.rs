@@ -1,7 +1,6 @@
 //! `exeunt room explain`, of an event that two sides of a fork meet in.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::Path,
     process::{Command, Output},
@@ -61,19 +60,8 @@ async fn tell(store: &Store) -> Story {
     let ours = Arc::new(signer(a, 1));
     let rooms = Rooms::new(store.clone(), ours, remote, wake, clock, Options::default());
     let new = NewRoom {
-        creator: ann.to_owned(),
-        version: RoomVersion::parse("11").unwrap(),
-        preset: Preset::Public,
-        profile: Object::new(),
-        name: None,
-        topic: None,
-        alias: None,
-        invite: BTreeMap::new(),
-        is_direct: false,
-        initial_state: Vec::new(),
-        creation_content: Object::new(),
         power_level_override: object(json!({ "events": { "m.room.topic": 0 } })),
-        published: false,
+        ..NewRoom::new(ann.to_owned(), RoomVersion::parse("11").unwrap(), Preset::Public)
     };
     let room = rooms.create_room(new).await.unwrap();
     let entry = rooms.admit(b, &room).await.unwrap();

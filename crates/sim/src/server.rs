@@ -133,19 +133,12 @@ impl Server {
         let object = |value: Value| value.as_object().cloned().expect("an object");
         let state = state.into_iter().map(|(k, c)| (k.to_owned(), String::new(), object(c)));
         let room = NewRoom {
-            published: false,
-            creator: creator.to_owned(),
-            version: RoomVersion::parse(version).expect("a version"),
-            preset,
-            profile: Object::new(),
-            name: None,
-            topic: None,
-            alias: None,
-            invite: BTreeMap::new(),
-            is_direct: false,
             initial_state: state.collect(),
-            creation_content: Object::new(),
-            power_level_override: Object::new(),
+            ..NewRoom::new(
+                creator.to_owned(),
+                RoomVersion::parse(version).expect("a version"),
+                preset,
+            )
         };
         self.rooms.create_room(room).await.expect("the room is created")
     }

@@ -1,6 +1,6 @@
 //! Directory, profiles, and the reads' parameters.
 
-use exeunt_core::{Object, RoomVersion};
+use exeunt_core::RoomVersion;
 use exeunt_room::{NewRoom, Preset};
 use serde_json::json;
 
@@ -37,19 +37,8 @@ async fn profiles_of_local_users() {
 async fn aliases_of_this_server() {
     let site = site().await;
     let room = NewRoom {
-        published: false,
-        creator: site.ann.clone(),
-        version: RoomVersion::latest(),
-        preset: Preset::Public,
-        profile: Object::new(),
-        name: None,
-        topic: None,
         alias: Some("#hall:a.example".try_into().unwrap()),
-        invite: Default::default(),
-        is_direct: false,
-        initial_state: Vec::new(),
-        creation_content: Object::new(),
-        power_level_override: Object::new(),
+        ..NewRoom::new(site.ann.clone(), RoomVersion::latest(), Preset::Public)
     };
     let room = site.a().rooms.create_room(room).await.unwrap();
     let path = "/_matrix/federation/v1/query/directory?room_alias=%23hall%3Aa.example";

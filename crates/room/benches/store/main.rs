@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use exeunt_core::{Object, Pdu, RoomVersion};
+use exeunt_core::{Pdu, RoomVersion};
 use exeunt_room::{
     Clock, Intent, NewRoom, NoWake, Options, Preset, Remote, Rooms, graph::Graph,
     inbound::Transaction,
@@ -216,21 +216,7 @@ fn creator() -> OwnedUserId {
 }
 
 async fn public_room(rooms: &Rooms) -> OwnedRoomId {
-    let room = NewRoom {
-        creator: creator(),
-        version: RoomVersion::latest(),
-        preset: Preset::Public,
-        profile: Object::new(),
-        name: None,
-        topic: None,
-        alias: None,
-        invite: Default::default(),
-        is_direct: false,
-        initial_state: Vec::new(),
-        creation_content: Object::new(),
-        power_level_override: Object::new(),
-        published: false,
-    };
+    let room = NewRoom::new(creator(), RoomVersion::latest(), Preset::Public);
     rooms.create_room(room).await.expect("the room is made")
 }
 

@@ -76,19 +76,8 @@ impl Bench {
     pub async fn room(&self, creator: &UserId, visibility: &str) -> OwnedRoomId {
         let content = object(json!({ "history_visibility": visibility }));
         let room = NewRoom {
-            published: false,
-            creator: creator.to_owned(),
-            version: RoomVersion::latest(),
-            preset: Preset::Public,
-            profile: Object::new(),
-            name: None,
-            topic: None,
-            alias: None,
-            invite: Default::default(),
-            is_direct: false,
             initial_state: vec![("m.room.history_visibility".into(), String::new(), content)],
-            creation_content: Object::new(),
-            power_level_override: Object::new(),
+            ..NewRoom::new(creator.to_owned(), RoomVersion::latest(), Preset::Public)
         };
         self.rooms.create_room(room).await.unwrap()
     }

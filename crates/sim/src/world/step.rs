@@ -1,6 +1,6 @@
 //! What can happen.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use exeunt_core::{
     Object, RoomVersion,
@@ -257,19 +257,9 @@ fn new_room(
     let rule =
         ("m.room.join_rules".to_owned(), String::new(), object(json!({ "join_rule": "knock" })));
     NewRoom {
-        published: false,
-        creator: user.clone(),
-        version,
-        preset,
-        profile: Object::new(),
-        name: None,
-        topic: None,
-        alias: None,
-        invite: BTreeMap::new(),
-        is_direct: false,
         initial_state: knock.then_some(rule).into_iter().collect(),
-        creation_content: Object::new(),
         power_level_override: levels,
+        ..NewRoom::new(user.clone(), version, preset)
     }
 }
 

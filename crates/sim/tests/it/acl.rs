@@ -301,19 +301,8 @@ async fn nobody_of_ours_locks_us_out() {
     // A room that is made with such an ACL is not made.
     let denying = json!({ "deny": ["*"] }).as_object().cloned().unwrap();
     let room = NewRoom {
-        creator: stage.ann.clone(),
-        version: exeunt_core::RoomVersion::latest(),
-        preset: Preset::Public,
-        profile: Object::new(),
-        name: None,
-        topic: None,
-        alias: None,
-        invite: Default::default(),
-        is_direct: false,
         initial_state: vec![("m.room.server_acl".into(), String::new(), denying)],
-        creation_content: Object::new(),
-        power_level_override: Object::new(),
-        published: false,
+        ..NewRoom::new(stage.ann.clone(), exeunt_core::RoomVersion::latest(), Preset::Public)
     };
     let made = stage.a().rooms.create_room(room).await;
     assert!(matches!(made, Err(RoomError::SelfLockout)));

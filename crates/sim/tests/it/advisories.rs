@@ -1,9 +1,7 @@
 //! Advisories of other servers that no other suite has a test for: docs/security.md.
 
-use std::collections::BTreeMap;
-
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId, RoomAliasId, RoomId};
-use exeunt_core::{CheckedPdu, Draft, Object, RoomVersion};
+use exeunt_core::{CheckedPdu, Draft, RoomVersion};
 use exeunt_room::{
     Call, NewRoom, Preset,
     views::{Direction, EventFilter, MessagesRequest},
@@ -212,18 +210,8 @@ async fn a_room_that_claims_to_follow_ours_takes_nothing() {
     let claim = json!({ "predecessor": { "room_id": stage.room } });
     let hostile = NewRoom {
         published: true,
-        creator: stage.bob.clone(),
-        version: RoomVersion::latest(),
-        preset: Preset::Public,
-        profile: Object::new(),
-        name: None,
-        topic: None,
-        alias: None,
-        invite: BTreeMap::new(),
-        is_direct: false,
-        initial_state: Vec::new(),
         creation_content: object(claim),
-        power_level_override: Object::new(),
+        ..NewRoom::new(stage.bob.clone(), RoomVersion::latest(), Preset::Public)
     };
     let hostile = b.rooms.create_room(hostile).await.unwrap();
     a.join(&stage.ann, &hostile, b).await.unwrap();

@@ -1,9 +1,9 @@
 //! Directories and spaces over several servers: what one asks of another, and what it gets.
 
-use std::{collections::BTreeMap, slice::from_ref};
+use std::slice::from_ref;
 
 use exeunt_core::{
-    Object, RoomVersion,
+    RoomVersion,
     ruma::{OwnedRoomId, OwnedServerName, RoomId, UserId},
 };
 use exeunt_room::{
@@ -27,18 +27,10 @@ async fn published(
     let state = state.into_iter().map(|(kind, content)| (kind.into(), "".into(), object(content)));
     let room = NewRoom {
         published: true,
-        creator: server.user("ann"),
-        version: RoomVersion::latest(),
-        preset: Preset::Public,
-        profile: Object::new(),
         name: Some(name.into()),
-        topic: None,
-        alias: None,
-        invite: BTreeMap::new(),
-        is_direct: false,
         initial_state: state.collect(),
         creation_content: object(creation),
-        power_level_override: Object::new(),
+        ..NewRoom::new(server.user("ann"), RoomVersion::latest(), Preset::Public)
     };
     server.rooms.create_room(room).await.unwrap()
 }

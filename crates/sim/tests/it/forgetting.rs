@@ -1,9 +1,9 @@
 //! Forgotten rooms go from the disk: spec-map rows FG1 to FG5.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
+use exeunt_core::RoomVersion;
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
-use exeunt_core::{Object, RoomVersion};
 use exeunt_room::{KEEP_DEPARTURES_MS, NewRoom, Options, Preset, RoomError};
 use exeunt_sim::{Mesh, Server};
 use exeunt_store::{Fault, tables};
@@ -190,21 +190,7 @@ async fn a_room_that_nobody_came_to_be_in_goes() {
     let mut stage = stage().await;
     let before = rows(stage.b());
     stage.b().disk.fail_next_write(Fault::Keep);
-    let new = NewRoom {
-        published: false,
-        creator: stage.bob.clone(),
-        version: RoomVersion::parse("12").unwrap(),
-        preset: Preset::Private,
-        profile: Object::new(),
-        name: None,
-        topic: None,
-        alias: None,
-        invite: BTreeMap::new(),
-        is_direct: false,
-        initial_state: Vec::new(),
-        creation_content: Object::new(),
-        power_level_override: Object::new(),
-    };
+    let new = NewRoom::new(stage.bob.clone(), RoomVersion::parse("12").unwrap(), Preset::Private);
     stage.b().rooms.create_room(new).await.unwrap_err();
     stage.mesh.crash("b.example");
     let b = stage.b();
