@@ -22,6 +22,7 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use crate::{
     RoomError, Rooms,
     graph::{is_joined, load_event},
+    leave::last_line,
 };
 
 /// Time between two sweeps.
@@ -253,9 +254,8 @@ fn forgotten_since(reader: &Reader<'_>, room_id: &RoomId) -> Result<Option<u64>,
 }
 
 /// When the user's membership last changed, as far as is written down.
-fn departed_at(reader: &Reader<'_>, (user, room): &Member) -> Result<u64, RoomError> {
-    let lines = reader.scan::<tables::MembershipLog>((room.clone(), user.clone()));
-    Ok(lines.rev().first()?.map_or(0, |(_, line)| line.at))
+pub(crate) fn departed_at(reader: &Reader<'_>, (user, room): &Member) -> Result<u64, RoomError> {
+    Ok(last_line(reader, user, room)?.map_or(0, |(_, line)| line.at))
 }
 
 /// Whether an event of the room waits for another server.

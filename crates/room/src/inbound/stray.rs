@@ -10,13 +10,13 @@ use exeunt_store::{
     records::{DepartureRecord, MembershipRecord},
     tables,
 };
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
 use serde_json::Value;
 
 use crate::{
     RoomError, Rooms,
+    forget::departed_at,
     graph::{is_joined, load_event},
-    leave::last_line,
     place::Placement,
 };
 
@@ -65,15 +65,9 @@ impl Rooms {
             }
             let basis = auth_events(&event);
             let is_known = is_joined(reader, &room, &server)? || has_any(reader, &room, &basis)?;
-            let mut leaves = leaves(reader, &room, now)?;
-            leaves.retain(|(leave, _)| {
-                is_known || leave.auth_events().iter().any(|id| basis.contains(id))
-            });
-            let departure = |(leave, left_at): (Pdu, u64)| {
-                let departure = DepartureRecord::of_leave(&leave, left_at, &server, now);
-                (leave.sender().to_owned(), departure)
-            };
-            Ok::<_, RoomError>(Vec::from_iter(leaves.into_iter().map(departure)))
+            let is_owed =
+                |leave: &Pdu| is_known || leave.auth_events().iter().any(|id| basis.contains(id));
+            leaves(reader, &room, &server, now, is_owed)
         });
         let leaves = read.await?;
         if leaves.is_empty() || !self.inner.strays.begin(room_id, origin, now) {
@@ -113,13 +107,15 @@ fn has_any(
     Ok(false)
 }
 
-/// The leaves of those who have left the room by their own word, of which there is no doubt any
-/// more, with the time of each.
+/// The users who have left the room by their own word, of which there is no doubt any more, by a
+/// leave that the server is owed.
 fn leaves(
     reader: &Reader<'_>,
     room_id: &OwnedRoomId,
+    server: &OwnedServerName,
     now: u64,
-) -> Result<Vec<(Pdu, u64)>, RoomError> {
+    is_owed: impl Fn(&Pdu) -> bool,
+) -> Result<Vec<(OwnedUserId, DepartureRecord)>, RoomError> {
     let mut leaves = Vec::new();
     for row in reader.scan::<tables::LocalMembers>(room_id.clone()).iter() {
         let ((_, user), membership) = row?;
@@ -132,10 +128,11 @@ fn leaves(
         }
         let row = reader.get::<tables::Memberships>(&key)?;
         let Some(row) = row.filter(|row| row.sender == key.0) else { continue };
-        let Some(leave) = leave_of(reader, row)? else { continue };
-        let left_at = last_line(reader, &key.0, room_id)?.map_or(0, |(_, line)| line.at);
+        let Some(leave) = leave_of(reader, row)?.filter(&is_owed) else { continue };
+        let left_at = departed_at(reader, &key)?;
         if left_at + LEAVE_ARRIVES_WITHIN_MS <= now {
-            leaves.push((leave, left_at));
+            let departure = DepartureRecord::of_leave(&leave, left_at, server, now);
+            leaves.push((key.0, departure));
         }
     }
     Ok(leaves)
