@@ -19,7 +19,6 @@ use serde_json::value::RawValue;
 
 use crate::{
     RoomError,
-    collapse::DUMMY_EVENT,
     counted::Counted,
     ephemeral::Passage,
     gaps,
@@ -94,10 +93,8 @@ impl Change<'_> {
             redactions::apply(self.graph, self.event)?;
         }
         self.told_of_invite()?;
-        // Dummy events are of no interest to clients.
-        let is_news =
-            self.event.kind() != DUMMY_EVENT && !self.source.is_history(self.graph, self.event);
-        let is_shown = verdict.is_accepted() && is_news;
+        let is_history = self.source.is_history(self.graph, self.event);
+        let is_shown = gaps::is_shown(verdict, self.event) && !is_history;
         let notable = match is_shown && record.redacted_because.is_none() {
             true => notable::weigh(self.graph, self.event, self.ours)?,
             false => None,

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use exeunt_core::Pdu;
-use exeunt_store::tables;
+use exeunt_store::{records::Verdict, tables};
 use ruma::OwnedEventId;
 
 use crate::{
@@ -77,7 +77,7 @@ pub(crate) fn missing(graph: &Graph<'_>, upper: i64) -> Result<Vec<OwnedEventId>
     let (mut missing, mut passed) = (BTreeSet::new(), BTreeSet::new());
     while let Some(id) = work.pop() {
         match graph.event(&id)? {
-            Some(known) if is_placed(&known) && !(is_first && is_to_be_shown(graph, &known)) => {}
+            Some(known) if is_placed(graph, &known, is_first) => {}
             Some(known)
                 if known.record.verdict.is_rejected() || is_denied_history(graph, &known.pdu)? =>
             {
@@ -91,16 +91,17 @@ pub(crate) fn missing(graph: &Graph<'_>, upper: i64) -> Result<Vec<OwnedEventId>
     Ok(missing.into_iter().collect())
 }
 
-/// Whether an event has a place in the timeline or in the graph.
-pub(crate) fn is_placed(known: &Known) -> bool {
-    known.record.order.is_some() || known.record.states.is_some()
+/// Whether an event has a place in the timeline, or in the graph. What has one in the graph alone and
+/// is older than our stay (decision 0040) gets one in the timeline with the history before its first
+/// event, and has none there until then.
+pub(crate) fn is_placed(graph: &Graph<'_>, known: &Known, before_first: bool) -> bool {
+    let (pdu, record) = (&known.pdu, &known.record);
+    let is_to_be_shown =
+        before_first && is_shown(&record.verdict, pdu) && graph.is_before_stay(pdu);
+    record.order.is_some() || (record.states.is_some() && !is_to_be_shown)
 }
 
-/// Whether an event has its place in the graph, and gets one in the timeline as history, before
-/// everything else: it is older than our stay (decision 0040).
-pub(crate) fn is_to_be_shown(graph: &Graph<'_>, known: &Known) -> bool {
-    let (pdu, record) = (&known.pdu, &known.record);
-    let is_waiting = record.order.is_none() && record.states.is_some();
-    let is_shown = record.verdict.is_accepted() && pdu.kind() != DUMMY_EVENT;
-    is_waiting && is_shown && pdu.depth() < graph.room.since
+/// Whether clients are shown an event that has its place. Dummy events are of no interest to them.
+pub(crate) fn is_shown(verdict: &Verdict, event: &Pdu) -> bool {
+    verdict.is_accepted() && event.kind() != DUMMY_EVENT
 }

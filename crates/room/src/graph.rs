@@ -231,6 +231,29 @@ impl<'a> Graph<'a> {
         })
     }
 
+    /// Whether a user of the server has that membership in a state.
+    pub fn has_member(
+        &self,
+        root: Root,
+        server: &ServerName,
+        membership: &str,
+    ) -> Result<bool, RoomError> {
+        for member in self.members(root) {
+            let (user, id) = member?;
+            if <&UserId>::try_from(&*user).is_ok_and(|user| user.server_name() == server)
+                && self.event_here(&id)?.pdu.membership() == Some(membership)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether an event is older than our stay, by its depth (decision 0040).
+    pub fn is_before_stay(&self, event: &Pdu) -> bool {
+        event.depth() < self.room.since
+    }
+
     /// The state with one entry changed.
     pub fn apply(&self, root: Root, key: StateKey, id: &EventId) -> Result<Root, RoomError> {
         self.apply_all(root, &[(key, Some(id.to_owned()))])

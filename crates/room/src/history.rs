@@ -220,9 +220,7 @@ impl Ends {
     fn of(graph: &Graph<'_>, upper: i64) -> Result<Self, RoomError> {
         let create = graph.event(&graph.room.create_event)?;
         let with_creation = gaps::below(graph, upper)?.is_none()
-            && create.is_some_and(|known| {
-                gaps::is_placed(&known) && !gaps::is_to_be_shown(graph, &known)
-            });
+            && create.is_some_and(|known| gaps::is_placed(graph, &known, true));
         Ok(Self { missing: gaps::missing(graph, upper)?, with_creation })
     }
 }
@@ -268,9 +266,7 @@ fn inserted(
     for (depth, id) in history.into_iter().rev().filter(|(_, id)| !older.contains(id)) {
         // One without its auth events is not kept; one that has its place already stays there.
         let Some(known) = graph.event(&id)? else { continue };
-        let is_to_be_shown = lower.is_none() && gaps::is_to_be_shown(&graph, &known);
-        let stays = gaps::is_placed(&known) && !is_to_be_shown;
-        if known.record.verdict.is_rejected() || stays {
+        if known.record.verdict.is_rejected() || gaps::is_placed(&graph, &known, lower.is_none()) {
             continue;
         }
         let Known { pdu, record, .. } = known;
@@ -307,7 +303,7 @@ fn before_placed(
     let ids: BTreeSet<_> = history.iter().map(|(_, id)| id).collect();
     let mut work = Vec::new();
     for id in &ids {
-        work.extend(graph.event(id)?.filter(gaps::is_placed));
+        work.extend(graph.event(id)?.filter(|known| gaps::is_placed(graph, known, false)));
     }
     let mut before = BTreeSet::new();
     while let Some(known) = work.pop() {

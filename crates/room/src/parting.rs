@@ -7,7 +7,7 @@ use exeunt_store::{
     records::{OutboxItem, RoomRecord, Root},
     tables,
 };
-use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
+use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName};
 
 use crate::{
     RoomError, Rooms,
@@ -85,20 +85,9 @@ impl Change<'_> {
         let placed = self.graph.event_here(self.event.event_id())?;
         let Some(states) = placed.record.states else { return Ok(false) };
         if self.event.origin() == server {
-            return Ok(!self.has_joined(states.after, server)?);
+            return Ok(!self.graph.has_member(states.after, server, "join")?);
         }
         Ok(is_join(&self.graph.state_event(states.before, &StateKey::member(user))?))
-    }
-
-    fn has_joined(&self, state: Root, server: &ServerName) -> Result<bool, RoomError> {
-        for member in self.graph.members(state) {
-            let (user, id) = member?;
-            let is_theirs = <&UserId>::try_from(&*user).is_ok_and(|u| u.server_name() == server);
-            if is_theirs && is_join(&Some(self.graph.event_here(&id)?.pdu)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// The room tells of an invite: it is kept no longer.
@@ -169,7 +158,11 @@ impl Rooms {
         let (_, mut heads) = self.heads(guard.room_id()).await?;
         Box::pin(self.tie_heads(guard)).await?;
         let (mut room, tied) = self.heads(guard.room_id()).await?;
-        heads.extend(tied.into_iter().filter(|head| !heads.contains(head)).collect::<Vec<_>>());
+        for head in tied {
+            if !heads.contains(&head) {
+                heads.push(head);
+            }
+        }
         let untold = std::mem::take(&mut room.untold);
         let mut batches: Vec<_> = heads.iter().map(|head| rows(&untold, head)).collect();
         if let Some(last) = batches.last_mut() {

@@ -53,7 +53,7 @@ impl Source {
 
     /// Whether an event was sought to fill a gap, and is older than our stay (decision 0040).
     pub(crate) fn is_history(&self, graph: &Graph<'_>, event: &Pdu) -> bool {
-        matches!(self, Source::Federation { sought: true, .. }) && event.depth() < graph.room.since
+        matches!(self, Source::Federation { sought: true, .. }) && graph.is_before_stay(event)
     }
 
     pub(crate) fn via(&self) -> &'static str {

@@ -115,7 +115,7 @@ pub(crate) fn is_shown_to_server(
         Door::Open => true,
         _ if is_joined(reader, &graph.room_id, origin)? => true,
         Door::Restricted(rooms) if any_shared(reader, &rooms, origin, ours)? => true,
-        _ => is_invited(graph, origin)?,
+        _ => graph.has_member(graph.room.state, origin, "invite")?,
     };
     Ok(shown.then_some(summary))
 }
@@ -136,20 +136,6 @@ fn any_shared(
 ) -> Result<bool, RoomError> {
     for room in rooms {
         if is_joined(reader, room, ours)? && is_joined(reader, room, origin)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Whether a user of the server is invited.
-fn is_invited(graph: &Graph<'_>, origin: &ServerName) -> Result<bool, RoomError> {
-    for member in graph.members(graph.room.state) {
-        let (user, id) = member?;
-        let theirs = |user: &UserId| user.server_name() == origin;
-        if <&UserId>::try_from(&*user).is_ok_and(theirs)
-            && graph.event_here(&id)?.pdu.membership() == Some("invite")
-        {
             return Ok(true);
         }
     }
