@@ -4,7 +4,7 @@
 //! when the rules gave it; an event that cannot be judged leaves nothing behind, and is judged
 //! when it comes again. Gaps: decision 0008.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use exeunt_core::{CheckedPdu, Object, Pdu, RoomVersion, canonical::CanonicalError};
 use exeunt_store::records::Verdict;
@@ -292,19 +292,9 @@ impl Rooms {
     /// Drops events that are placed. With them, an answer that goes on behind them would lead into
     /// what is older than our stay, as if it were news.
     async fn drop_placed(&self, quest: &Quest, events: &mut Pool) -> Result<(), RoomError> {
-        let (room_id, ids) = (quest.room_id.clone(), Vec::from_iter(events.keys().cloned()));
-        let read = self.store().read(move |reader| {
-            let graph = Graph::of(reader, &room_id)?;
-            let mut placed = BTreeSet::new();
-            for id in ids {
-                if graph.states(&id)?.is_some() {
-                    placed.insert(id);
-                }
-            }
-            Ok::<_, RoomError>(placed)
-        });
-        let placed = read.await?;
-        events.retain(|id, _| !placed.contains(id));
+        let ids = Vec::from_iter(events.keys().cloned());
+        let unplaced = self.unplaced(&quest.room_id, &ids).await?;
+        events.retain(|id, _| unplaced.contains(id));
         Ok(())
     }
 

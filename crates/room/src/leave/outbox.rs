@@ -138,7 +138,7 @@ impl Rooms {
             }
         }
         drop(hedge);
-        self.settle(key.clone(), &departure, &servers, lost, taken, waited_for).await
+        self.settle(key, &departure, &servers, lost, taken, waited_for).await
     }
 
     /// Every departure that waits.
@@ -282,7 +282,7 @@ impl Rooms {
     /// departure is tried again.
     async fn settle(
         &self,
-        key: Key,
+        key: &Key,
         departure: &DepartureRecord,
         servers: &[OwnedServerName],
         attempts: Vec<Attempt>,
@@ -290,7 +290,7 @@ impl Rooms {
         waited_for: Option<oneshot::Sender<()>>,
     ) -> Result<DepartureOutcome, RoomError> {
         let _guard = self.inner.locks.lock(&key.1).await;
-        let now_there = self.departure(&key).await?;
+        let now_there = self.departure(key).await?;
         let Some(mut record) = now_there.filter(|now| now.pending == departure.pending) else {
             return Ok(DepartureOutcome::Ended);
         };
@@ -300,20 +300,20 @@ impl Rooms {
             Some((event, server)) => {
                 let log = log_line(&event, "handshake", Some(server), now);
                 put_log(&mut batch, &key.1, &key.0, log);
-                batch.delete::<tables::Departures>(&key);
+                batch.delete::<tables::Departures>(key);
                 DepartureOutcome::Delivered
             }
             None if nothing_to_leave(servers, &attempts, is_fresh(&record, now)) => {
-                let (user, room_id) = &key;
+                let (user, room_id) = key;
                 tracing::info!(%user, %room_id, "every server says that there is nothing to leave");
-                batch.delete::<tables::Departures>(&key);
+                batch.delete::<tables::Departures>(key);
                 DepartureOutcome::Ended
             }
             None => {
                 remember(&mut record, attempts, now);
                 record.attempts = record.attempts.saturating_add(1);
                 record.retry_at = now + RETRY_AFTER_MS;
-                batch.put::<tables::Departures>(&key, &record);
+                batch.put::<tables::Departures>(key, &record);
                 DepartureOutcome::Retry
             }
         };
