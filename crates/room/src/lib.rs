@@ -65,6 +65,7 @@ pub mod spaces;
 pub mod standing;
 mod sticky;
 mod stripped;
+mod take_out;
 pub mod triage;
 mod upgrade;
 mod user_directory;

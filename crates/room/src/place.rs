@@ -242,18 +242,21 @@ pub(crate) fn decide(
     };
     let change = Change { graph: &graph, ours, event, source, counted, now };
     let states = States { before, after, told };
+    // It may have been told as part of a state.
+    let is_refuted = verdict.is_rejected() && graph.event(event.event_id())?.is_some();
     change.write_event(&verdict, states)?;
     let Effects { users, destinations, mut undone, let_in, untold, passage, counted, .. } =
         match verdict {
             Verdict::Accepted => change.advance_head(states)?,
             Verdict::SoftFailed(_) => change.answer_outsider(after)?,
+            Verdict::Rejected(_) if is_refuted => change.take_out(before)?,
             Verdict::Rejected(_) => Effects::default(),
         };
     if matches!(source, Source::Local { .. }) {
         // A leave that is sent again does not lead to another one.
         undone.clear();
     }
-    let (batch, is_news) = (graph.into_batch(), verdict.is_accepted());
+    let (batch, is_news) = (graph.into_batch(), verdict.is_accepted() || is_refuted);
     let counted = is_news.then_some(counted);
     Ok(Placement {
         batch,

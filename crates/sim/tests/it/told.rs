@@ -10,7 +10,7 @@ use exeunt_core::{CheckedPdu, Draft, Pdu};
 use exeunt_room::{Call, Preset};
 use exeunt_sim::{
     Fault, Mesh, Scripted, Server,
-    events::{member_draft, message_draft, wire},
+    events::{member_draft, message_draft, state_draft, wire},
 };
 use exeunt_store::{Batch, records::Verdict, tables, verify};
 use serde_json::{Value, json, value::RawValue};
@@ -282,4 +282,64 @@ async fn what_is_refused_by_every_state_holds_up_nobody() {
     stage.send(stage.c(), &[&next]).await;
     assert_eq!(stage.messages(), ["edge", "last", "child", "next"]);
     assert!(verify(&stage.a().store).unwrap().is_clean());
+}
+
+/// What is told as part of a state is judged by its auth events alone. Where it is refused once it
+/// has its place, it is state no longer, nor comes back with what is said next.
+#[tokio::test]
+async fn what_turns_out_to_be_rejected_is_no_state() {
+    let mesh = Mesh::new(&["a.example", "b.example", "c.example"]);
+    let (a, b, c) = (mesh.server("a.example"), mesh.server("b.example"), mesh.server("c.example"));
+    let (ann, eve, cat) = (a.user("ann"), b.user("eve"), c.user("cat"));
+    let room = a.room(&ann, Preset::Public, "12").await;
+    for (server, user) in [(b, &eve), (c, &cat)] {
+        server.join(user, &room, a).await.unwrap();
+        mesh.settle().await;
+    }
+    a.set(&ann, &room, "m.room.power_levels", json!({ "state_default": 0 })).await;
+    a.set(&ann, &room, "m.room.topic", json!({ "topic": "of ann" })).await;
+    let topic = |of: &OwnedUserId, words| {
+        let draft = state_draft(a, &room, of, "m.room.topic", json!({ "topic": words }));
+        // Later than all that ann does.
+        Draft { origin_server_ts: draft.origin_server_ts * 2, ..draft }
+    };
+    let of_eve = topic(&eve, "of eve");
+    a.rooms.ban(&ann, &eve, &room, None).await.unwrap();
+    let ban = a.graph(&room, |graph| graph.room.extremities[0].clone());
+    let ban = a.event(&ban).unwrap().pdu;
+    let prev_events = vec![ban.event_id().to_owned().into()];
+    let of_eve = b.sign(Draft { prev_events, depth: ban.depth() + 1, ..of_eve });
+    a.rooms.unban(&ann, &eve, &room, None).await.unwrap();
+    mesh.settle().await;
+    b.join(&eve, &room, a).await.unwrap();
+    mesh.settle().await;
+    let lost = c.sign(message_draft(a, &room, &cat, "lost"));
+    let edge = c.sign(after(&lost, message_draft(a, &room, &cat, "edge")));
+    let last = c.sign(after(&edge, message_draft(a, &room, &cat, "last")));
+    let ids = a.state(&room).into_iter().map(|(kind, _, id)| match &*kind {
+        "m.room.topic" => of_eve.event_id().to_owned(),
+        _ => id,
+    });
+    let state = json!({ "pdu_ids": Vec::from_iter(ids), "auth_chain_ids": [] });
+    let (missed, told) = (json!({ "events": [wire(&edge)] }), json!({ "pdus": [wire(&of_eve)] }));
+    mesh.net.script(&c.name, move |call| match call {
+        Call::MissingEvents { .. } => Scripted::Answer(Ok(missed.clone())),
+        Call::StateIds { .. } => Scripted::Answer(Ok(state.clone())),
+        Call::Event { .. } => Scripted::Answer(Ok(told.clone())),
+        _ => Scripted::refused(404, "M_NOT_FOUND"),
+    });
+    a.receive(c, "last", &[&last]).await;
+    a.rooms.inbound_idle().await;
+    let now = || {
+        let topic = a.graph(&room, |graph| graph.current("m.room.topic", "")).unwrap().unwrap();
+        topic.content()["topic"].clone()
+    };
+    assert_eq!(now(), "of eve");
+    a.receive(b, "refused", &[&of_eve]).await;
+    let known = a.event(&of_eve.event_id().to_owned()).unwrap();
+    assert!(matches!(known.record.verdict, Verdict::Rejected(_)));
+    assert_eq!(now(), "of ann");
+    a.say(&ann, &room, "on").await;
+    assert_eq!(now(), "of ann");
+    assert!(verify(&a.store).unwrap().is_clean());
 }
