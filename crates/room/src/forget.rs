@@ -12,11 +12,11 @@ use std::{
 };
 
 use exeunt_store::{
-    Batch, PurgeError, Reader, purge_room,
+    Batch, PurgeError, Reader, drop_delivered, purge_room,
     records::{MembershipRecord, OutboxItem},
-    tables,
+    rooms_with_kept, tables,
 };
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{FutureExt, StreamExt, TryFutureExt, TryStreamExt, stream};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 use crate::{
@@ -65,28 +65,31 @@ impl Rooms {
         let rooms = self.clone();
         tokio::spawn(async move {
             loop {
-                if let Err(error) = rooms.sweep_journal().await {
-                    tracing::error!(%error, "old signatures could not be dropped");
-                }
-                if let Err(error) = rooms.sweep_forgotten().await {
-                    tracing::error!(%error, "forgotten rooms could not be swept");
-                }
-                if let Err(error) = rooms.sweep_denied().await {
-                    tracing::error!(%error, "events of denied servers could not be judged again");
-                }
-                if let Err(error) = rooms.sweep_undone_leaves().await {
-                    tracing::error!(%error, "leaves that were undone could not be looked for");
-                }
-                if let Err(error) = rooms.sweep_withdrawals().await {
-                    tracing::error!(%error, "old withdrawals of invites could not be dropped");
+                let sweeps = [
+                    ("old signatures could not be dropped", rooms.sweep_journal().boxed()),
+                    ("forgotten rooms could not be swept", rooms.sweep_forgotten().boxed()),
+                    (
+                        "events of denied servers were not judged again",
+                        rooms.sweep_denied().boxed(),
+                    ),
+                    (
+                        "undone leaves could not be sought",
+                        rooms.sweep_undone_leaves().map_ok(drop).boxed(),
+                    ),
+                    ("old withdrawals could not be dropped", rooms.sweep_withdrawals().boxed()),
+                ];
+                for (failure, sweep) in sweeps {
+                    if let Err(error) = sweep.await {
+                        tracing::error!(%error, "{failure}");
+                    }
                 }
                 tokio::time::sleep(SWEEP_EVERY).await;
             }
         });
     }
 
-    /// Purges the rooms that can be, and drops departures that every device has had the time to
-    /// hear of.
+    /// Purges the rooms that can be, deletes what earlier purges kept for servers that have it by now,
+    /// and drops departures that every device has had the time to hear of.
     pub async fn sweep_forgotten(&self) -> Result<(), RoomError> {
         let forgotten = self
             .store()
@@ -109,6 +112,11 @@ impl Rooms {
             .await?;
         for room_id in forgotten {
             self.purge_or_complain(&room_id).await;
+        }
+        for room_id in rooms_with_kept(self.store()).await? {
+            let _no_join = self.inner.joins.turn(&room_id).await;
+            let _guard = self.inner.locks.lock(&room_id).await;
+            drop_delivered(self.store(), &room_id).await?;
         }
         self.drop_old_departures().await
     }

@@ -36,7 +36,7 @@ pub use error::StoreError;
 pub use key::{CodecError, Key, Part, Prefix};
 pub use last_news::LastNews;
 pub use outbox::waiting_servers;
-pub use purge::{PurgeError, Purged, purge_room, resume_purges};
+pub use purge::{PurgeError, Purged, drop_delivered, purge_room, resume_purges, rooms_with_kept};
 pub use reader::{Reader, Scan};
 pub use snapshot::{Root, StateChange};
 pub use store::{SCHEMA, Store};

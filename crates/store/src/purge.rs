@@ -6,8 +6,8 @@
 //!
 //! Stays: what users and admins have of the room without its graph. Departures, pending invites and
 //! knocks, the membership log and the signing journal; memberships that ended, with their event
-//! beside the graph, until they are old; account data and transaction ids, which are the users'; and events that wait
-//! for a server, as outliers, until another purge.
+//! beside the graph, until they are old; account data and transaction ids, which are the users'; and events
+//! that wait for a server, as outliers, until it has them ([`drop_delivered`]).
 
 use std::collections::BTreeSet;
 
@@ -19,9 +19,10 @@ use crate::records::{EventRecord, MembershipRecord, OutboxItem};
 use crate::snapshot::Node;
 use crate::tables::{
     Aliases, Arrivals, AuthChildren, Children, Deliveries, Denied, DepartedServers, Departures,
-    EventTimes, EventTransactions, Events, InboundQueue, JoinedServers, LocalMembers, Memberships,
-    Notable, OlderHeads, Outbox, Pending, PublicRooms, Purges, Receipts, Redactions, Relations,
-    RoomAliases, RoomStates, Rooms, SignedInvites, StateNodes, ThreadEvents, Timeline, Words,
+    EventTimes, EventTransactions, Events, InboundQueue, JoinedServers, Kept, LocalMembers,
+    Memberships, Notable, OlderHeads, Outbox, Pending, PublicRooms, Purges, Receipts, Redactions,
+    Relations, RoomAliases, RoomStates, Rooms, SignedInvites, StateNodes, ThreadEvents, Timeline,
+    Words,
 };
 use crate::{Batch, Prefix, Reader, Root, RowOf, Store, StoreError, Table};
 
@@ -60,6 +61,41 @@ pub async fn resume_purges(store: &Store) -> Result<(), StoreError> {
     for room in store.read(|reader| reader.scan::<Purges>(()).keys()).await? {
         purge_by(store, room, PAGE).await?;
     }
+    Ok(())
+}
+
+/// Rooms of which purges have kept events for servers.
+pub async fn rooms_with_kept(store: &Store) -> Result<BTreeSet<OwnedRoomId>, StoreError> {
+    let rows = store.read(|reader| reader.scan::<Kept>(()).keys()).await?;
+    Ok(rows.into_iter().map(|(room, _)| room).collect())
+}
+
+/// Deletes those of a room's kept events that no server waits for any more. Where the room is here
+/// again they are of its graph, and stay. Nobody else may write to the room meanwhile.
+pub async fn drop_delivered(store: &Store, room_id: &RoomId) -> Result<(), StoreError> {
+    let room = room_id.to_owned();
+    let read = store.read_long(move |reader| {
+        let mut waiting = BTreeSet::new();
+        for row in reader.scan::<Outbox>(()).iter() {
+            if let (_, OutboxItem::Pdu(id)) = row? {
+                waiting.insert(id);
+            }
+        }
+        let (mut batch, is_back) = (Batch::default(), reader.contains::<Rooms>(&room)?);
+        for key in reader.scan::<Kept>(room).keys()? {
+            if !is_back {
+                if waiting.contains(&key.1) {
+                    continue;
+                }
+                if let Some(event) = reader.get::<Events>(&key.1)? {
+                    delete_outlier(&mut batch, &key.1, &event)?;
+                }
+            }
+            batch.delete::<Kept>(&key);
+        }
+        Ok::<_, StoreError>(batch)
+    });
+    store.commit(read.await?).await?;
     Ok(())
 }
 
@@ -282,19 +318,29 @@ fn delete_event(
     }
     if gone.waiting.contains(&id) {
         gone.purged.waiting += 1;
+        batch.put::<Kept>(&(event.room_id.clone(), id.clone()), &());
         batch.put::<Events>(&id, &EventRecord { states: None, order: None, ..event });
         return Ok(());
     }
+    gone.purged.events += 1;
+    delete_outlier(batch, &id, &event)
+}
+
+/// Deletes an event without states with its place among the auth events.
+fn delete_outlier(
+    batch: &mut Batch,
+    id: &OwnedEventId,
+    event: &EventRecord,
+) -> Result<(), StoreError> {
     let version =
-        RoomVersion::parse(&event.room_version).map_err(|e| damaged(&id, &e.to_string()))?;
+        RoomVersion::parse(&event.room_version).map_err(|e| damaged(id, &e.to_string()))?;
     let pdu = Pdu::parse(version, event.json.get().as_bytes())
-        .map_err(|e| damaged(&id, &e.to_string()))?;
+        .map_err(|e| damaged(id, &e.to_string()))?;
     for auth in pdu.auth_events() {
         batch.delete::<AuthChildren>(&(auth.clone(), id.clone()));
     }
-    batch.delete::<EventTransactions>(&id);
-    batch.delete::<Events>(&id);
-    gone.purged.events += 1;
+    batch.delete::<EventTransactions>(id);
+    batch.delete::<Events>(id);
     Ok(())
 }
 

@@ -82,6 +82,8 @@ tables! {
     0x35 InboundQueue: (OwnedRoomId, u64, u64) => InboundRecord,
     /// What a server would not have, by its position in the outbox: taken out of the queue.
     0x36 SetAside: (OwnedServerName, u64) => SetAsideRecord,
+    /// Events of purged rooms that wait for a server: (room, event).
+    0x37 Kept: (OwnedRoomId, OwnedEventId) => (),
     /// When a departure is tried again: the sender's own row, so that it never writes `Departures`.
     0x34 DepartureRetries: (OwnedUserId, OwnedRoomId) => DepartureRetryRecord,
 

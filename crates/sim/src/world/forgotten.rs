@@ -1,12 +1,12 @@
 //! Rooms that users forget: their servers purge them, and know nothing of them from then on.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use exeunt_core::{
     RoomVersion,
     ruma::{OwnedRoomId, OwnedServerName, OwnedUserId},
 };
-use exeunt_store::tables;
+use exeunt_store::{records::OutboxItem, tables};
 use tokio::time::Instant;
 
 use super::{Acknowledged, World, resides, step::Ask, step::Step};
@@ -82,10 +82,17 @@ impl World {
                 format!("{} keeps {room} (in it: {is_in}, {rows:?})", server.name)
             }));
             let events = reader.scan::<tables::Events>(()).collect().expect("the store reads");
-            // What still waited for another server as its room was purged stays, beside any graph.
+            let outbox = reader.scan::<tables::Outbox>(()).collect().expect("the store reads");
+            let waiting: BTreeSet<_> = outbox
+                .into_iter()
+                .filter_map(|(_, item)| match item {
+                    OutboxItem::Pdu(id) => Some(id),
+                    OutboxItem::Edu(_) => None,
+                })
+                .collect();
             let left = events
                 .iter()
-                .filter(|(_, event)| !rooms.contains(&event.room_id) && event.states.is_some());
+                .filter(|(id, event)| !rooms.contains(&event.room_id) && !waiting.contains(id));
             self.failures.extend(left.map(|(id, _)| format!("{} keeps {id}", server.name)));
         }
     }

@@ -334,13 +334,40 @@ async fn an_event_that_waits_for_a_server_stays_until_it_is_sent() {
     let other = store.reader().get::<Events>(&event_id(&other(), 3)).unwrap().unwrap();
     assert_eq!(other.order, Some(3));
 
+    let is_kept = || store.reader().contains::<Events>(&leave).unwrap();
+    assert_eq!(rooms_with_kept(&store).await.unwrap(), BTreeSet::from([doomed()]));
+    drop_delivered(&store, &doomed()).await.unwrap();
+    assert!(is_kept());
     let mut batch = Batch::default();
     batch.delete::<Outbox>(&(peer(), 1));
     store.commit(batch).await.unwrap();
-    let purged = purge_room(&store, &doomed()).await.unwrap();
-    assert_eq!(purged, Purged { events: 1, waiting: 0 });
-    assert!(!store.reader().contains::<Events>(&leave).unwrap());
+    drop_delivered(&store, &doomed()).await.unwrap();
+    assert!(!is_kept());
+    let mut batch = Batch::default();
+    batch.delete::<Outbox>(&(peer(), 2));
+    store.commit(batch).await.unwrap();
+    drop_kept(&store).await;
+    assert_eq!(rows(&store), alone().await);
     assert_clean(&store);
+}
+
+#[tokio::test]
+async fn an_event_that_waited_stays_where_its_room_is_back() {
+    let store = Store::memory();
+    two_rooms(&store).await;
+    let (waits, head) = (event_id(&doomed(), 3), store.reader().get::<Rooms>(&doomed()).unwrap());
+    let row = (peer(), 1);
+    let mut batch = Batch::default();
+    batch.put::<Outbox>(&row, &OutboxItem::Pdu(waits.clone()));
+    store.commit(batch).await.unwrap();
+    purge_room(&store, &doomed()).await.unwrap();
+    let mut batch = Batch::default();
+    batch.delete::<Outbox>(&row);
+    batch.put::<Rooms>(&doomed(), &head.unwrap());
+    store.commit(batch).await.unwrap();
+    drop_delivered(&store, &doomed()).await.unwrap();
+    assert!(store.reader().contains::<Events>(&waits).unwrap());
+    assert!(rooms_with_kept(&store).await.unwrap().is_empty());
 }
 
 #[tokio::test]
