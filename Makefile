@@ -9,7 +9,7 @@ RELEASE := $(CARGO_TARGET_DIR)/release/exeunt
 # RocksDB is compiled once, for every profile.
 CARGO = ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(deploy/tools/rocksdb.sh)" cargo
 
-.PHONY: demo test check interop oracle crash fuzz image mesh-test bench bench-attack bench-footprint bench-state bench-sync build release tools
+.PHONY: demo test check interop oracle crash fuzz image mesh-test nightly bench bench-attack bench-footprint bench-state bench-sync build release tools
 
 demo: build
 	@EXEUNT_BIN=$(BIN) "$$(tests/interop/setup.sh)" -B tests/interop/demo.py --peer $(PEER)
@@ -39,6 +39,15 @@ crash: build
 fuzz: tools
 	fuzz/run.sh check
 	fuzz/run.sh $${EXEUNT_FUZZ_SECONDS:-10}
+
+# The long forms: 20,000 random rooms beside Synapse's rules and ruma's, 2,000 that arrive in four ways at a whole
+# server, 2,000 simulated meshes, 200 kills. About four hours.
+nightly: build
+	$(MAKE) oracle EXEUNT_GRAPHS=20000
+	EXEUNT_GRAPHS=20000 $(CARGO) test --workspace --locked --test graphs agrees_with_ruma
+	EXEUNT_ARRIVALS=2000 $(CARGO) test --workspace --locked --test it arrival
+	EXEUNT_SIM_SEEDS=2000 $(CARGO) test --workspace --locked --test seeds
+	$(MAKE) crash EXEUNT_CRASH_ROUNDS=200
 
 # The server's image and Complement's; an engine is started where none answers.
 image: release

@@ -1,7 +1,7 @@
 //! One server with a calm room in which people talk, half of them here, and for each attack a room
 //! that is attacked by the only other server in it. Latencies of the calm one, in quiet and under
-//! attack, in turn. Further arguments name the attacks that are wanted; `EXEUNT_BENCH_HEADS` says how
-//! many extremities are sent (10,000).
+//! attack, in turn, and by how much the process's memory grew under it. Further arguments name the
+//! attacks that are wanted; `EXEUNT_BENCH_HEADS` says how many extremities are sent (10,000).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -47,8 +47,16 @@ pub async fn run() {
     let calm = public_room(&rooms).await;
     let mut friend = peer_of(&rooms, &store, &calm, FRIEND, 1).await;
     println!(
-        "{:<34} {:>8} {:>7} {:>5} {:>17} {:>17} {:>17} {:>17}",
-        "", "events", "time", "CPU", "sent p50", "sent p99", "received p50", "received p99"
+        "{:<34} {:>8} {:>7} {:>5} {:>8} {:>17} {:>17} {:>17} {:>17}",
+        "",
+        "events",
+        "time",
+        "CPU",
+        "memory",
+        "sent p50",
+        "sent p99",
+        "received p50",
+        "received p99"
     );
     let named = std::env::args().skip_while(|a| a != "attack").skip(1);
     // Cargo adds `--bench`.
@@ -60,6 +68,7 @@ pub async fn run() {
         friend.follow(&store.reader());
         let events = attack(&mut mallory, &hostile);
         let quiet = talk(&rooms, &calm, &mut friend, || false).await;
+        let memory = Memory::now();
         let (count, started, used) = (events.len(), Instant::now(), cpu());
         let attacker = rooms.clone();
         let under_way = tokio::spawn(async move { assail(&attacker, events).await });
@@ -67,7 +76,8 @@ pub async fn run() {
         let took = under_way.await.expect("the attack ends").saturating_duration_since(started);
         let load = (cpu() - used).as_secs_f64() / started.elapsed().as_secs_f64();
         let took = took.as_secs_f64();
-        print!("{what:<34} {count:>8} {took:>6.1}s {load:>5.2}");
+        let grown = memory.grown();
+        print!("{what:<34} {count:>8} {took:>6.1}s {load:>5.2} {grown:>5.1} MB");
         for (quiet, busy) in quiet.percentiles().into_iter().zip(busy.percentiles()) {
             print!(" {quiet:>6.2} {busy:>6.2} ms");
         }
@@ -186,6 +196,28 @@ async fn peer_of(
         push(rooms, name, joins[0].event_id().as_str(), joins).await;
     }
     peer
+}
+
+/// Resident memory of the process, in MB; its highest is counted anew from here on.
+struct Memory(f64);
+
+impl Memory {
+    fn now() -> Self {
+        std::fs::write("/proc/self/clear_refs", "5").expect("the kernel counts anew");
+        Self(Self::read("VmRSS:"))
+    }
+
+    /// By how much the highest since then is above what it was.
+    fn grown(&self) -> f64 {
+        Self::read("VmHWM:") - self.0
+    }
+
+    fn read(name: &str) -> f64 {
+        let status = std::fs::read_to_string("/proc/self/status").expect("the kernel counts");
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        kilobytes.expect("a figure in kB") / 1e3
+    }
 }
 
 #[derive(Default)]
