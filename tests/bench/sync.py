@@ -1,5 +1,5 @@
-"""What syncing costs: the first sync of large accounts, delivery to a waiting client, and clients
-that only wait. Exeunt, then Synapse with the same rooms in the same run.
+"""What reading costs: the first sync of large accounts, delivery to a waiting client, paging
+through history, search, and clients that only wait. Exeunt, then Synapse with the same rooms in the same run.
 
 Times are figures, never asserted. `--check` asserts the memory with the waiting clients.
 """
@@ -36,6 +36,11 @@ MESSAGES = 15
 FIRST_SYNCS = 7
 #: Messages that are sent to a waiting client, one after the other.
 DELIVERIES = 200
+#: The room with a history: messages, and how many of them a page has. One in so many is searched for.
+HISTORY = 2_000
+PAGE = 50
+RARE = 100
+SEARCHES = 50
 #: Clients that only wait, each in a few of the rooms.
 CLIENTS = 2_000
 ROOMS_OF_CLIENT = 5
@@ -58,6 +63,11 @@ class Found:
     #: From the answer to a send until the waiting client has the event.
     delivery_p50: float = 0.0
     delivery_p99: float = 0.0
+    #: Medians of a page of `/messages`, and of a search.
+    page: float = 0.0
+    page_cpu: float = 0.0
+    search: float = 0.0
+    search_cpu: float = 0.0
     memory_before: int = 0
     #: Without clients, once everyone is in their rooms.
     memory_joined: int = 0
@@ -81,6 +91,7 @@ class Bench:
             for rooms, reader in readers.items():
                 await self._first_syncs(rooms, reader)
             await self._deliver(talkers[0], readers[ACCOUNTS[0]])
+            await self._look_back(talkers[0], readers[ACCOUNTS[0]])
         if self._clients:
             await self._wait()
         return self.found
@@ -131,6 +142,29 @@ class Bench:
             delays.append(time.monotonic() - acknowledged)
         self.found.delivery_p50 = statistics.median(delays) * 1000
         self.found.delivery_p99 = statistics.quantiles(delays, n=100)[-1] * 1000
+
+    async def _look_back(self, writer: User, reader: User) -> None:
+        note(f"a history of {HISTORY} messages")
+        room = self._rooms[0]
+        for number in range(HISTORY):
+            rare = " A needle." if number % RARE == 0 else ""
+            await writer.say(room, f"Message {number} of a long conversation.{rare}")
+        pages, token, seen, before = [], "", 0, self._process.cpu()
+        while seen < HISTORY:
+            began = time.monotonic()
+            page = await reader.page(room, token, PAGE)
+            pages.append(time.monotonic() - began)
+            token, seen = page["end"], seen + len(page["chunk"])
+        self.found.page = statistics.median(pages) * 1000
+        self.found.page_cpu = (self._process.cpu() - before) / len(pages)
+        searches, before = [], self._process.cpu()
+        for _ in range(SEARCHES):
+            began = time.monotonic()
+            hits = await reader.search("needle")
+            searches.append(time.monotonic() - began)
+            assert hits["count"] == HISTORY // RARE, f"{hits['count']} hits"
+        self.found.search = statistics.median(searches) * 1000
+        self.found.search_cpu = (self._process.cpu() - before) / SEARCHES
 
     async def _wait(self) -> None:
         connector = aiohttp.TCPConnector(
@@ -212,6 +246,10 @@ def table(found: dict[str, Found]) -> str:
     rows += [
         ("delivery after the answer to the sender, p50", [f"{f.delivery_p50:.1f} ms" for f in kinds]),
         ("  p99", [f"{f.delivery_p99:.1f} ms" for f in kinds]),
+        (f"a page of {PAGE} messages", [f"{f.page:.1f} ms" for f in kinds]),
+        ("  CPU", [f"{f.page_cpu * 1000:.1f} ms" for f in kinds]),
+        (f"a search with {HISTORY // RARE} hits", [f"{f.search:.1f} ms" for f in kinds]),
+        ("  CPU", [f"{f.search_cpu * 1000:.1f} ms" for f in kinds]),
         ("memory at the start", [f"{f.memory_before / MB:.1f} MB" for f in kinds]),
         ("memory, everyone in their rooms", [f"{f.memory_joined / MB:.1f} MB" for f in kinds]),
         ("memory, all clients waiting", [f"{f.memory_waiting / MB:.1f} MB" for f in kinds]),

@@ -58,11 +58,21 @@ class User:
     async def leave(self, room: str) -> None:
         await self.ask("POST", f"/rooms/{quote(room)}/leave", json={})
 
-    async def say(self, room: str) -> str:
+    async def say(
+        self, room: str, text: str = "The quick brown fox jumps over the lazy dog."
+    ) -> str:
         self._sent += 1
         path = f"/rooms/{quote(room)}/send/m.room.message/{self._sent}"
-        body = {"msgtype": "m.text", "body": "The quick brown fox jumps over the lazy dog."}
+        body = {"msgtype": "m.text", "body": text}
         return (await self.ask("PUT", path, json=body))["event_id"]
+
+    async def page(self, room: str, before: str, limit: int) -> Any:
+        query = f"?dir=b&limit={limit}" + (f"&from={before}" if before else "")
+        return await self.ask("GET", f"/rooms/{quote(room)}/messages{query}")
+
+    async def search(self, text: str) -> Any:
+        body = {"search_categories": {"room_events": {"search_term": text}}}
+        return (await self.ask("POST", "/search", json=body))["search_categories"]["room_events"]
 
     async def sync(self, timeout_ms: int = SYNC_TIMEOUT_MS) -> Any:
         query = f"?timeout={timeout_ms}" + (f"&since={self._since}" if self._since else "")
