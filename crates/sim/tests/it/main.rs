@@ -26,6 +26,7 @@ mod knocking;
 mod leaks;
 mod leaving;
 mod long_answers;
+mod ordering;
 mod outlasting;
 mod parting;
 mod partitions;
