@@ -22,6 +22,12 @@ END
 
 export EXEUNT__SERVER__NAME="$SERVER_NAME"
 command=$1
+# Complement puts the registrations of application services there before it starts the container.
+set -- /complement/appservice/*.yaml
+if [ -e "$1" ]; then
+    EXEUNT__APP_SERVICES__FILES=$(IFS=,; echo "$*")
+    export EXEUNT__APP_SERVICES__FILES
+fi
 # The image may have been committed under another name, so each start signs anew.
 [ "$command" = serve ] && mint
 exec /usr/bin/exeunt "$command" --config /etc/exeunt/exeunt.toml

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    ClientApi, body, limits::Class, membership::no_third_party, profile::member_profile,
-    public_rooms::Visibility, room_error,
+    ClientApi, body, directory::check_alias, limits::Class, membership::no_third_party,
+    profile::member_profile, public_rooms::Visibility, room_error,
 };
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
@@ -59,17 +59,16 @@ struct InitialState {
 async fn create(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, MatrixError> {
     let body: Body = body::read(&call)?;
     let invites = body.invite.as_ref().map_or(0, Vec::len);
-    api.limits().take(Class::Invites, session.user_id.as_str(), invites)?;
-    let room = new_room(&api, session.user_id, body).await?;
+    if session.is_limited() {
+        api.limits().take(Class::Invites, session.user_id.as_str(), invites)?;
+    }
+    let room = new_room(&api, session, body).await?;
     let room_id = api.rooms.create_room(room).await.map_err(room_error)?;
     Ok(Reply::json(json!({ "room_id": room_id })))
 }
 
-async fn new_room(
-    api: &ClientApi,
-    creator: OwnedUserId,
-    body: Body,
-) -> Result<NewRoom, MatrixError> {
+async fn new_room(api: &ClientApi, session: Session, body: Body) -> Result<NewRoom, MatrixError> {
+    let creator = session.user_id.clone();
     if body.invite_3pid.is_some_and(|invites| !invites.is_empty()) {
         return Err(no_third_party());
     }
@@ -82,6 +81,9 @@ async fn new_room(
     let power_level_override = body.power_level_content_override.unwrap_or_default();
     check_levels(version, &creator, &creation_content, &power_level_override)?;
     let alias = body.room_alias_name.map(|name| alias_of(api, &name)).transpose()?;
+    if let Some(alias) = &alias {
+        check_alias(api, &session, alias)?;
+    }
     let mut invite = BTreeMap::new();
     for user in body.invite.unwrap_or_default() {
         let profile = member_profile(api, &user).await?;

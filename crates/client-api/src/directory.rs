@@ -2,9 +2,12 @@
 
 use exeunt_http::{Authenticator, MatrixError, RequestHead, Routes};
 use exeunt_users::Session;
-use ruma::api::client::{
-    alias::{create_alias::v3 as create, delete_alias::v3 as delete, get_alias::v3 as get},
-    room::aliases::v3 as list,
+use ruma::{
+    RoomAliasId,
+    api::client::{
+        alias::{create_alias::v3 as create, delete_alias::v3 as delete, get_alias::v3 as get},
+        room::aliases::v3 as list,
+    },
 };
 
 use crate::{ClientApi, room_error, users_error};
@@ -36,6 +39,7 @@ async fn create(
     request: create::Request,
 ) -> Result<create::Response, MatrixError> {
     let create::Request { room_alias, room_id, .. } = request;
+    check_alias(&api, &session, &room_alias)?;
     let created = api.rooms.create_alias(&room_alias, &room_id, &session.user_id).await;
     created.map_err(|error| match error {
         // Here the specification wants 409, where createRoom wants M_ROOM_IN_USE.
@@ -45,6 +49,21 @@ async fn create(
         error => room_error(error),
     })?;
     Ok(create::Response::new())
+}
+
+/// Refuses an alias that is kept for an application service.
+pub(crate) fn check_alias(
+    api: &ClientApi,
+    session: &Session,
+    alias: &RoomAliasId,
+) -> Result<(), MatrixError> {
+    match api.options().app_services.keep_alias(alias, session.by_service.as_ref()) {
+        true => {
+            let text = "The alias is kept for an application service";
+            Err(MatrixError::new(400, "M_EXCLUSIVE", text))
+        }
+        false => Ok(()),
+    }
 }
 
 /// `DELETE /_matrix/client/v3/directory/room/{roomAlias}`

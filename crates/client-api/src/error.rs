@@ -100,6 +100,8 @@ pub fn users_error(error: UsersError) -> MatrixError {
         UsersError::WrongPassword
         | UsersError::WrongToken
         | UsersError::AnotherUser
+        | UsersError::OutsideNamespace
+        | UsersError::NotRegistered
         | UsersError::RegistrationClosed => code(403, "M_FORBIDDEN"),
         UsersError::Expired => MatrixError::unknown_token(true),
         UsersError::Locked => code(401, "M_USER_LOCKED").with("soft_logout", true),

@@ -38,8 +38,10 @@ pub(crate) fn pass(
         return Err(suspended());
     }
     match kind.class {
-        Some(class) => api.limits().take(class, session.user_id.as_str(), 1),
-        None => Ok(()),
+        Some(class) if session.is_limited() => {
+            api.limits().take(class, session.user_id.as_str(), 1)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use exeunt_core::RoomVersion;
 use exeunt_http::{Authenticator, MatrixError, RequestHead, access_token, header};
 use exeunt_room::Rooms;
-use exeunt_users::{Clock, RegistrationPolicy, Session, SharedSecret, Uia, Users};
+use exeunt_users::{
+    AppService, AppServices, Clock, RegistrationPolicy, Session, SharedSecret, Uia, Users,
+};
 use ring::rand::SystemRandom;
 use ruma::ServerName;
 
@@ -22,6 +24,7 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     pub registration: RegistrationPolicy,
+    pub app_services: AppServices,
     /// Base URL that `/.well-known/matrix/client` names; `None`: somebody else serves it.
     pub well_known_client: Option<String>,
     pub support: Support,
@@ -89,6 +92,11 @@ impl ClientApi {
         &self.inner.limits
     }
 
+    /// The application service whose token the request carries.
+    pub(crate) fn app_service(&self, head: &RequestHead) -> Option<&AppService> {
+        access_token(head).and_then(|token| self.options().app_services.by_token(token))
+    }
+
     pub(crate) fn shared_secret(&self) -> Option<&SharedSecret> {
         self.inner.shared_secret.as_ref()
     }
@@ -99,6 +107,13 @@ impl Authenticator for ClientApi {
 
     async fn authenticate(&self, head: &RequestHead, body: &[u8]) -> Result<Session, MatrixError> {
         let token = access_token(head).ok_or_else(MatrixError::missing_token)?;
+        if let Some(service) = self.app_service(head) {
+            let named = head.query("user_id");
+            let session = self.users.service_session(service, named.as_deref()).await;
+            let session = session.map_err(users_error)?;
+            gate::pass(self, &session, head, body)?;
+            return Ok(session);
+        }
         let session = self.users.session(token).await.map_err(users_error)?;
         let session = session.ok_or_else(|| MatrixError::unknown_token(false))?;
         gate::pass(self, &session, head, body)?;
@@ -108,6 +123,9 @@ impl Authenticator for ClientApi {
     }
 
     fn admit(&self, head: &RequestHead) -> Result<(), MatrixError> {
-        gate::pass_anyone(self, head)
+        match self.app_service(head) {
+            Some(_) => Ok(()),
+            None => gate::pass_anyone(self, head),
+        }
     }
 }

@@ -24,6 +24,8 @@ pub struct Intent {
     pub redacts: Option<OwnedEventId>,
     /// The client's transaction: the same one gets the same event again.
     pub transaction: Option<ClientTransaction>,
+    /// The date that it bears, in milliseconds since the epoch; `None`: that of now.
+    pub ts: Option<u64>,
 }
 
 /// A client's transaction id, with what it is scoped to: device and endpoint (client-server API,
@@ -47,7 +49,7 @@ impl Intent {
     /// A message event.
     pub fn message(sender: OwnedUserId, kind: impl Into<String>, content: Object) -> Self {
         let kind = kind.into();
-        Self { sender, kind, state_key: None, content, redacts: None, transaction: None }
+        Self { sender, kind, state_key: None, content, redacts: None, transaction: None, ts: None }
     }
 
     /// A state event.
@@ -224,7 +226,7 @@ pub(crate) fn draft_on_head(
         content: intent.content,
         redacts: intent.redacts,
         prev_events,
-        origin_server_ts: date_after(now, dates),
+        origin_server_ts: intent.ts.unwrap_or_else(|| date_after(now, dates)),
         auth_events: auth_events.iter().map(Reference::from).collect(),
         depth,
     })

@@ -12,7 +12,7 @@ use exeunt_http::Service;
 use exeunt_room::Rooms;
 use exeunt_sender::{Backoff, DepartureOptions, Departures, Sender};
 use exeunt_store::Store;
-use exeunt_users::{RegistrationPolicy, Users};
+use exeunt_users::{AppServices, RegistrationPolicy, Users};
 use ring::rand::SystemRandom;
 use ruma::ServerName;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::{
     adapters::{Federation, Runner, Wakers, alive},
-    clock,
+    app_services, clock,
     config::{Config, Listener},
     failure::Failure,
     listen::{Bound, Listening},
@@ -45,12 +45,14 @@ pub async fn serve(config: Config) -> Result<(), Failure> {
 
     // Sockets first: an address that is taken is found out before anything is written or sent.
     let bound = bind(&config)?;
+    let app_services = app_services::load(&config)?;
     let store = Store::open(&database(&config.store.path))?;
     exeunt_store::resume_purges(&store).await?;
     exeunt_room::clear_unfinished_joins(&store).await?;
     exeunt_room::upgrade_store(&store).await?;
     let metrics = Metrics::install(store.clone())?;
-    let services = Services::start(&config, &store, metrics, stopping)?;
+    let services = Services::start(&config, &store, app_services.clone(), metrics, stopping)?;
+    services.client_api.users.register_senders(&app_services).await.map_err(Failure::User)?;
     let mut listening = Vec::new();
     for (listener, bound) in config.listeners.iter().zip(bound) {
         listening.push(bound.serve(services.on(listener, &config), store.clone())?);
@@ -119,6 +121,7 @@ impl Services {
     fn start(
         config: &Config,
         store: &Store,
+        app_services: AppServices,
         metrics: Metrics,
         stopping: watch::Receiver<bool>,
     ) -> Result<Self, Failure> {
@@ -181,7 +184,8 @@ impl Services {
             public_rooms: config.federation.public_rooms,
         };
         let fed_api = FedApi::new(rooms.clone(), users.clone(), alive, clock.clone(), fed_options);
-        let client_api = ClientApi::new(rooms, users, client_options(config), clock, rng);
+        let client_api =
+            ClientApi::new(rooms, users, client_options(config, app_services), clock, rng);
         Ok(Self { client_api, fed_api, metrics })
     }
 
@@ -227,7 +231,7 @@ fn departure_options(config: &Config) -> DepartureOptions {
     DepartureOptions { backoff: Backoff { first, last }, ..DepartureOptions::default() }
 }
 
-fn client_options(config: &Config) -> exeunt_client_api::Options {
+fn client_options(config: &Config, app_services: AppServices) -> exeunt_client_api::Options {
     let registration = &config.registration;
     let reveal = |secret: &crate::config::Secret| secret.reveal().to_owned();
     exeunt_client_api::Options {
@@ -236,6 +240,7 @@ fn client_options(config: &Config) -> exeunt_client_api::Options {
             token: registration.token.as_ref().map(reveal),
             shared_secret: registration.shared_secret.as_ref().map(reveal),
         },
+        app_services,
         well_known_client: config.well_known.client.as_ref().map(|url| url.as_str().to_owned()),
         support: support(&config.support),
         turn: Turn {

@@ -25,6 +25,7 @@ use exeunt_store::Store;
 
 use crate::{
     app::{self, database},
+    app_services,
     config::{self, Config},
     failure::Failure,
     logging,
@@ -310,7 +311,7 @@ fn dispatch(command: Command, out: &mut impl Write) -> Result<ExitCode, Failure>
             print(out, &config::example())?;
         }
         Command::Config(ConfigCommand::Check(at)) => {
-            config::load(&at.config)?;
+            app_services::load(&config::load(&at.config)?)?;
             print(out, &format!("{}: ok\n", at.config.display()))?;
         }
         Command::User(UserCommand::Create { at, name, admin, password_stdin }) => {

@@ -18,13 +18,13 @@ pub use example::example;
 use option::Section;
 use read::Tree;
 pub use sections::{
-    Federation, Listener, Log, Notices, Presence, RateLimits, Registration, Rooms, Server, Store,
-    Support, Turn, WellKnown,
+    AppServices, Federation, Listener, Log, Notices, Presence, RateLimits, Registration, Rooms,
+    Server, Store, Support, Turn, WellKnown,
 };
 use thiserror::Error;
 pub use values::{
-    Authority, BaseUrl, Filter, LogFormat, RateLimit, Secret, ServerNames, Serves, Text, Uris,
-    duration,
+    Authority, BaseUrl, Filter, LogFormat, Paths, RateLimit, Secret, ServerNames, Serves, Text,
+    Uris, duration,
 };
 
 /// The most listeners that can be configured.
@@ -38,6 +38,7 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     pub federation: Federation,
     pub registration: Registration,
+    pub app_services: AppServices,
     pub rate_limits: RateLimits,
     pub rooms: Rooms,
     pub presence: Presence,
@@ -124,6 +125,7 @@ fn read_all(mut tree: Tree) -> Result<Config, ConfigError> {
     let listeners = tree.sections::<Listener>();
     let federation = tree.section::<Federation>();
     let registration = tree.section::<Registration>();
+    let app_services = tree.section::<AppServices>();
     let rate_limits = tree.section::<RateLimits>();
     let rooms = tree.section::<Rooms>();
     let presence = tree.section::<Presence>();
@@ -144,6 +146,7 @@ fn read_all(mut tree: Tree) -> Result<Config, ConfigError> {
             listeners: listeners?,
             federation: federation?,
             registration: registration?,
+            app_services: app_services?,
             rate_limits: rate_limits?,
             rooms: rooms?,
             presence: presence?,
@@ -170,6 +173,7 @@ const SECTIONS: &[(&str, &[option::Opt])] = &[
     (Listener::KEY, Listener::OPTIONS),
     (Federation::KEY, Federation::OPTIONS),
     (Registration::KEY, Registration::OPTIONS),
+    (AppServices::KEY, AppServices::OPTIONS),
     (RateLimits::KEY, RateLimits::OPTIONS),
     (Rooms::KEY, Rooms::OPTIONS),
     (Presence::KEY, Presence::OPTIONS),

@@ -7,7 +7,9 @@ use exeunt_store::StoreError;
 use exeunt_users::UsersError;
 use thiserror::Error;
 
-use crate::{config::ConfigError, signing_key::SigningKeyError, tls::TlsError};
+use crate::{
+    app_services::AppServiceError, config::ConfigError, signing_key::SigningKeyError, tls::TlsError,
+};
 
 /// An error for the operator. Its text says what to do.
 #[derive(Debug, Error)]
@@ -16,6 +18,8 @@ pub enum Failure {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    AppServices(#[from] AppServiceError),
     #[error(transparent)]
     Federation(#[from] exeunt_fed_client::SetupError),
     #[error(transparent)]
@@ -56,7 +60,7 @@ impl Failure {
             | Self::Runtime(_)
             | Self::Metrics(_)
             | Self::Output(_) => 1,
-            Self::Config(_) | Self::Tls(_) | Self::Federation(_) => 2,
+            Self::Config(_) | Self::Tls(_) | Self::AppServices(_) | Self::Federation(_) => 2,
             Self::SigningKey(_) | Self::Store { .. } | Self::NoStore { .. } => 3,
             Self::Bind { .. } => 4,
         }

@@ -2,6 +2,7 @@
 
 mod adapters;
 pub mod app;
+mod app_services;
 pub mod cli;
 pub mod clock;
 pub mod config;

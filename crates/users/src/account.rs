@@ -89,6 +89,11 @@ impl Users {
         Ok(user)
     }
 
+    /// The user id that a new account of that name would have.
+    pub fn user_id(&self, localpart: &str) -> Result<OwnedUserId, UsersError> {
+        name::new_user_id(localpart, self.server_name())
+    }
+
     /// Whether a name could be registered now (`/register/available`).
     pub async fn check_available(&self, localpart: &str) -> Result<OwnedUserId, UsersError> {
         let user = name::new_user_id(localpart, self.server_name())?;

@@ -78,6 +78,7 @@ mod tests {
             device_id: device_id!("D").to_owned(),
             locked: false,
             suspended: false,
+            by_service: None,
         };
         Cached { session, expires_at: None }
     }

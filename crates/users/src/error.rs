@@ -47,6 +47,12 @@ pub enum UsersError {
     /// `M_USER_DEACTIVATED`
     #[error("the account has been deactivated")]
     Deactivated,
+    /// `M_FORBIDDEN`
+    #[error("the application service may not act for this user")]
+    OutsideNamespace,
+    /// `M_FORBIDDEN`
+    #[error("the application service has not registered this user")]
+    NotRegistered,
     /// `M_NOT_FOUND`
     #[error("no such user")]
     UnknownUser,

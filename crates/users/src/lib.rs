@@ -1,9 +1,11 @@
-//! Accounts, devices, tokens, profiles, filters, account data, and who may register.
+//! Accounts, devices, tokens, profiles, filters, account data, application services, and who may
+//! register.
 //!
 //! No HTTP and no rooms here. Clock and randomness are passed in; what is acknowledged is durable.
 
 mod account;
 mod account_data;
+mod app_service;
 mod cache;
 mod device;
 mod error;
@@ -34,6 +36,9 @@ use tokio::sync::MutexGuard;
 
 pub use account::{AccountInfo, NewAccount};
 pub use account_data::{AccountData, MAX_ACCOUNT_DATA};
+pub use app_service::{
+    AppService, AppServices, ByService, Namespace, Namespaces, Registration, RegistrationError,
+};
 pub use device::{Device, MAX_DEVICE_ID, MAX_DEVICE_NAME};
 pub use error::UsersError;
 pub use filter::{MAX_FILTER, MAX_FILTERS};

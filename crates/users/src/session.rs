@@ -5,6 +5,7 @@ use exeunt_store::Batch;
 use exeunt_store::records::TokenRecord;
 use exeunt_store::tables::{Accounts, Devices, Tokens};
 
+use crate::app_service::ByService;
 use crate::cache::Cached;
 use crate::token::{MAX_TOKEN, TokenHash, drop_replaced, token_hash};
 use crate::{Users, UsersError};
@@ -18,6 +19,15 @@ pub struct Session {
     pub locked: bool,
     /// The account is suspended: it may read and go, and no more.
     pub suspended: bool,
+    /// An application service acts for the user: the device is none.
+    pub by_service: Option<ByService>,
+}
+
+impl Session {
+    /// Whether rate limits hold for it.
+    pub fn is_limited(&self) -> bool {
+        self.by_service.as_ref().is_none_or(|service| service.rate_limited)
+    }
 }
 
 impl Users {
@@ -47,7 +57,7 @@ impl Users {
         let Some((token, account)) = row else { return Ok(None) };
         let TokenRecord { user_id, device_id, expires_at, unused } = token;
         let (locked, suspended) = (account.locked, account.suspended);
-        let session = Session { user_id, device_id, locked, suspended };
+        let session = Session { user_id, device_id, locked, suspended, by_service: None };
         let session = self.unless_expired(Cached { session, expires_at })?;
         if unused {
             self.first_use(hash, &session).await?;

@@ -45,7 +45,8 @@ async fn register_and_log_in() {
         assert!(login.access_token.starts_with("exs_"));
         let session = users.session(&login.access_token).await.unwrap().unwrap();
         let (user_id, device_id) = (id.clone(), login.device_id);
-        assert_eq!(session, Session { user_id, device_id, locked: false, suspended: false });
+        let (locked, suspended, by_service) = (false, false, None);
+        assert_eq!(session, Session { user_id, device_id, locked, suspended, by_service });
     }
     for (name, password) in [("alice", "Swordfish"), ("bob", "swordfish"), ("@alice:else.org", "x")]
     {

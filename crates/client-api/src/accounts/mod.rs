@@ -13,7 +13,8 @@ mod third_party_ids;
 
 use exeunt_core::Object;
 use exeunt_http::{MatrixError, Reply, Routes};
-use exeunt_users::{Challenge, Login, Purpose, UiaOutcome};
+use exeunt_users::{AppService, Challenge, Login, Purpose, UiaOutcome};
+use ruma::OwnedUserId;
 use serde_json::{Value, json};
 
 pub(crate) use registration_token::registration_tokens;
@@ -49,12 +50,25 @@ fn login_reply(login: &Login, api: &ClientApi) -> Reply {
     Reply::json(answer)
 }
 
-/// Refuses the name by which the server speaks: no person may have it.
-fn check_reserved(api: &ClientApi, localpart: &str) -> Result<(), MatrixError> {
-    match api.options().notices.localpart.eq_ignore_ascii_case(localpart) {
-        true => Err(MatrixError::new(400, "M_EXCLUSIVE", "The name is the server's own")),
-        false => Ok(()),
+/// The user id for a new account, if its name is free. Refuses the name by which the server speaks,
+/// and those that are kept for an application service other than the one that asks.
+async fn check_name(
+    api: &ClientApi,
+    localpart: &str,
+    service: Option<&AppService>,
+) -> Result<OwnedUserId, MatrixError> {
+    let exclusive = |text| Err(MatrixError::new(400, "M_EXCLUSIVE", text));
+    if api.options().notices.localpart.eq_ignore_ascii_case(localpart) {
+        return exclusive("The name is the server's own");
     }
+    let user = api.users.user_id(localpart).map_err(users_error)?;
+    if api.options().app_services.keep_user(&user, service) {
+        return exclusive("The name is kept for an application service");
+    }
+    if service.is_some_and(|service| !service.has_user(&user)) {
+        return exclusive("The name is outside the namespaces of the application service");
+    }
+    api.users.check_available(localpart).await.map_err(users_error)
 }
 
 /// Takes user-interactive authentication a step further; anything but its end is an answer. Returns

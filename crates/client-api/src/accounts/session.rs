@@ -40,6 +40,6 @@ async fn whoami(
     _: whoami::Request,
 ) -> Result<whoami::Response, MatrixError> {
     let mut response = whoami::Response::new(session.user_id, false);
-    response.device_id = Some(session.device_id);
+    response.device_id = session.by_service.is_none().then_some(session.device_id);
     Ok(response)
 }

@@ -47,7 +47,7 @@ async fn register(api: ClientApi, call: RawCall) -> Result<Reply, MatrixError> {
         mac: &body.mac,
     };
     secret.check(&request).map_err(refused)?;
-    super::check_reserved(&api, &body.username)?;
+    super::check_name(&api, &body.username, None).await?;
     let account = NewAccount {
         localpart: Some(&body.username),
         password: Some(&body.password),

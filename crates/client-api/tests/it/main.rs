@@ -3,6 +3,7 @@
 mod account_data;
 mod accounts;
 mod admin;
+mod app_services;
 mod common;
 mod create;
 mod deactivate;

@@ -98,5 +98,7 @@ async fn who_cannot_register_is_told_why() {
     anyone.post("/register?kind=guest", json!({})).await.fails(403, "M_GUEST_ACCESS_FORBIDDEN");
     anyone.post("/register?kind=bot", json!({})).await.fails(400, "M_INVALID_PARAM");
     let bridge = json!({ "type": "m.login.application_service", "username": "_irc_x" });
-    anyone.post("/register", bridge).await.fails(403, "M_FORBIDDEN");
+    anyone.post("/register", bridge.clone()).await.fails(401, "M_MISSING_TOKEN");
+    let guess = server.bearer(Some("a guess"));
+    guess.post("/register", bridge).await.fails(401, "M_UNKNOWN_TOKEN");
 }

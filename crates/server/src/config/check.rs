@@ -8,6 +8,9 @@ use super::{Config, MAX_LISTENERS, Problem, read::Tree, values::Serves};
 pub fn check(config: &Config, tree: &mut Tree) {
     listeners(config, tree);
     federation(config, tree);
+    for file in &config.app_services.files.0 {
+        readable(tree, "app_services.files", file);
+    }
     if !config.turn.uris.0.is_empty() && config.turn.shared_secret.is_none() {
         conflict(
             tree,

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::{
     option::{Section, Shape},
     sections::{
-        Federation, Listener, Log, Notices, Presence, RateLimits, Registration, Rooms, Server,
-        Store, Support, Turn, WellKnown,
+        AppServices, Federation, Listener, Log, Notices, Presence, RateLimits, Registration, Rooms,
+        Server, Store, Support, Turn, WellKnown,
     },
 };
 
@@ -26,6 +26,7 @@ pub fn example() -> String {
     section::<Listener>(&mut text, "[[listeners]]");
     section::<Federation>(&mut text, "[federation]");
     section::<Registration>(&mut text, "[registration]");
+    section::<AppServices>(&mut text, "[app_services]");
     section::<RateLimits>(&mut text, "[rate_limits]");
     section::<Rooms>(&mut text, "[rooms]");
     section::<Presence>(&mut text, "[presence]");

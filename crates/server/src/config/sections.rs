@@ -10,7 +10,8 @@ use exeunt_core::{
 use super::{
     option::section,
     values::{
-        Authority, BaseUrl, Filter, LogFormat, RateLimit, Secret, ServerNames, Serves, Text, Uris,
+        Authority, BaseUrl, Filter, LogFormat, Paths, RateLimit, Secret, ServerNames, Serves, Text,
+        Uris,
     },
 };
 
@@ -83,6 +84,14 @@ section! {
         token: Option<Secret> = Optional("\"a long random text\""),
         /// Lets administration tools create accounts (/_synapse/admin/v1/register).
         shared_secret: Option<Secret> = Optional("\"another long random text\""),
+    }
+}
+
+section! {
+    /// Application services: programs such as bridges that act for users of their own.
+    AppServices("app_services") {
+        /// Their registration files (YAML). Nothing is sent to them yet: they have to ask.
+        files: Paths = Default("[]"),
     }
 }
 

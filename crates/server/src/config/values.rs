@@ -43,6 +43,18 @@ fn text(value: Value) -> Option<String> {
     value.into_string().ok().filter(|text| scalar && !text.is_empty())
 }
 
+/// A list; in an environment variable, separated by commas.
+fn texts(value: Value) -> Option<Vec<String>> {
+    match value.kind {
+        ValueKind::Array(items) => items.into_iter().map(text).collect(),
+        ValueKind::String(text) => {
+            let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+            Some(texts.map(str::to_owned).collect())
+        }
+        _ => None,
+    }
+}
+
 impl FromValue for bool {
     const EXPECTS: &'static str = "true or false";
 
@@ -189,17 +201,21 @@ impl FromValue for Uris {
     const EXPECTS: &'static str = "a list of URIs, like [\"turn:turn.example.org?transport=udp\"]";
 
     fn from_value(value: Value) -> Option<Self> {
-        let uris: Vec<String> = match value.kind {
-            ValueKind::Array(items) => items.into_iter().map(text).collect::<Option<_>>()?,
-            // An environment variable: separated by commas.
-            ValueKind::String(text) => {
-                let uris = text.split(',').map(str::trim).filter(|uri| !uri.is_empty());
-                uris.map(str::to_owned).collect()
-            }
-            _ => return None,
-        };
+        let uris = texts(value)?;
         let is_turn = |uri: &String| uri.starts_with("turn:") || uri.starts_with("turns:");
         uris.iter().all(is_turn).then_some(Self(uris))
+    }
+}
+
+/// Paths of files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths(pub Vec<PathBuf>);
+
+impl FromValue for Paths {
+    const EXPECTS: &'static str = "a list of paths, like [\"/etc/exeunt/bridge.yaml\"]";
+
+    fn from_value(value: Value) -> Option<Self> {
+        texts(value).map(|paths| Self(paths.into_iter().map(PathBuf::from).collect()))
     }
 }
 
@@ -382,6 +398,10 @@ mod tests {
         assert_eq!(read("a.org, b.org"), names(&["a.org", "b.org"]));
         assert_eq!(read(""), names(&[]));
         assert_eq!(read::<ServerNames>(vec!["https://a.org"]), None);
+        let paths = Some(Paths(vec!["/a b.yaml".into(), "c.yaml".into()]));
+        assert_eq!(read(vec!["/a b.yaml", "c.yaml"]), paths);
+        assert_eq!(read("/a b.yaml, c.yaml"), paths);
+        assert_eq!(read::<Paths>(1), None);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod gaps;
 mod handed;
 mod heads;
 mod history;
+mod imported;
 mod inviting;
 mod jobs;
 mod joining;
