@@ -1,5 +1,5 @@
 // Two people on two servers in the web client Hydrogen, in headless Chromium, by clicking: log in, create a room,
-// invite, reject, accept, chat both ways, react, reply, reload, leave.
+// invite, reject, accept, chat both ways, react, reply, reload, unread counts, leave.
 //
 //     node hydrogen.mjs URL_OF_ONE URL_OF_ANOTHER FOLDER_FOR_SCREENSHOTS
 //
@@ -69,7 +69,15 @@ class Person {
   }
 
   static async at(browser, homeserver, name) {
-    const userId = await register(homeserver, name);
+    return Person.withPage(browser, homeserver, name, await register(homeserver, name));
+  }
+
+  /** The same person at another browser, with nothing of this one's. */
+  again(browser) {
+    return Person.withPage(browser, this.homeserver, this.name, this.userId);
+  }
+
+  static async withPage(browser, homeserver, name, userId) {
     const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport: { width: 1100, height: 700 } });
     const page = await context.newPage();
     page.setDefaultTimeout(DEADLINE);
@@ -114,6 +122,21 @@ class Person {
     return this.page.click(`.RoomList a:has-text("${room}")`);
   }
 
+  closeRoom() {
+    return this.page.goto(this.page.url().replace(/\/room\/.*/, ""));
+  }
+
+  /** What the list of rooms says is unread: a number, or nothing. */
+  async unread(room) {
+    const badge = this.page.locator(`.RoomList a:has-text("${room}") .badge`);
+    await badge.waitFor({ state: "attached" });
+    return (await badge.isVisible()) ? badge.innerText() : "";
+  }
+
+  showsUnread(room, count) {
+    return this.until(`"${count}" unread`, async () => (await this.unread(room)) === count);
+  }
+
   answer(button) {
     return this.page.click(`.InviteView_buttonRow button:has-text("${button}")`);
   }
@@ -149,6 +172,33 @@ class Person {
       await this.page.waitForTimeout(100);
     }
   }
+}
+
+/** What bob has not read is counted in his list of rooms, after a reload and at another browser too, until he reads. */
+async function unread(alice, bob) {
+  // Hydrogen takes a room for read once it has been open for two seconds.
+  await bob.showsUnread("Tea", "");
+  await bob.closeRoom();
+  await alice.say("one lump");
+  await alice.say("or two");
+  await bob.showsUnread("Tea", "2");
+  await bob.shoot("unread");
+  await bob.page.reload();
+  await bob.showsUnread("Tea", "2");
+  const other = await bob.again(browser);
+  await other.logIn(address);
+  await other.showsUnread("Tea", "2");
+  await bob.open("Tea");
+  await bob.showsUnread("Tea", "");
+  // The receipt is his, whatever the browser.
+  await other.showsUnread("Tea", "");
+  await bob.page.reload();
+  await bob.page.waitForSelector(".Timeline_message");
+  await bob.showsUnread("Tea", "");
+  await other.page.reload();
+  await other.showsUnread("Tea", "");
+  await bob.shoot("read");
+  await other.page.context().close();
 }
 
 async function steps(alice, bob) {
@@ -187,6 +237,8 @@ async function steps(alice, bob) {
   await bob.page.waitForSelector(".Timeline_message");
   await bob.until("the same after a reload", async () => (await bob.read()).join("\n") === read);
   await bob.shoot("reloaded");
+
+  await unread(alice, bob);
 
   await bob.page.click(".room-options");
   await bob.page.click("text=Leave room");

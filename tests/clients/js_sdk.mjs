@@ -1,5 +1,5 @@
 // Two people on two servers, by matrix-js-sdk, the engine of Element Web: invited, rejected, invited again, and a
-// conversation with all that goes with it.
+// conversation with all that goes with it; a space, search, and a third who looks into a room without joining it.
 //
 //     node js_sdk.mjs URL_OF_ONE URL_OF_ANOTHER
 //
@@ -18,6 +18,8 @@ for (const level of ["trace", "debug", "log", "info", "warn", "error"]) console[
 const [here, there] = process.argv.slice(2);
 const suffix = Date.now().toString(36);
 
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
 /** Polls until `look` gives something, and gives that. */
 async function until(what, look) {
   const end = Date.now() + DEADLINE;
@@ -25,7 +27,7 @@ async function until(what, look) {
     const found = await look();
     if (found) return found;
     if (Date.now() > end) throw new Error(`waited ${DEADLINE / 1000} s in vain for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await pause(50);
   }
 }
 
@@ -163,11 +165,66 @@ async function steps(alice, bob) {
   assert.equal(memberOf(alice, room, a), "join");
 }
 
+async function community(alice, bob, carol) {
+  const b = bob.getUserId();
+  const via = [alice.getDomain()];
+  const { room_id: space } = await alice.createRoom({
+    preset: "public_chat",
+    name: "House",
+    creation_content: { type: "m.space" },
+  });
+  const rules = { join_rule: "restricted", allow: [{ type: "m.room_membership", room_id: space }] };
+  const { room_id: kitchen } = await alice.createRoom({
+    preset: "private_chat",
+    name: "Kitchen",
+    initial_state: [
+      { type: "m.room.join_rules", state_key: "", content: rules },
+      { type: "m.room.history_visibility", state_key: "", content: { history_visibility: "world_readable" } },
+      { type: "m.space.parent", state_key: space, content: { via, canonical: true } },
+    ],
+  });
+  await alice.sendStateEvent(space, "m.space.child", { via }, kitchen);
+
+  await assert.rejects(bob.joinRoom(kitchen, { viaServers: via }), { errcode: "M_FORBIDDEN" });
+  await bob.joinRoom(space, { viaServers: via });
+  await until("the space", () => bob.getRoom(space)?.isSpaceRoom());
+  await until("the join of it", () => memberOf(alice, space, b) === "join");
+  const { rooms } = await bob.getRoomHierarchy(space, 10);
+  assert.deepEqual(rooms.map((room) => [room.room_id, room.name]), [[space, "House"], [kitchen, "Kitchen"]]);
+  const [child] = rooms[0].children_state;
+  assert.equal(child.state_key, kitchen);
+  await bob.joinRoom(kitchen, { viaServers: child.content.via });
+  await until("the join through it", () => memberOf(alice, kitchen, b) === "join");
+
+  const said = await send(alice, kitchen, "the kettle is on");
+  await send(alice, kitchen, "the oven is not");
+  await sees(bob, kitchen, said);
+  for (const client of [alice, bob]) {
+    const { results } = await client.searchRoomEvents({ term: "kettle", filter: { rooms: [kitchen] } });
+    assert.deepEqual(results.map((result) => result.context.getEvent().getId()), [said]);
+  }
+
+  const peeked = await carol.peekInRoom(kitchen);
+  assert.equal(peeked.name, "Kitchen");
+  assert.ok(peeked.findEventById(said));
+  // Its polls begin some time after the room was opened, and miss what was said between.
+  await until("news of a room from outside", async () => {
+    const news = await send(alice, kitchen, "tea is ready");
+    await pause(500);
+    return peeked.findEventById(news);
+  });
+  carol.stopPeeking();
+  assert.ok((await history(carol, kitchen)).includes(said));
+  assert.equal(memberOf(alice, kitchen, carol.getUserId()), undefined);
+  await assert.rejects(carol.peekInRoom(space), { errcode: "M_FORBIDDEN" });
+}
+
 process.on("unhandledRejection", () => {});
 const alice = await signUp(here, "alice");
 const bob = await signUp(there, "bob");
+const carol = await signUp(here, "carol");
 await steps(alice, bob);
-alice.stopClient();
-bob.stopClient();
+await community(alice, bob, carol);
+for (const client of [alice, bob, carol]) client.stopClient();
 say("every step was seen");
 process.exit(0);

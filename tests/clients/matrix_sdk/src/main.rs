@@ -1,5 +1,6 @@
 //! Two people on two servers, by matrix-sdk, the engine of Element X, without encryption: invited,
-//! rejected, invited again, and a conversation with all that goes with it.
+//! rejected, invited again, and a conversation with all that goes with it; a space, search, and a
+//! third who looks into a room without joining it.
 //!
 //!     SSL_CERT_FILE=CA.pem exeunt-client-matrix-sdk URL_OF_ONE URL_OF_ANOTHER
 //!
@@ -12,11 +13,13 @@ use anyhow::{Context, Result, ensure};
 use matrix_sdk::config::SyncSettings;
 use matrix_sdk::room::MessagesOptions;
 use matrix_sdk::ruma::api::client::{
-    account::register, receipt::create_receipt::v3::ReceiptType, room::create_room, uiaa,
+    account::register, message::get_message_events::v3 as messages,
+    receipt::create_receipt::v3::ReceiptType, room::create_room,
+    search::search_events::v3 as search, space::get_hierarchy::v1 as hierarchy, uiaa,
 };
 use matrix_sdk::ruma::events::room::member::MembershipState;
 use matrix_sdk::ruma::events::{
-    AnySyncTimelineEvent, receipt::ReceiptThread, receipt::SyncReceiptEvent,
+    AnyInitialStateEvent, AnySyncTimelineEvent, receipt::ReceiptThread, receipt::SyncReceiptEvent,
     typing::SyncTypingEvent,
 };
 use matrix_sdk::ruma::serde::Raw;
@@ -242,6 +245,74 @@ async fn steps(there: &str, bobs_name: &str, alice: &Person, bob: &Person) -> Re
     alice.sees_member(room, bob.id(), MembershipState::Leave).await
 }
 
+async fn community(alice: &Person, bob: &Person, carol: &Person) -> Result<()> {
+    let via = vec![alice.id().server_name().to_owned()];
+    let mut request = create_room::v3::Request::new();
+    request.name = Some("House".to_owned());
+    request.preset = Some(create_room::v3::RoomPreset::PublicChat);
+    let creation = json!({ "type": "m.space" });
+    request.creation_content = Some(Raw::new(&creation)?.cast_unchecked());
+    let space = alice.client.create_room(request).await?.room_id().to_owned();
+    let allow = json!([{ "type": "m.room_membership", "room_id": space }]);
+    let mut request = create_room::v3::Request::new();
+    request.name = Some("Kitchen".to_owned());
+    request.initial_state = vec![
+        state("m.room.join_rules", json!({ "join_rule": "restricted", "allow": allow }))?,
+        state("m.room.history_visibility", json!({ "history_visibility": "world_readable" }))?,
+    ];
+    let kitchen = alice.client.create_room(request).await?.room_id().to_owned();
+    let child = json!({ "via": via });
+    alice.room(&space)?.send_state_event_raw("m.space.child", kitchen.as_str(), child).await?;
+
+    let early = bob.client.join_room_by_id_or_alias((&*kitchen).into(), &via).await;
+    ensure!(early.is_err(), "a restricted room is joined from nowhere");
+    bob.client.join_room_by_id_or_alias((&*space).into(), &via).await?;
+    bob.is(&space, RoomState::Joined).await?;
+    alice.sees_member(&space, bob.id(), MembershipState::Join).await?;
+    until("the space", || bob.room(&space).is_ok_and(|room| room.is_space())).await?;
+    let rooms = bob.client.send(hierarchy::Request::new(space.clone())).await?.rooms;
+    let names: Vec<_> =
+        rooms.iter().map(|room| (&room.summary.room_id, room.summary.name.as_deref())).collect();
+    ensure!(names == [(&space, Some("House")), (&kitchen, Some("Kitchen"))], "{names:?}");
+    let preview = bob.client.get_room_preview((&*kitchen).into(), via.clone()).await?;
+    ensure!(preview.name.as_deref() == Some("Kitchen"), "{preview:?}");
+    ensure!(preview.is_world_readable == Some(true), "{preview:?}");
+    bob.client.join_room_by_id_or_alias((&*kitchen).into(), &via).await?;
+    alice.sees_member(&kitchen, bob.id(), MembershipState::Join).await?;
+
+    let said = alice.say(&kitchen, "the kettle is on").await?;
+    alice.say(&kitchen, "the oven is not").await?;
+    bob.sees(&said).await?;
+    for person in [alice, bob] {
+        let mut categories = search::Categories::new();
+        let mut criteria = search::Criteria::new("kettle".to_owned());
+        criteria.filter.rooms = Some(vec![kitchen.clone()]);
+        categories.room_events = Some(criteria);
+        let found = person.client.send(search::Request::new(categories)).await?;
+        let results = found.search_categories.room_events.results.into_iter();
+        let ids: Vec<_> = results.filter_map(|found| event_id(&found.result?)).collect();
+        ensure!(ids == [said.clone()], "{} found {ids:?}", person.id());
+    }
+
+    let preview = carol.client.get_room_preview((&*kitchen).into(), Vec::new()).await?;
+    ensure!(preview.num_joined_members == 2, "{preview:?}");
+    let page = carol.client.send(messages::Request::backward(kitchen.clone())).await?;
+    ensure!(page.chunk.iter().filter_map(event_id).any(|id| id == said), "a room from outside");
+    ensure!(carol.client.get_room(&kitchen).is_none(), "looking into a room is no joining");
+    let closed = carol.client.send(messages::Request::backward(space)).await;
+    ensure!(closed.is_err(), "a space that is for its members");
+    Ok(())
+}
+
+fn state(kind: &str, content: Value) -> Result<Raw<AnyInitialStateEvent>> {
+    let event = json!({ "type": kind, "state_key": "", "content": content });
+    Ok(Raw::new(&event)?.cast_unchecked())
+}
+
+fn event_id<T>(event: &Raw<T>) -> Option<OwnedEventId> {
+    event.get_field("event_id").ok()?
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let mut urls = std::env::args().skip(1);
@@ -251,7 +322,9 @@ async fn main() -> Result<()> {
     let bobs_name = format!("bob-{suffix}");
     let alice = Person::sign_up(&here, &format!("alice-{suffix}")).await?;
     let bob = Person::sign_up(&there, &bobs_name).await?;
+    let carol = Person::sign_up(&here, &format!("carol-{suffix}")).await?;
     steps(&there, &bobs_name, &alice, &bob).await?;
+    community(&alice, &bob, &carol).await?;
     println!("every step was seen");
     Ok(())
 }
