@@ -10,7 +10,7 @@ use ruma::{
     },
 };
 
-use crate::{ClientApi, room_error, users_error};
+use crate::{ClientApi, admin::is_admin, room_error};
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
     routes.public_with_head(get).authed(create).authed(delete).authed(list)
@@ -72,8 +72,7 @@ async fn delete(
     session: Session,
     request: delete::Request,
 ) -> Result<delete::Response, MatrixError> {
-    let account = api.users.account(&session.user_id).await.map_err(users_error)?;
-    let is_admin = account.is_some_and(|account| account.admin);
+    let is_admin = is_admin(&api, &session).await?;
     let deleted = api.rooms.delete_alias(&request.room_alias, &session.user_id, is_admin).await;
     deleted.map_err(room_error)?;
     Ok(delete::Response::new())

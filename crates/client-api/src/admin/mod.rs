@@ -73,7 +73,11 @@ impl AdminRoutes {
     }
 }
 
+/// Whether an administrator asks. What a service does for one is not the administrator's word.
 pub(crate) async fn is_admin(api: &ClientApi, session: &Session) -> Result<bool, MatrixError> {
+    if session.by_service.is_some() {
+        return Ok(false);
+    }
     let account = api.users.account(&session.user_id).await.map_err(users_error)?;
     Ok(account.is_some_and(|account| account.admin))
 }

@@ -193,3 +193,18 @@ async fn limits_hold_for_the_users_of_a_service_that_says_so() {
         assert_eq!(answer.status, if limited { 429 } else { 200 }, "{id}");
     }
 }
+
+/// A namespace of everybody makes no administrator of a service.
+#[actix_web::test]
+async fn a_service_is_no_administrator() {
+    let server = server(Rates::default()).await;
+    let (irc, root) = (server.bearer(Some(TOKEN)), server.admin("guest-root").await);
+    let (path, user) = ("/_exeunt/admin/v1/departures", escape(&root.user));
+    root.get(path).await.ok();
+    irc.get(&format!("{path}?user_id={user}")).await.fails(403, "M_FORBIDDEN");
+    let room = server.user("ann").await.create_room(json!({ "room_alias_name": "tea" })).await;
+    let alias = "/directory/room/%23tea%3Aexample.org";
+    irc.delete(&format!("{alias}?user_id={user}")).await.fails(403, "M_FORBIDDEN");
+    assert_eq!(root.get(alias).await.ok()["room_id"], room);
+    root.delete(alias).await.ok();
+}
