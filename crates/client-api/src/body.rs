@@ -6,14 +6,7 @@ use serde_json::Value;
 
 /// The JSON body as a type of ours. A field that is missing is told from one that is wrong.
 pub(crate) fn read<T: DeserializeOwned>(call: &RawCall) -> Result<T, MatrixError> {
-    serde_json::from_value(Value::Object(call.object()?)).map_err(|error| {
-        let text = error.to_string();
-        if text.starts_with("missing field") {
-            MatrixError::missing_param(text)
-        } else {
-            MatrixError::bad_json(text)
-        }
-    })
+    serde_json::from_value(Value::Object(call.object()?)).map_err(|error| call.misfit(&error))
 }
 
 /// An argument of the path; the router gives as many as the path has.
@@ -27,6 +20,8 @@ pub(crate) fn id<'a, T: TryFrom<&'a str>>(
     index: usize,
 ) -> Result<T, MatrixError> {
     let text = arg(call, index);
-    T::try_from(text)
-        .map_err(|_| MatrixError::invalid_param(format!("{text:?} is not a valid identifier")))
+    T::try_from(text).map_err(|_| {
+        let unnamed = || MatrixError::invalid_param(format!("{text:?} is not a valid identifier"));
+        call.wrong_id().unwrap_or_else(unnamed)
+    })
 }

@@ -23,7 +23,7 @@ async fn create(api: ClientApi, session: Session, call: RawCall) -> Result<Reply
     let filter = call.object()?;
     // What is stored is what `/sync` can read.
     let value = Value::Object(filter.clone());
-    let bad = |error: serde_json::Error| MatrixError::bad_json(error.to_string());
+    let bad = |error: serde_json::Error| call.misfit(&error);
     FilterDefinition::deserialize(&value).map_err(bad)?;
     views::Filter::deserialize(&value).map_err(bad)?;
     let id = api.users.create_filter(&session.user_id, filter).await.map_err(users_error)?;

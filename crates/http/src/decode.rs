@@ -7,7 +7,7 @@ use ruma::api::{
 };
 use serde_json::Value;
 
-use crate::{Body, MatrixError, RawCall, Reply};
+use crate::{Body, MatrixError, RawCall, Reply, misfit};
 
 /// Reads a typed request. An empty body counts as `{}` where JSON is wanted.
 pub(crate) fn request<T: IncomingRequest>(call: &RawCall) -> Result<T, MatrixError> {
@@ -22,7 +22,7 @@ pub(crate) fn request<T: IncomingRequest>(call: &RawCall) -> Result<T, MatrixErr
     };
     result.map_err(|failure| match failure {
         Failure::Uri => MatrixError::invalid_param("The path or query is malformed"),
-        Failure::Ruma(error) => request_error(error, &call.body),
+        Failure::Ruma(error) => request_error(error, call),
     })
 }
 
@@ -41,17 +41,20 @@ fn http_request<'a>(call: &RawCall, body: &'a [u8]) -> Result<http::Request<&'a 
     Ok(request)
 }
 
-fn request_error(error: FromHttpRequestError, body: &[u8]) -> MatrixError {
+fn request_error(error: FromHttpRequestError, call: &RawCall) -> MatrixError {
     let error = match error {
         FromHttpRequestError::Deserialization(error) => error,
         FromHttpRequestError::MethodMismatch { .. } => return MatrixError::wrong_method(),
-        error => return MatrixError::unknown(error.to_string()),
+        error => return MatrixError::unknown(misfit::plain(&error.to_string())),
     };
+    if let Some(error) = misfit::wrong_id(call) {
+        return error;
+    }
     match error {
-        DeserializationError::Json(error) => json_error(&error, body),
+        DeserializationError::Json(error) => json_error(&error, &call.body),
         // ruma reads path arguments with the error type of the query.
         DeserializationError::Query(error) => {
-            let message = error.to_string();
+            let message = misfit::plain(&error.to_string());
             if message.starts_with("missing field") {
                 MatrixError::missing_param(message)
             } else {
@@ -61,7 +64,7 @@ fn request_error(error: FromHttpRequestError, body: &[u8]) -> MatrixError {
         DeserializationError::Header(error @ HeaderDeserializationError::MissingHeader(_)) => {
             MatrixError::missing_param(error.to_string())
         }
-        error => MatrixError::invalid_param(error.to_string()),
+        error => MatrixError::invalid_param(misfit::plain(&error.to_string())),
     }
 }
 
@@ -71,7 +74,7 @@ pub(crate) fn json_error(error: &serde_json::Error, body: &[u8]) -> MatrixError 
     if !body.is_empty() && serde_json::from_slice::<Value>(body).is_err() {
         MatrixError::not_json()
     } else {
-        MatrixError::bad_json(error.to_string())
+        MatrixError::bad_json(misfit::plain(&error.to_string()))
     }
 }
 

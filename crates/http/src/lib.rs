@@ -7,6 +7,7 @@
 mod access;
 mod decode;
 mod error;
+mod misfit;
 mod reply;
 mod request;
 mod routes;

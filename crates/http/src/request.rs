@@ -5,7 +5,7 @@ use exeunt_core::Object;
 use http::{HeaderMap, Method};
 use serde_json::Value;
 
-use crate::{MatrixError, decode};
+use crate::{MatrixError, decode, misfit};
 
 /// A request without its body.
 #[derive(Clone, Debug)]
@@ -83,6 +83,24 @@ impl RawCall {
             return Ok(Object::new().into());
         }
         serde_json::from_slice(&self.body).map_err(|error| decode::json_error(&error, &self.body))
+    }
+
+    /// What the caller is told of the first identifier, of the path or the body, that is none.
+    pub fn wrong_id(&self) -> Option<MatrixError> {
+        misfit::wrong_id(self)
+    }
+
+    /// What the caller is told of a body that a typed reader does not take.
+    pub fn misfit(&self, error: &serde_json::Error) -> MatrixError {
+        if let Some(error) = self.wrong_id() {
+            return error;
+        }
+        let text = misfit::plain(&error.to_string());
+        if text.starts_with("missing field") {
+            MatrixError::missing_param(text)
+        } else {
+            MatrixError::bad_json(text)
+        }
     }
 
     /// The body as a JSON object.

@@ -80,7 +80,7 @@ async fn rooms_that_are_not_made() {
         (json!({ "room_version": "nope" }), 400, "M_UNSUPPORTED_ROOM_VERSION"),
         (json!({ "room_version": 1 }), 400, "M_BAD_JSON"),
         (json!({ "preset": "salon" }), 400, "M_BAD_JSON"),
-        (json!({ "invite": ["bob"] }), 400, "M_BAD_JSON"),
+        (json!({ "invite": ["bob"] }), 400, "M_INVALID_PARAM"),
         (json!({ "initial_state": [{ "type": "m.room.topic" }] }), 400, "M_MISSING_PARAM"),
         (json!({ "room_alias_name": "tea" }), 400, "M_ROOM_IN_USE"),
         (json!({ "room_alias_name": "a:b" }), 400, "M_INVALID_PARAM"),

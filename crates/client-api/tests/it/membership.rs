@@ -54,7 +54,31 @@ async fn invites_that_are_refused() {
     });
     ann.post(&path, email).await.fails(400, "M_THREEPID_MEDIUM_NOT_SUPPORTED");
     ann.post(&path, json!({})).await.fails(400, "M_BAD_JSON");
-    ann.post(&path, json!({ "user_id": "bob" })).await.fails(400, "M_BAD_JSON");
+}
+
+/// What is no identifier is told as it came, and without the names of types.
+#[actix_web::test]
+async fn what_is_no_identifier() {
+    let server = Server::new();
+    let ann = server.user("ann").await;
+    let room = ann.create_room(json!({})).await;
+    let path = |verb: &str| format!("/rooms/{}/{verb}", escape(&room));
+    for verb in ["invite", "kick", "ban", "unban"] {
+        let text = ann.post(&path(verb), json!({ "user_id": "bob" })).await;
+        assert_eq!(text.fails(400, "M_INVALID_PARAM"), "\"bob\" is not a user id", "{verb}");
+    }
+    let text = ann.post("/createRoom", json!({ "invite": [ann.user, "bob"] })).await;
+    assert_eq!(text.fails(400, "M_INVALID_PARAM"), "\"bob\" is not a user id");
+    let text = ann.post("/rooms/tea/leave", json!({})).await.fails(400, "M_INVALID_PARAM");
+    assert_eq!(text, "\"tea\" is not a room id");
+    let text = ann.get(&path("event/tea")).await.fails(400, "M_INVALID_PARAM");
+    assert_eq!(text, "\"tea\" is not an event id");
+    for body in [json!({}), json!([]), json!({ "user_id": 1 })] {
+        let text = ann.post(&path("invite"), body).await.fails(400, "M_BAD_JSON");
+        assert!(!text.contains("Recipient"), "{text}");
+        let text = ann.post(&path("kick"), json!([])).await.fails(400, "M_BAD_JSON");
+        assert!(!text.contains("Request"), "{text}");
+    }
 }
 
 #[actix_web::test]
