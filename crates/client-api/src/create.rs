@@ -11,8 +11,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    ClientApi, body, directory::check_alias, limits::Class, membership::no_third_party,
-    profile::member_profile, public_rooms::Visibility, room_error,
+    ClientApi, body,
+    directory::check_alias,
+    limits::Class,
+    membership::no_third_party,
+    profile::{invited_profile, member_profile},
+    public_rooms::Visibility,
+    room_error,
 };
 
 pub(crate) fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
@@ -86,7 +91,7 @@ async fn new_room(api: &ClientApi, session: Session, body: Body) -> Result<NewRo
     }
     let mut invite = BTreeMap::new();
     for user in body.invite.unwrap_or_default() {
-        let profile = member_profile(api, &user).await?;
+        let profile = invited_profile(api, &user).await?;
         invite.insert(user, profile);
     }
     let initial_state = body.initial_state.unwrap_or_default();

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::{
     ClientApi, body,
     notices::check_leave,
-    profile::{self, member_profile},
+    profile::{self, invited_profile, member_profile},
     room_error,
     upgrade::bring_along,
 };
@@ -49,7 +49,7 @@ async fn invite(
     let InvitationRecipient::UserId(target) = request.recipient else {
         return Err(no_third_party());
     };
-    let content = with_reason(member_profile(&api, &target.user_id).await?, target.reason);
+    let content = with_reason(invited_profile(&api, &target.user_id).await?, target.reason);
     api.rooms
         .invite(&session.user_id, &target.user_id, &request.room_id, content)
         .await

@@ -112,3 +112,11 @@ pub(crate) async fn member_profile(api: &ClientApi, user: &UserId) -> Result<Obj
     let profile = api.users.profile(user).await.map_err(users_error)?;
     Ok(profile.as_ref().map(member_fields).unwrap_or_default())
 }
+
+/// The same of a user who is to be invited: 404 if they would be ours and there is no such user.
+pub(crate) async fn invited_profile(api: &ClientApi, user: &UserId) -> Result<Object, MatrixError> {
+    if api.users.is_local(user) && !api.users.exists(user).await.map_err(users_error)? {
+        return Err(MatrixError::not_found(format!("There is no user {user} on this server")));
+    }
+    member_profile(api, user).await
+}

@@ -8,7 +8,10 @@ use ruma::{OwnedEventId, RoomId, UserId};
 use serde_json::Value;
 
 use crate::{
-    ClientApi, gate, notices::check_leave, profile::member_profile, room_error,
+    ClientApi, gate,
+    notices::check_leave,
+    profile::{invited_profile, member_profile},
+    room_error,
     upgrade::bring_along,
 };
 
@@ -30,16 +33,16 @@ pub(crate) async fn put(
     let rooms = &api.rooms;
     match &*membership {
         "join" if own => {
-            let content = with_profile(api, target, content).await?;
+            let content = over(member_profile(api, target).await?, content);
             rooms.join(sender, room_id, &[], content).await.map_err(room_error)?;
             bring_along(api, sender, room_id).await;
         }
         "invite" => {
-            let content = with_profile(api, target, content).await?;
+            let content = over(invited_profile(api, target).await?, content);
             rooms.invite(sender, target, room_id, content).await.map_err(room_error)?;
         }
         "knock" if own => {
-            let content = with_profile(api, target, content).await?;
+            let content = over(member_profile(api, target).await?, content);
             rooms.knock(sender, room_id, &[], content).await.map_err(room_error)?;
         }
         "leave" if own => {
@@ -76,13 +79,8 @@ async fn current(
     api.rooms.member(room_id, user).await.map_err(room_error)
 }
 
-/// The content, with the user's profile where it says nothing else.
-async fn with_profile(
-    api: &ClientApi,
-    user: &UserId,
-    content: Object,
-) -> Result<Object, MatrixError> {
-    let mut all = member_profile(api, user).await?;
-    all.extend(content);
-    Ok(all)
+/// The content, with the profile where it says nothing else.
+fn over(mut profile: Object, content: Object) -> Object {
+    profile.extend(content);
+    profile
 }

@@ -56,6 +56,26 @@ async fn invites_that_are_refused() {
     ann.post(&path, json!({})).await.fails(400, "M_BAD_JSON");
 }
 
+/// Who would be ours and does not exist is not invited, and no room is made for them.
+#[actix_web::test]
+async fn users_who_do_not_exist_are_not_invited() {
+    let server = Server::new();
+    let ann = server.user("ann").await;
+    let room = ann.create_room(json!({})).await;
+    let path = format!("/rooms/{}", escape(&room));
+    let nobody = "@nobody:example.org";
+    let told = "There is no user @nobody:example.org on this server";
+    let invite = ann.post(&format!("{path}/invite"), json!({ "user_id": nobody })).await;
+    assert_eq!(invite.fails(404, "M_NOT_FOUND"), told);
+    let state = format!("{path}/state/m.room.member/{nobody}");
+    let invite = ann.put(&state, json!({ "membership": "invite" })).await;
+    assert_eq!(invite.fails(404, "M_NOT_FOUND"), told);
+    let created = ann.post("/createRoom", json!({ "invite": [nobody] })).await;
+    assert_eq!(created.fails(404, "M_NOT_FOUND"), told);
+    assert_eq!(ann.membership(&room, nobody).await, None);
+    assert_eq!(ann.get("/joined_rooms").await.ok(), json!({ "joined_rooms": [room] }));
+}
+
 /// What is no identifier is told as it came, and without the names of types.
 #[actix_web::test]
 async fn what_is_no_identifier() {
