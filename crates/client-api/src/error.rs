@@ -7,6 +7,8 @@ use exeunt_users::UsersError;
 use ruma::ServerName;
 use serde_json::{Value, json};
 
+use crate::words;
+
 /// What a client is told of a failure in a room.
 ///
 /// An answer of another server is never a 401 or `M_UNKNOWN_TOKEN` (GHSA-95fh-hv8c-chvq): clients
@@ -17,9 +19,8 @@ pub fn room_error(error: RoomError) -> MatrixError {
         RoomError::NotFound(_) => MatrixError::not_found(text),
         RoomError::Auth(auth) if auth.is_lookup() => MatrixError::internal(&auth),
         RoomError::Auth(auth) if auth.is_malformed() => MatrixError::bad_json(text),
-        RoomError::Auth(_) | RoomError::Hearsay(_) | RoomError::Forbidden(_) => {
-            MatrixError::forbidden(text)
-        }
+        RoomError::Auth(auth) => MatrixError::forbidden(words::refused(&auth)),
+        RoomError::Hearsay(_) | RoomError::Forbidden(_) => MatrixError::forbidden(text),
         RoomError::SelfLockout => MatrixError::bad_json(text),
         RoomError::UnableToAuthorise => MatrixError::new(400, UNABLE[0], text),
         RoomError::UnableToGrant => MatrixError::new(400, UNABLE[1], text),
@@ -32,8 +33,11 @@ pub fn room_error(error: RoomError) -> MatrixError {
         RoomError::Format(FormatError::TooLarge(_)) => MatrixError::new(413, "M_TOO_LARGE", text),
         RoomError::Format(_) => MatrixError::bad_json(text),
         RoomError::Remote { server, error } => remote_error(&server, &error),
-        RoomError::NoServer(attempts) if attempts.is_empty() => MatrixError::not_found(text),
         RoomError::NoServer(attempts) => {
+            let text = words::no_server(&attempts);
+            if attempts.is_empty() {
+                return MatrixError::not_found(text);
+            }
             MatrixError::new(502, "M_UNKNOWN", text).with("attempts", told(&attempts))
         }
         RoomError::EntryRefused { server, error, attempts } => {
@@ -56,7 +60,7 @@ pub fn room_error(error: RoomError) -> MatrixError {
 
 /// How each server that was asked answered: an addition of ours to the error.
 fn told(attempts: &[Attempt]) -> Value {
-    let told = attempts.iter().map(|a| json!({ "server": a.server, "outcome": a.outcome }));
+    let told = attempts.iter().map(|a| json!({ "server": a.server, "outcome": words::outcome(a) }));
     told.collect()
 }
 
@@ -68,7 +72,8 @@ fn unsupported_version(text: String) -> MatrixError {
 }
 
 fn remote_error(server: &ServerName, error: &RemoteError) -> MatrixError {
-    let text = format!("{server}: {error}");
+    tracing::info!(%server, %error, "another server did not help");
+    let text = words::remote(server, error);
     match error {
         RemoteError::Refused { status: 403, errcode, .. }
             if matches!(&**errcode, "M_FORBIDDEN" | "M_INVITE_BLOCKED") =>

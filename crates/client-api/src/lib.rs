@@ -35,6 +35,7 @@ mod third_party_networks;
 mod upgrade;
 mod user_directory;
 mod voip;
+mod words;
 
 use exeunt_http::Routes;
 

@@ -9,6 +9,7 @@ use exeunt_core::{CheckedPdu, Object, PendingMembership, RoomVersion};
 use exeunt_membership::{
     AfterMakeKnock, AfterSendKnock, Knock, MAX_CANDIDATES, MakeKnock, RemoteFailure,
 };
+use exeunt_state_res::AuthError;
 use exeunt_store::{Batch, records::MembershipRecord, tables};
 use ruma::{OwnedServerName, RoomId, UserId};
 use serde_json::Value;
@@ -46,6 +47,13 @@ impl Rooms {
         content.insert("membership".into(), "knock".into());
         let View { resident, pending, member } = self.knock_view(user, room_id).await?;
         if let Some(version) = resident {
+            // Said by the rules too, and by them after the join rule.
+            match member.as_ref().map(|member| &*member.membership) {
+                Some("join") => return Err(AuthError::KnockJoined.into()),
+                Some("invite") => return Err(AuthError::KnockInvited.into()),
+                Some("ban") => return Err(AuthError::Banned.into()),
+                _ => {}
+            }
             if !version.rules().authorization.knocking {
                 return Err(RoomError::Forbidden("The room is too old for knocking".into()));
             }
@@ -54,7 +62,7 @@ impl Rooms {
             return Ok(());
         }
         if pending.as_ref().is_some_and(|pending| pending.membership != "knock") {
-            return Err(RoomError::Forbidden("You are invited to the room already".into()));
+            return Err(AuthError::KnockInvited.into());
         }
         crate::join::check_content(&content)?;
         let knock = Knock {

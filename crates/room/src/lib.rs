@@ -85,6 +85,7 @@ pub use describe::{PublicRoom, RoomSummary};
 pub use ephemeral::{EphemeralView, Presence, Receipt, ReceiptKind};
 pub use error::RoomError;
 pub use exeunt_membership::{Attempt, InboundError};
+pub use exeunt_state_res::AuthError;
 pub use forget::KEEP_DEPARTURES_MS;
 pub use join::{HEDGE_AFTER, clear_unfinished_joins};
 pub use keys::KeyCache;

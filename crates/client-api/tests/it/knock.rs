@@ -43,7 +43,6 @@ async fn knocks_that_are_refused() {
     let room = ann.create_room(json!({})).await;
     let knock = format!("/knock/{}", escape(&room));
     bob.post(&knock, json!({})).await.fails(403, "M_FORBIDDEN");
-    ann.post(&knock, json!({})).await.fails(403, "M_FORBIDDEN");
     bob.post(&knock, json!({ "reason": 1 })).await.fails(400, "M_BAD_JSON");
     bob.post(&format!("{knock}?via=no%20name"), json!({})).await.fails(400, "M_INVALID_PARAM");
     bob.post("/knock/tea", json!({})).await.fails(400, "M_INVALID_PARAM");
@@ -51,4 +50,28 @@ async fn knocks_that_are_refused() {
     let unknown = format!("/knock/!{}", "a".repeat(43));
     bob.post(&unknown, json!({})).await.fails(404, "M_NOT_FOUND");
     server.anyone().post(&knock, json!({})).await.fails(401, "M_MISSING_TOKEN");
+}
+
+/// Whatever the join rule is: who is in the room, invited or banned is told so.
+#[actix_web::test]
+async fn who_cannot_knock_is_told_why() {
+    let server = Server::new();
+    let (ann, bob, cat) =
+        (server.user("ann").await, server.user("bob").await, server.user("cat").await);
+    for join_rule in ["knock", "invite", "public"] {
+        let room = ann.create_room(json!({ "initial_state": rule(join_rule) })).await;
+        let path = format!("/rooms/{}", escape(&room));
+        ann.post(&format!("{path}/invite"), json!({ "user_id": bob.user })).await.ok();
+        ann.post(&format!("{path}/ban"), json!({ "user_id": cat.user })).await.ok();
+        for (user, told) in [
+            (&ann, "You are in the room already"),
+            (&bob, "You are invited to the room already"),
+            (&cat, "You are banned from the room"),
+        ] {
+            let knock = user.post(&format!("/knock/{}", escape(&room)), json!({})).await;
+            assert_eq!(knock.fails(403, "M_FORBIDDEN"), told, "{join_rule}");
+        }
+        let joined = cat.post(&format!("{path}/join"), json!({})).await;
+        assert_eq!(joined.fails(403, "M_FORBIDDEN"), "You are banned from the room");
+    }
 }

@@ -52,14 +52,18 @@ pub enum AuthError {
     JoinRule,
     #[error("the authorising user is not joined or may not invite")]
     Authoriser,
-    #[error("the target is joined or banned already")]
-    TargetMembership,
+    #[error("the target is joined already")]
+    TargetJoined,
+    #[error("the target is banned")]
+    TargetBanned,
     #[error("the sender is not joined")]
     SenderNotJoined,
     #[error("who leaves was joined, invited or knocking")]
     NothingToLeave,
-    #[error("a knocking user is not invited or joined")]
-    KnockMembership,
+    #[error("who knocks is joined already")]
+    KnockJoined,
+    #[error("who knocks is invited already")]
+    KnockInvited,
     #[error("the third-party invite is malformed, unknown or badly signed")]
     ThirdPartyInvite,
 

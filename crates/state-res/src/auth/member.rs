@@ -96,8 +96,10 @@ impl Check<'_> {
             return self.check_third_party_invite(parties.target, invite);
         }
         self.check_joined(self.pdu.sender())?;
-        if matches!(self.membership(parties.target)?, Membership::Join | Membership::Ban) {
-            return Err(AuthError::TargetMembership);
+        match self.membership(parties.target)? {
+            Membership::Join => return Err(AuthError::TargetJoined),
+            Membership::Ban => return Err(AuthError::TargetBanned),
+            _ => {}
         }
         let levels = self.power_levels()?;
         need(levels.user(self.pdu.sender())?, levels.invite()?, AuthError::InvitePower)
@@ -145,7 +147,8 @@ impl Check<'_> {
         }
         match self.membership(parties.target)? {
             Membership::Ban => Err(AuthError::Banned),
-            Membership::Invite | Membership::Join => Err(AuthError::KnockMembership),
+            Membership::Join => Err(AuthError::KnockJoined),
+            Membership::Invite => Err(AuthError::KnockInvited),
             _ => Ok(()),
         }
     }
