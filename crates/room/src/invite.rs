@@ -118,7 +118,7 @@ impl Rooms {
     }
 
     /// Queues an event of the room for a server that is not in it.
-    async fn send_outside(
+    pub(crate) async fn send_outside(
         &self,
         guard: &RoomGuard,
         server: &ServerName,

@@ -3,6 +3,7 @@
 //! Specification: server-server API, "Joining Rooms"; spec-map 4.9.
 
 mod entry;
+mod heard;
 mod held;
 mod index;
 mod intake;
@@ -181,7 +182,7 @@ impl Rooms {
         let mut perhaps = None;
         let mut hedge = Hedge::new(servers, ENTRY_PACE, |server| {
             let (awaiting, request) = MakeJoin::new(join.clone(), server.clone());
-            async move { (awaiting, self.ask_for_entry(&server, &request).await) }
+            async move { (awaiting, self.ask_to_let_in(&server, &request).await) }
         });
         while let Some((server, template)) = hedge.next().await {
             let outcome = self.join_through(&server, template, residency).await;

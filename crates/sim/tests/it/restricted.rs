@@ -1,5 +1,7 @@
 //! Joins into restricted rooms, of our users and of others': MSC3083, MSC3787, spec-map 4.9.
 
+use std::time::Duration;
+
 use exeunt_core::Object;
 use exeunt_core::ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId};
 use exeunt_room::{Preset, RoomError};
@@ -228,6 +230,46 @@ async fn a_refused_send_join_fails_over() {
     stage.mesh.net.fail_next(&b.name, "send_join", refused);
     stage.joins(&cat, &stage.club, &[b, a]).await.unwrap();
     assert_eq!(stage.authorisers(&cat, &[a, b, c]), vec![Some(stage.ann.to_string()); 3]);
+}
+
+/// Who is in the lobby and at once wants into a room of it that only another server is in: that one
+/// hears of the first join by us, before whoever took it has passed it on.
+#[tokio::test(start_paused = true)]
+async fn a_server_hears_of_the_join_that_lets_the_user_in() {
+    for resident in [false, true] {
+        let stage = stage("12", "restricted").await;
+        let [a, b, c] = stage.servers();
+        let (bob, bea, cat) = (b.user("bob"), b.user("bea"), c.user("cat"));
+        stage.joins(&cat, &stage.lobby, &[a]).await.unwrap();
+        if resident {
+            stage.joins(&bea, &stage.lobby, &[a]).await.unwrap();
+        }
+        let allow = json!([{ "type": "m.room_membership", "room_id": stage.lobby }]);
+        let rules = json!({ "join_rule": "restricted", "allow": allow });
+        let state = vec![("m.room.join_rules", rules)];
+        let room = c.room_with(&cat, Preset::Public, "12", state).await;
+        stage.mesh.net.cut(&a.name, &c.name);
+        b.join(&bob, &stage.lobby, a).await.unwrap();
+        assert_eq!(c.in_state(&bob, &stage.lobby), None);
+
+        let delivers = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                stage.mesh.settle().await;
+            }
+        };
+        let joined = tokio::select! {
+            joined = b.join(&bob, &room, c) => joined,
+            () = delivers => unreachable!("it never ends"),
+        };
+        joined.unwrap_or_else(|error| panic!("resident: {resident}: {error}"));
+        assert_eq!(c.in_state(&bob, &room).as_deref(), Some("join"));
+
+        // Who is in no such room is told at once what the server says.
+        let ben = b.user("ben");
+        let refused = b.join(&ben, &room, c).await.unwrap_err();
+        assert!(matches!(refused, RoomError::EntryRefused { .. } | RoomError::Forbidden(_)));
+    }
 }
 
 /// Conditions that cannot be read let nobody in.
