@@ -15,7 +15,6 @@ use exeunt_store::{
 };
 use metrics::counter;
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
-use serde_json::value::RawValue;
 
 use crate::{
     RoomError,
@@ -26,6 +25,7 @@ use crate::{
     heads, notable,
     place::Source,
     redactions,
+    rows::{event_record, raw_json},
     shown::Shown,
     sticky::undoes_leave,
 };
@@ -471,27 +471,4 @@ pub(crate) fn put_log(
         }
         batch.put::<tables::MembershipLog>(&(room_id, user, position), &record);
     });
-}
-
-pub(crate) fn event_record(
-    event: &Pdu,
-    verdict: Verdict,
-    states: Option<States>,
-    received_from: Option<&OwnedServerName>,
-) -> EventRecord {
-    EventRecord {
-        json: raw_json(event),
-        room_id: event.room_id().to_owned(),
-        room_version: event.version().as_str().into(),
-        verdict,
-        generation: 0,
-        states,
-        order: None,
-        redacted_because: None,
-        received_from: received_from.cloned(),
-    }
-}
-
-pub(crate) fn raw_json(event: &Pdu) -> Box<RawValue> {
-    RawValue::from_string(event.canonical_json()).expect("canonical JSON is JSON")
 }

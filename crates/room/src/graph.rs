@@ -16,7 +16,7 @@ use exeunt_store::{
 };
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
 
-use crate::{RoomError, change::raw_json, redactions};
+use crate::{RoomError, redactions, rows::raw_json};
 
 /// Most events that one [`Graph`] keeps parsed; a decision rarely needs more than a few dozen.
 const MAX_CACHED: usize = 2_000;

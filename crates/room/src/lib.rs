@@ -59,6 +59,7 @@ mod public_rooms;
 mod redactions;
 mod relations;
 mod resolution;
+mod rows;
 mod shown;
 mod signing;
 pub mod spaces;

@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use crate::{
     RoomError, Rooms,
-    change::event_record,
     graph::{Graph, is_taken},
     place::judge_by_auth_events,
+    rows::event_record,
 };
 
 /// Checked events by id.

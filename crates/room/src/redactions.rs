@@ -12,8 +12,8 @@ use ruma::{OwnedEventId, UserId};
 
 use crate::{
     RoomError,
-    change::raw_json,
     graph::{Graph, Known},
+    rows::raw_json,
     shown::Shown,
 };
 

@@ -15,12 +15,13 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, UserId};
 use super::intake::{Intake, Reasons, Shelf};
 use crate::{
     RoomError, Rooms,
-    change::{Effects, event_record, move_state},
+    change::{Effects, move_state},
     counted::Counted,
     graph::{Graph, is_taken},
     heads,
     outliers::judge_outlier,
     place::{Before, Placement, Source, decide},
+    rows::event_record,
 };
 
 /// Events that are checked and judged at a time, by number and by size: parsed, an event may take
