@@ -89,12 +89,12 @@ impl Change<'_> {
         let record = self.graph.add(&shown, record)?;
         // As written: a redaction may have waited for it.
         let shown = self.graph.event_here(&event_id)?.pdu;
-        if verdict.is_accepted() {
-            redactions::apply(self.graph, self.event)?;
-        }
+        let counts = !verdict.is_accepted() || redactions::apply(self.graph, self.event)?;
+        // Who sent it here waits to see it.
+        let counts = counts || matches!(self.source, Source::Local { .. });
         self.told_of_invite()?;
         let is_history = self.source.is_history(self.graph, self.event);
-        let is_shown = gaps::is_shown(verdict, self.event) && !is_history;
+        let is_shown = gaps::is_shown(verdict, self.event) && !is_history && counts;
         let notable = match is_shown && record.redacted_because.is_none() {
             true => notable::weigh(self.graph, self.event, self.ours)?,
             false => None,
@@ -117,12 +117,16 @@ impl Change<'_> {
             }
         }
         if is_shown && record.order.is_none() {
-            if needs_room {
-                batch.leap(gaps::ROOM_FOR_HISTORY);
-            }
+            let held = match record.redacted_because.is_some() {
+                true => redactions::held_for(self.graph, self.event)?,
+                false => Vec::new(),
+            };
+            let room = if needs_room { gaps::ROOM_FOR_HISTORY } else { 0 };
+            batch.leap(room + held.len() as u64);
             let shown = Shown::new(&shown);
             batch.at_position(move |position, batch| {
                 let order = position as i64;
+                redactions::show(held, batch, order);
                 if let Some(notable) = notable {
                     batch.put::<tables::Notable>(&(room_id, order), &notable);
                 }

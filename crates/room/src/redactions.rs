@@ -1,10 +1,13 @@
-//! Redactions take the content of their targets, whichever comes first, and by whatever way.
+//! Redactions take the content of their targets, whichever comes first, and by whatever way. Since
+//! room version 3 clients are told of them once both are here, and only of those that count; those
+//! of history are shown as they come.
 //!
 //! Specification: rooms/v3, "Handling redactions".
 
 use exeunt_core::Pdu;
 use exeunt_state_res::PowerLevels;
 use exeunt_store::{
+    Batch,
     records::{EventRecord, RedactionRecord},
     tables,
 };
@@ -19,10 +22,13 @@ use crate::{
 
 /// Applies an accepted redaction to its target, or has it wait for it. Whether the sender may
 /// redact others' events is decided by current state, now: a promotion later changes nothing.
-pub(crate) fn apply(graph: &Graph<'_>, redaction: &Pdu) -> Result<(), RoomError> {
-    let Some(target) = redaction.redacts() else { return Ok(()) };
+/// Returns whether clients are to be told of the event: of a redaction once it counts. True of
+/// events that redact nothing.
+pub(crate) fn apply(graph: &Graph<'_>, redaction: &Pdu) -> Result<bool, RoomError> {
+    let Some(target) = redaction.redacts() else { return Ok(true) };
     let is_entitled = is_authorised(graph) || graph.may_redact(redaction.sender())?;
-    apply_to(graph, redaction, target, is_entitled)
+    let counts = apply_to(graph, redaction, target, is_entitled)?;
+    Ok(counts || is_authorised(graph))
 }
 
 /// The same for an accepted redaction in history, where the state is not known: its auth events
@@ -38,7 +44,8 @@ pub(crate) fn apply_in_history(graph: &Graph<'_>, redaction: &Pdu) -> Result<(),
         let levels = PowerLevels::from_state(graph.version, &graph.create()?, levels.as_ref());
         allowed_by(&levels, redaction.sender())
     };
-    apply_to(graph, redaction, target, is_entitled)
+    apply_to(graph, redaction, target, is_entitled)?;
+    Ok(())
 }
 
 /// The redaction that waits for an event, if there is one.
@@ -46,14 +53,41 @@ pub(crate) fn waiting_for(
     graph: &Graph<'_>,
     event: &Pdu,
 ) -> Result<Option<OwnedEventId>, RoomError> {
+    Ok(all_waiting_for(graph, event)?.into_iter().next())
+}
+
+fn all_waiting_for(graph: &Graph<'_>, event: &Pdu) -> Result<Vec<OwnedEventId>, RoomError> {
     let target = (graph.room_id.clone(), event.event_id().to_owned());
+    let mut waiting = Vec::new();
     for row in graph.reader.scan::<tables::Redactions>(target).iter() {
         let ((_, _, redaction), told) = row?;
         if told.is_entitled || told.server == event.origin() {
-            return Ok(Some(redaction));
+            waiting.push(redaction);
         }
     }
-    Ok(None)
+    Ok(waiting)
+}
+
+/// The redactions that clients have yet to be told of, and that the event makes count.
+pub(crate) fn held_for(graph: &Graph<'_>, event: &Pdu) -> Result<Vec<Known>, RoomError> {
+    let mut held = Vec::new();
+    for id in all_waiting_for(graph, event)? {
+        let known = graph.event(&id)?;
+        held.extend(known.filter(|Known { record, .. }| {
+            record.order.is_none() && record.states.is_some() && record.verdict.is_accepted()
+        }));
+    }
+    Ok(held)
+}
+
+/// Gives held redactions their places, right before the event of that order. It is redacted
+/// already: who reads both in this order has not seen what it was.
+pub(crate) fn show(held: Vec<Known>, batch: &mut Batch, order: i64) {
+    for (order, Known { pdu, record, .. }) in (1..).map(|back| order - back).zip(held) {
+        Shown::new(&pdu).put(batch, order);
+        let record = EventRecord { order: Some(order), ..(*record).clone() };
+        batch.put::<tables::Events>(&pdu.event_id().to_owned(), &record);
+    }
 }
 
 /// Whether power levels let a user redact others' events.
@@ -70,21 +104,22 @@ fn is_authorised(graph: &Graph<'_>) -> bool {
     graph.version.rules().authorization.special_case_room_redaction
 }
 
+/// Whether the redaction counts: its target is known, and its sender may redact it.
 fn apply_to(
     graph: &Graph<'_>,
     redaction: &Pdu,
     target: OwnedEventId,
     is_entitled: bool,
-) -> Result<(), RoomError> {
+) -> Result<bool, RoomError> {
     let Some(Known { pdu, record, .. }) = graph.event(&target)? else {
         let key = (graph.room_id.clone(), target, redaction.event_id().to_owned());
         let record = RedactionRecord { server: redaction.origin().to_owned(), is_entitled };
         graph.batch().put::<tables::Redactions>(&key, &record);
-        return Ok(());
+        return Ok(false);
     };
-    let same_server = pdu.origin() == redaction.origin();
-    if record.redacted_because.is_some() || !(is_entitled || same_server) {
-        return Ok(());
+    let counts = is_entitled || pdu.origin() == redaction.origin();
+    if record.redacted_because.is_some() || !counts {
+        return Ok(counts);
     }
     if let Some(order) = record.order {
         Shown::new(&pdu).redact(&mut graph.batch(), order);
@@ -97,5 +132,5 @@ fn apply_to(
         ..(*record).clone()
     };
     graph.add(&redacted, record)?;
-    Ok(())
+    Ok(true)
 }

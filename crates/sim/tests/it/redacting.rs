@@ -81,6 +81,9 @@ async fn a_redaction_waits_for_its_target() {
             let from = stage.server(if server == "c" { "b" } else { server });
             c.receive(from, &format!("{index} redaction"), &[&redaction]).await;
             assert!(c.event(&redaction.event_id().to_owned()).is_some(), "{version} {by}");
+            let is_shown =
+                |event: &CheckedPdu| c.timeline(&stage.room).contains(&event.event_id().to_owned());
+            assert_eq!(is_shown(&redaction), version == "2", "{version} {by}");
             assert!(verify(&c.store).unwrap().is_clean());
             c.receive(b, &format!("{index} target"), &[&target]).await;
             let expected = match is_taken {
@@ -88,6 +91,11 @@ async fn a_redaction_waits_for_its_target() {
                 false => (Some(by.to_string()), None),
             };
             assert_eq!(stage.shown("c", &target), expected, "{version} {by}");
+            assert_eq!((is_shown(&redaction), is_shown(&target)), (is_taken, true));
+            // Once both are here, one that does not count is no news either.
+            let another = stage.redaction(server, by, &target);
+            c.receive(from, &format!("{index} again"), &[&another]).await;
+            assert_eq!(is_shown(&another), is_taken, "{version} {by}");
         }
         assert!(verify(&c.store).unwrap().is_clean());
     }
