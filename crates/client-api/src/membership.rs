@@ -98,10 +98,16 @@ async fn join_any(api: ClientApi, session: Session, call: RawCall) -> Result<Rep
 
 /// The servers that the client names: `via`, or the older `server_name`.
 pub(crate) fn via(call: &RawCall) -> Result<Vec<OwnedServerName>, MatrixError> {
-    let mut names = call.head.query_all("via");
-    if names.is_empty() {
-        names = call.head.query_all("server_name");
-    }
+    servers(call, &["via", "server_name"])
+}
+
+/// The servers of the first of these parameters that is there.
+pub(crate) fn servers(
+    call: &RawCall,
+    parameters: &[&str],
+) -> Result<Vec<OwnedServerName>, MatrixError> {
+    let named = parameters.iter().map(|parameter| call.head.query_all(parameter));
+    let names = named.into_iter().find(|names| !names.is_empty()).unwrap_or_default();
     let parse = |name: &String| {
         ServerName::parse(name)
             .map_err(|_| MatrixError::invalid_param(format!("{name:?} is not a server name")))

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     ClientApi, body,
-    membership::{by_alias, via},
+    membership::{by_alias, servers, via},
     room_error,
 };
 
@@ -29,7 +29,7 @@ async fn hierarchy(api: ClientApi, session: Session, call: RawCall) -> Result<Re
     let request = HierarchyRequest {
         user: session.user_id,
         room_id: body::id(&call, 0)?,
-        via: via(&call)?,
+        via: servers(&call, &["via", "org.matrix.msc4235.via"])?,
         suggested_only: parameter(&call, "suggested_only")?,
         limit: parameter(&call, "limit")?,
         max_depth: parameter(&call, "max_depth")?,

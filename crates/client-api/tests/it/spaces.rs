@@ -211,6 +211,10 @@ async fn another_servers_failure_hides_a_room() {
         let path = "/_matrix/client/v1/room_summary/!far:else.org?via=else.org";
         ann.get(path).await.fails(404, "M_NOT_FOUND");
         ann.get(&format!("{path}&via=no%20name")).await.fails(400, "M_INVALID_PARAM");
+        for via in ["via", "org.matrix.msc4235.via"] {
+            let path = hierarchy("!far:else.org", &format!("?{via}=no%20name"));
+            ann.get(&path).await.fails(400, "M_INVALID_PARAM");
+        }
         // Nobody makes us ask others but our users.
         server.anyone().get(path).await.fails(404, "M_NOT_FOUND");
         let alias = "/_matrix/client/v1/room_summary/%23a:else.org";

@@ -315,6 +315,28 @@ fn root_of(server: &OwnedServerName) -> String {
     format!("!root:{server}")
 }
 
+/// MSC4235: a room id of version 12 names no server to ask about the root.
+#[tokio::test]
+async fn a_root_is_asked_about_where_the_client_says() {
+    let mesh = mesh();
+    let (a, b) = (mesh.server("a.example"), mesh.server("b.example"));
+    let root = space(b).await;
+    let request = HierarchyRequest {
+        user: a.user("ann"),
+        room_id: root.clone(),
+        via: vec![b.name.clone()],
+        suggested_only: None,
+        limit: None,
+        max_depth: None,
+        from: None,
+    };
+    assert!(
+        a.rooms.hierarchy(HierarchyRequest { via: Vec::new(), ..request.clone() }).await.is_err()
+    );
+    let page = a.rooms.hierarchy(request).await.unwrap();
+    assert_eq!(page.rooms[0].summary.room.room_id, root);
+}
+
 /// A canonical alias leads to the room, whosever the alias is (`M_BAD_ALIAS`).
 #[tokio::test]
 async fn aliases_of_other_servers_are_looked_up() {
