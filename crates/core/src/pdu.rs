@@ -63,17 +63,33 @@ impl Pdu {
         Self::from_object(version, object)
     }
 
+    /// [`parse`](Self::parse) for the [`canonical_json`](Self::canonical_json) of an event whose id
+    /// is known. What follows from that is not checked again.
+    pub fn reparse(version: RoomVersion, id: &EventId, json: &str) -> Result<Pdu, FormatError> {
+        let object = serde_json::from_str(json).map_err(|e| FormatError::Json(e.to_string()))?;
+        Self::with_id(version, object, Some(id))
+    }
+
     /// [`parse`](Self::parse) for an object already read.
     pub fn from_object(version: RoomVersion, mut object: Object) -> Result<Pdu, FormatError> {
-        let rules = version.rules();
         object.remove("unsigned");
-        if rules.authorization.strict_canonical_json {
+        if version.rules().authorization.strict_canonical_json {
             canonical::check_object(&object)?;
         }
         let size = canonical::encode(&object).len();
         if size > MAX_PDU_BYTES {
             return Err(FormatError::TooLarge(size));
         }
+        Self::with_id(version, object, None)
+    }
+
+    /// `id`: where it is known.
+    fn with_id(
+        version: RoomVersion,
+        object: Object,
+        id: Option<&EventId>,
+    ) -> Result<Pdu, FormatError> {
+        let rules = version.rules();
         let kind = limited(&object, "type", version.lengths())?.to_owned();
         let state_key = match object.get("state_key") {
             None => None,
@@ -81,7 +97,8 @@ impl Pdu {
         };
         let sender =
             UserId::parse(text(&object, "sender")?).map_err(|_| FormatError::Field("sender"))?;
-        let event_id = hash::event_id(version, &object).ok_or(FormatError::Field("event_id"))?;
+        let event_id = id.map(ToOwned::to_owned).or_else(|| hash::event_id(version, &object));
+        let event_id = event_id.ok_or(FormatError::Field("event_id"))?;
         let founds_room =
             kind == "m.room.create" && !rules.event_format.require_room_create_room_id;
         let room_id = if founds_room {

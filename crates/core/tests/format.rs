@@ -205,6 +205,23 @@ fn an_events_own_event_id_field_is_not_believed() {
     assert_eq!(Some(read.event_id().to_owned()), hash::event_id(version("11"), read.object()));
 }
 
+#[test]
+fn what_was_kept_reads_as_before() {
+    for id in ["1", "3", "11", "12"] {
+        for (kind, key) in [("m.room.message", None), ("m.room.create", Some(""))] {
+            let event = draft(version(id), kind, key, json!({ "room_version": id }));
+            let event = event.sign(&signer("domain")).unwrap();
+            for event in [event.redacted(), Pdu::clone(&event)] {
+                let kept = event.canonical_json();
+                let read = Pdu::reparse(event.version(), event.event_id(), &kept).unwrap();
+                assert_eq!(read.object(), event.object());
+                assert_eq!(read.event_id(), event.event_id());
+                assert_eq!(read.room_id(), event.room_id());
+            }
+        }
+    }
+}
+
 /// CVE-2025-54315.
 #[test]
 fn a_version_12_room_is_named_by_its_create_event() {
