@@ -1,19 +1,24 @@
 //! Reading: one consistent snapshot, typed.
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::derived::Derived;
 use crate::engine::{self, Row};
 use crate::key::Prefix;
+use crate::snapshot::Node;
 use crate::table::{corrupt, decode_key, decode_value, row_key};
-use crate::tables::Meta;
+use crate::tables::{Meta, StateNodes};
 use crate::{RowOf, StoreError, Table};
 
 /// Key of the last committed stream position in `Meta`.
 pub(crate) const POSITION: &str = "position";
+
+/// Most state nodes that a reader keeps: a few times those of a small room.
+const MAX_NODES: usize = 100;
 
 /// A consistent view of the store. Short-lived: it keeps old rows from being cleaned up.
 pub struct Reader<'s> {
@@ -22,11 +27,13 @@ pub struct Reader<'s> {
     /// Rows that may yet be looked at.
     allowance: Cell<usize>,
     gave_up: Cell<bool>,
+    nodes: RefCell<HashMap<[u8; 16], Arc<Node>>>,
 }
 
 impl<'s> Reader<'s> {
     pub(crate) fn new(snapshot: Box<dyn engine::Snapshot + 's>, derived: &'s Derived) -> Self {
-        Self { snapshot, derived, allowance: Cell::new(usize::MAX), gave_up: Cell::new(false) }
+        let (allowance, gave_up) = (Cell::new(usize::MAX), Cell::default());
+        Self { snapshot, derived, allowance, gave_up, nodes: RefCell::default() }
     }
 
     /// The reader gives up when it has looked at so many rows, or at one that is not in memory.
@@ -67,6 +74,20 @@ impl<'s> Reader<'s> {
         let made = Arc::new(make(value)?);
         self.derived.put(key, row, made.clone());
         Ok(Some(made))
+    }
+
+    /// A node of a state tree. Those of a room are asked for many times over, by one reader.
+    pub(crate) fn node(&self, id: &[u8; 16]) -> Result<Option<Arc<Node>>, StoreError> {
+        if let Some(node) = self.nodes.borrow().get(id) {
+            return Ok(Some(node.clone()));
+        }
+        let node = self.derived::<StateNodes, Node, StoreError>(id, Ok)?;
+        let mut nodes = self.nodes.borrow_mut();
+        if nodes.len() >= MAX_NODES {
+            nodes.clear();
+        }
+        nodes.extend(node.clone().map(|node| (*id, node)));
+        Ok(node)
     }
 
     /// The stream position of the last batch that this snapshot has seen.

@@ -284,7 +284,7 @@ pub(crate) fn node(
     };
     let known = match known {
         Some(node) => Some(Arc::new(node)),
-        None => reader.derived::<StateNodes, Node, StoreError>(&root.0, Ok)?,
+        None => reader.node(&root.0)?,
     };
     known
         .filter(|_| depth <= MAX_DEPTH)
