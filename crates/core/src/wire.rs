@@ -26,9 +26,9 @@ pub fn client_without_room_id(pdu: &Pdu, unsigned: Object) -> Value {
         "event_id": pdu.event_id(),
         "type": pdu.kind(),
         "sender": pdu.sender(),
-        "content": pdu.content(),
         "origin_server_ts": pdu.origin_server_ts(),
     });
+    event["content"] = pdu.content().clone().into();
     if let Some(state_key) = pdu.state_key() {
         event["state_key"] = state_key.into();
     }

@@ -39,7 +39,7 @@ impl From<Value> for Reply {
 impl Reply {
     /// 200 with a JSON body.
     pub fn json(value: Value) -> Self {
-        Self::raw_json(value.to_string())
+        Self::raw_json(serde_json::to_vec(&value).expect("a value is always JSON"))
     }
 
     /// 200 with a body that is JSON already.
