@@ -35,8 +35,10 @@ pub(crate) struct RoomView<'a> {
 /// A time in which a user was joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stay {
-    /// Stream position of the last join event.
+    /// Stream position of the last join event, and of the one that began the stay: those after it
+    /// only change the profile.
     pub joined: u64,
+    pub began: u64,
     /// Stream position of the departure.
     pub left: Option<u64>,
 }
@@ -168,14 +170,16 @@ fn last_stay(
     room_id: &RoomId,
     user: &UserId,
 ) -> Result<Option<Stay>, StoreError> {
-    let mut left = None;
+    let (mut stay, mut left) = (None, None);
     let prefix = (room_id.to_owned(), user.to_owned());
     for row in reader.scan::<tables::MembershipLog>(prefix).rev().iter() {
         let ((_, _, position), line) = row?;
-        if line.membership == "join" {
-            return Ok(Some(Stay { joined: position, left }));
+        match (line.membership.as_str(), &mut stay) {
+            ("join", None) => stay = Some(Stay { joined: position, began: position, left }),
+            ("join", Some(stay)) => stay.began = position,
+            (_, None) => left = Some(position),
+            (_, Some(_)) => break,
         }
-        left = Some(position);
     }
-    Ok(None)
+    Ok(stay)
 }

@@ -62,6 +62,8 @@ impl RoomView<'_> {
         };
         // The last event that was looked at; at first, the one that the stretch begins behind.
         let mut last = match direction {
+            // It is of use to who may stop there.
+            _ if !matches!(gaps, Gaps::StopBut(_)) => None,
             Direction::Backward => gaps::above(&self.graph, stretch.until)?
                 .filter(|above| *above == stretch.until.saturating_add(1)),
             Direction::Forward => Some(stretch.after).filter(|after| *after > i64::MIN),

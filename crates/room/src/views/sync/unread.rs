@@ -73,7 +73,8 @@ impl RoomView<'_> {
     pub(super) fn unread(&self, marks: &Marks, own: &OwnRules<'_>) -> Result<Unread, RoomError> {
         let mut unread = Unread::default();
         let room_id = &self.graph.room_id;
-        let read = marks.everywhere.unwrap_or(0).max(self.joined_since()?);
+        let began = self.stay.map_or(0, |stay| stay.began.cast_signed());
+        let read = marks.everywhere.unwrap_or(0).max(began);
         let rows = self.graph.reader.scan::<tables::Notable>(room_id.clone());
         let rows = rows.after((room_id.clone(), read)).rev().limit(MAX_UNREAD);
         let user = &self.viewer.user;
@@ -103,19 +104,5 @@ impl RoomView<'_> {
             rules.remember();
         }
         Ok(unread)
-    }
-
-    /// The order of the join that began the user's stay; later ones only change the profile.
-    fn joined_since(&self) -> Result<i64, RoomError> {
-        let mut joined = 0;
-        let log = (self.graph.room_id.clone(), self.viewer.user.clone());
-        for row in self.graph.reader.scan::<tables::MembershipLog>(log).rev().iter() {
-            let ((_, _, position), line) = row?;
-            if line.membership != "join" {
-                break;
-            }
-            joined = position.cast_signed();
-        }
-        Ok(joined)
     }
 }
