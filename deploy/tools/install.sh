@@ -18,12 +18,13 @@ fi
 
 missing=
 command -v c++ >/dev/null || missing="$missing g++"
+command -v make >/dev/null || missing="$missing make"
 command -v clang >/dev/null || missing="$missing clang"
 has_libclang || missing="$missing libclang-dev"
 [ -z "$missing" ] && exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    say "needed for RocksDB:$missing; on Debian: apt-get install$missing"
+    say "needed for RocksDB and jemalloc:$missing; on Debian: apt-get install$missing"
     exit 1
 fi
 say "installing$missing"

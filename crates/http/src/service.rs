@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 
 use crate::{
     Body, MatrixError, RawCall, Reply, RequestHead, Routes,
+    pieces::Pieces,
     stream::Timed,
     tree::{Endpoint, Found, Table, Tree},
 };
@@ -250,7 +251,7 @@ fn into_actix(template: &'static str, reply: Reply) -> HttpResponse {
         response.append_header((name.as_str(), value.as_bytes()));
     }
     match reply.body {
-        Body::Whole(bytes) => response.body(bytes),
+        Body::Whole(bytes) => response.body(Pieces(bytes)),
         Body::Stream(stream) => response.streaming(Timed::new(template, stream)),
     }
 }

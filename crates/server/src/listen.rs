@@ -15,7 +15,7 @@ use actix_web::{
     dev::{Server, ServerHandle},
     web,
 };
-use exeunt_http::Service;
+use exeunt_http::{PIECE, Service};
 use exeunt_store::{Store, StoreError, tables::Meta};
 use rustls::ServerConfig;
 use tokio::task::JoinHandle;
@@ -96,6 +96,7 @@ impl Bound {
         .client_disconnect_timeout(DISCONNECT_TIMEOUT)
         .tls_handshake_timeout(HANDSHAKE_TIMEOUT)
         .tcp_nodelay(true)
+        .h1_write_buffer_size(PIECE)
         .shutdown_timeout(SHUTDOWN_SECONDS)
         .disable_signals();
         let server = match self.socket {

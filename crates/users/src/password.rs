@@ -1,9 +1,9 @@
 //! Argon2id on the blocking pool, so many at once and no more.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
-use argon2::{Algorithm, Argon2, Block, Params, Version};
+use argon2::{Algorithm, Argon2, Params, Version};
 use ring::rand::SystemRandom;
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
@@ -26,7 +26,6 @@ pub(crate) struct Hasher {
     waiting: Semaphore,
     /// What the password of an unknown user is compared with.
     dummy: Arc<OnceLock<String>>,
-    memory: Arc<Memory>,
 }
 
 impl Hasher {
@@ -36,7 +35,6 @@ impl Hasher {
             running: Semaphore::new(MAX_HASHES_AT_ONCE),
             waiting: Semaphore::new(MAX_HASHES_WAITING),
             dummy: Arc::default(),
-            memory: Arc::default(),
         }
     }
 
@@ -48,8 +46,7 @@ impl Hasher {
         bounded("password", password, MAX_PASSWORD)?;
         let salt = random::bytes::<SALT>(&self.rng)?;
         let password = password.to_owned();
-        let memory = Arc::clone(&self.memory);
-        self.run(move || hash(&memory, &password, &salt)).await
+        self.run(move || hash(&password, &salt)).await
     }
 
     /// Whether `password` belongs to `stored`. Without a stored hash the answer is no, after the
@@ -64,18 +61,18 @@ impl Hasher {
         }
         let password = password.to_owned();
         let salt = random::bytes::<SALT>(&self.rng)?;
-        let (dummy, memory) = (Arc::clone(&self.dummy), Arc::clone(&self.memory));
+        let dummy = Arc::clone(&self.dummy);
         self.run(move || match stored {
-            Some(stored) => verify(&memory, &password, &stored),
+            Some(stored) => verify(&password, &stored),
             None => {
                 let dummy = match dummy.get() {
                     Some(hash) => hash,
                     None => {
-                        let made = hash(&memory, "nobody has this one", &salt)?;
+                        let made = hash("nobody has this one", &salt)?;
                         dummy.get_or_init(|| made)
                     }
                 };
-                verify(&memory, &password, dummy).map(|_| false)
+                verify(&password, dummy).map(|_| false)
             }
         })
         .await
@@ -91,28 +88,10 @@ impl Hasher {
     }
 }
 
-/// The memory that Argon2 works in. It is kept: given back, it would stay in the C library's arenas,
-/// once for each thread that ever hashed.
-#[derive(Default)]
-struct Memory(Mutex<Vec<Vec<Block>>>);
-
-impl Memory {
-    fn with<R>(&self, blocks: usize, work: impl FnOnce(&mut [Block]) -> R) -> R {
-        let mut memory = self.lock().pop().unwrap_or_default();
-        memory.resize(blocks, Block::default());
-        let result = work(&mut memory);
-        self.lock().push(memory);
-        result
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Vec<Block>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn hash(memory: &Memory, password: &str, salt: &[u8]) -> Result<String, UsersError> {
+fn hash(password: &str, salt: &[u8]) -> Result<String, UsersError> {
     let argon2 = Argon2::default();
-    let output = output(memory, &argon2, password, salt, Params::DEFAULT_OUTPUT_LEN)?;
+    let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
+    argon2.hash_password_into(password.as_bytes(), salt, &mut output).map_err(failed)?;
     let hash = PasswordHash {
         algorithm: Algorithm::default().ident(),
         version: Some(Version::default().into()),
@@ -123,7 +102,7 @@ fn hash(memory: &Memory, password: &str, salt: &[u8]) -> Result<String, UsersErr
     Ok(hash.to_string())
 }
 
-fn verify(memory: &Memory, password: &str, stored: &str) -> Result<bool, UsersError> {
+fn verify(password: &str, stored: &str) -> Result<bool, UsersError> {
     let stored = PasswordHash::new(stored).map_err(failed)?;
     let (Some(salt), Some(known)) = (&stored.salt, &stored.hash) else {
         return Err(UsersError::Hash("a stored hash lacks its salt or its output".into()));
@@ -134,24 +113,9 @@ fn verify(memory: &Memory, password: &str, stored: &str) -> Result<bool, UsersEr
         None => Version::default(),
     };
     let argon2 = Argon2::new(algorithm, version, Params::try_from(&stored).map_err(failed)?);
-    let output = output(memory, &argon2, password, salt.as_ref(), known.len())?;
+    let mut output = vec![0; known.len()];
+    argon2.hash_password_into(password.as_bytes(), salt.as_ref(), &mut output).map_err(failed)?;
     Ok(output.ct_eq(known.as_bytes()).into())
-}
-
-fn output(
-    memory: &Memory,
-    argon2: &Argon2<'_>,
-    password: &str,
-    salt: &[u8],
-    length: usize,
-) -> Result<Vec<u8>, UsersError> {
-    let mut output = vec![0; length];
-    memory
-        .with(argon2.params().block_count(), |blocks| {
-            argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut output, blocks)
-        })
-        .map_err(failed)?;
-    Ok(output)
 }
 
 fn failed(error: impl std::fmt::Display) -> UsersError {
