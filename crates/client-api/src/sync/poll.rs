@@ -26,7 +26,8 @@ impl Answer {
     }
 }
 
-/// Reads what is new to the session, and waits for it if nothing is.
+/// Reads what is new to the session, and waits for it if nothing is. While it waits it holds as little
+/// as it can: the futures of reading are boxed, and gone by then.
 ///
 /// The subscription is there before the first read, so what is committed after the read wakes it.
 pub async fn poll(
@@ -36,13 +37,13 @@ pub async fn poll(
 ) -> Result<Answer, MatrixError> {
     let deadline = Instant::now() + call.timeout;
     let (user, device) = (&session.user_id, &session.device_id);
-    let there = api.rooms.present_by_sync(user, device, call.presence, call.timeout).await;
-    there.map_err(room_error)?;
+    let there = api.rooms.present_by_sync(user, device, call.presence, call.timeout);
+    Box::pin(there).await.map_err(room_error)?;
     let mut news = api.rooms.subscribe(&session.user_id);
     let at_once = call.since.is_none() || call.full_state;
     loop {
         news.borrow_and_update();
-        let answer = read(api, session, call).await?;
+        let answer = Box::pin(read(api, session, call)).await?;
         if at_once || !answer.is_empty() {
             return Ok(answer);
         }
