@@ -392,7 +392,9 @@ async fn a_list_that_goes_wrong() {
     let (cut, entries) = listing(|| Reply::Cut(half.to_vec())).await;
     assert!(matches!(cut, Err(RequestError::Unreachable(_))), "{cut:?}");
     assert_eq!(entries, ["1"], "what is cut is no entry");
-    let endless = || reply(200, "", format!(r#"{{"state": [{}"#, "0,".repeat(600_000)));
+    // Entries go over a channel of one place, so that each costs a change of threads.
+    let entry = format!("\"{}\",", "e".repeat(100));
+    let endless = move || reply(200, "", format!(r#"{{"state": [{}"#, entry.repeat(12_000)));
     assert!(misbehaved(listing(endless).await.0).contains("longer than"));
 }
 
