@@ -35,7 +35,7 @@ pub use engine::memory::{Fault, Faults};
 pub use error::StoreError;
 pub use key::{CodecError, Key, Part, Prefix};
 pub use last_news::LastNews;
-pub use outbox::waiting_servers;
+pub use outbox::{waiting_events, waiting_servers};
 pub use purge::{PurgeError, Purged, drop_delivered, purge_room, resume_purges, rooms_with_kept};
 pub use reader::{Reader, Scan};
 pub use snapshot::{Root, StateChange};

@@ -1,7 +1,10 @@
 //! What the outbox can be asked as a whole.
 
-use ruma::OwnedServerName;
+use std::collections::BTreeSet;
 
+use ruma::{OwnedEventId, OwnedServerName};
+
+use crate::records::OutboxItem;
 use crate::tables::Outbox;
 use crate::{Reader, StoreError};
 
@@ -24,4 +27,15 @@ pub fn waiting_servers(
         servers.push(server);
     }
     Ok(servers)
+}
+
+/// The events that wait for any server.
+pub fn waiting_events(reader: &Reader<'_>) -> Result<BTreeSet<OwnedEventId>, StoreError> {
+    let mut waiting = BTreeSet::new();
+    for row in reader.scan::<Outbox>(()).iter() {
+        if let (_, OutboxItem::Pdu(id)) = row? {
+            waiting.insert(id);
+        }
+    }
+    Ok(waiting)
 }

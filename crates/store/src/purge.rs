@@ -24,7 +24,7 @@ use crate::tables::{
     Relations, RoomAliases, RoomStates, Rooms, SignedInvites, StateNodes, ThreadEvents, Timeline,
     Words,
 };
-use crate::{Batch, Prefix, Reader, Root, RowOf, Store, StoreError, Table};
+use crate::{Batch, Prefix, Reader, Root, RowOf, Store, StoreError, Table, waiting_events};
 
 /// Rows that are looked at between two commits.
 const PAGE: usize = 1_000;
@@ -75,12 +75,7 @@ pub async fn rooms_with_kept(store: &Store) -> Result<BTreeSet<OwnedRoomId>, Sto
 pub async fn drop_delivered(store: &Store, room_id: &RoomId) -> Result<(), StoreError> {
     let room = room_id.to_owned();
     let read = store.read_long(move |reader| {
-        let mut waiting = BTreeSet::new();
-        for row in reader.scan::<Outbox>(()).iter() {
-            if let (_, OutboxItem::Pdu(id)) = row? {
-                waiting.insert(id);
-            }
-        }
+        let waiting = waiting_events(reader)?;
         let (mut batch, is_back) = (Batch::default(), reader.contains::<Rooms>(&room)?);
         for key in reader.scan::<Kept>(room).keys()? {
             if !is_back {

@@ -1,12 +1,12 @@
 //! Rooms that users forget: their servers purge them, and know nothing of them from then on.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use exeunt_core::{
     RoomVersion,
     ruma::{OwnedRoomId, OwnedServerName, OwnedUserId},
 };
-use exeunt_store::{records::OutboxItem, tables};
+use exeunt_store::{tables, waiting_events};
 use tokio::time::Instant;
 
 use super::{Acknowledged, World, resides, step::Ask, step::Step};
@@ -82,14 +82,7 @@ impl World {
                 format!("{} keeps {room} (in it: {is_in}, {rows:?})", server.name)
             }));
             let events = reader.scan::<tables::Events>(()).collect().expect("the store reads");
-            let outbox = reader.scan::<tables::Outbox>(()).collect().expect("the store reads");
-            let waiting: BTreeSet<_> = outbox
-                .into_iter()
-                .filter_map(|(_, item)| match item {
-                    OutboxItem::Pdu(id) => Some(id),
-                    OutboxItem::Edu(_) => None,
-                })
-                .collect();
+            let waiting = waiting_events(&reader).expect("the store reads");
             let left = events
                 .iter()
                 .filter(|(id, event)| !rooms.contains(&event.room_id) && !waiting.contains(id));
