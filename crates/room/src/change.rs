@@ -164,16 +164,26 @@ impl Change<'_> {
             false => graph.resolve(roots)?,
         };
         if state != room.state {
-            let cause = Some((self.event, self.source));
-            move_state(graph, self.ours, state, cause, self.now, &mut effects)?;
-            room.state = state;
-            self.part(&mut room, &mut effects)?;
+            self.move_to(&mut room, state, &mut effects)?;
         }
         write_head(&mut graph.batch(), &graph.room_id, room);
         Ok(effects)
     }
 
-    fn states_after(&self, heads: &[OwnedEventId]) -> Result<Vec<Root>, RoomError> {
+    /// Moves current state, with all that follows from it.
+    pub fn move_to(
+        &self,
+        room: &mut RoomRecord,
+        state: Root,
+        effects: &mut Effects,
+    ) -> Result<(), RoomError> {
+        let cause = Some((self.event, self.source));
+        move_state(self.graph, self.ours, state, cause, self.now, effects)?;
+        room.state = state;
+        self.part(room, effects)
+    }
+
+    pub fn states_after(&self, heads: &[OwnedEventId]) -> Result<Vec<Root>, RoomError> {
         let graph = self.graph;
         heads.iter().map(|id| graph.state_after(id)?.ok_or_else(|| missing_in_store(id))).collect()
     }

@@ -5,7 +5,7 @@ use exeunt_store::records::{EventRecord, Root, States};
 
 use crate::{
     RoomError,
-    change::{Change, Effects, MAX_RESOLVED_HEADS, move_state, write_head},
+    change::{Change, Effects, MAX_RESOLVED_HEADS, write_head},
     graph::Known,
 };
 
@@ -21,29 +21,24 @@ impl Change<'_> {
             Ok(graph.state_id(root, &key)?.as_deref() == Some(self.event.event_id()))
         };
         let mut room = graph.room.clone();
-        let mut roots = Vec::new();
         for id in &room.extremities {
             let Known { pdu, record, .. } = graph.event_here(id)?;
-            let Some(states) = record.states else { continue };
-            let mut after = states.after;
-            if holds(after)? {
-                after = graph.apply_all(after, &instead)?;
+            if let Some(states) = record.states
+                && holds(states.after)?
+            {
+                let after = graph.apply_all(states.after, &instead)?;
                 let states = Some(States { after, ..states });
                 graph.add(&pdu, EventRecord { states, ..EventRecord::clone(&record) })?;
             }
-            roots.push(after);
         }
         if !holds(room.state)? {
             return Ok(effects);
         }
-        let state = match roots.len() < MAX_RESOLVED_HEADS {
-            true => graph.resolve(roots)?,
+        let state = match room.extremities.len() < MAX_RESOLVED_HEADS {
+            true => graph.resolve(self.states_after(&room.extremities)?)?,
             false => graph.apply_all(room.state, &instead)?,
         };
-        let cause = Some((self.event, self.source));
-        move_state(graph, self.ours, state, cause, self.now, &mut effects)?;
-        room.state = state;
-        self.part(&mut room, &mut effects)?;
+        self.move_to(&mut room, state, &mut effects)?;
         write_head(&mut graph.batch(), &graph.room_id, room);
         Ok(effects)
     }
