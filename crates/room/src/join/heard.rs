@@ -5,16 +5,13 @@
 use std::{cmp::Reverse, time::Duration};
 
 use exeunt_membership::{MakeRequest, Membership, RemoteFailure};
-use exeunt_store::{records::OutboxItem, tables};
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName, UserId};
+use exeunt_store::{Reader, StoreError, records::OutboxItem, tables};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, UserId};
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::{RoomError, Rooms, graph::is_joined, leave::last_line};
 
-/// How long a server may take for the joins that it is told of.
-const TAKEN_WITHIN: Duration = Duration::from_secs(5);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What is older has arrived.
 const RECENT_MS: u64 = 60_000;
 /// Most joins that a server is told of.
@@ -78,14 +75,9 @@ impl Rooms {
             let guard = self.inner.locks.lock(&join.room_id).await;
             self.send_outside(&guard, server, &join.event_id).await?;
         }
-        let began = Instant::now();
-        while self.waits_for(server, &joins).await? {
-            if began.elapsed() >= TAKEN_WITHIN {
-                return Ok(false);
-            }
-            sleep(LOOK_EVERY).await;
-        }
-        Ok(true)
+        let server = server.clone();
+        let joins: Vec<_> = joins.into_iter().map(|join| OutboxItem::Pdu(join.event_id)).collect();
+        Ok(self.once_taken(move |reader| is_among_last(reader, &server, &joins)).await?)
     }
 
     async fn unheard_joins(
@@ -122,23 +114,16 @@ impl Rooms {
         });
         read.await
     }
+}
 
-    /// Whether one of the joins is among the last that wait for the server.
-    async fn waits_for(&self, server: &ServerName, joins: &[Unheard]) -> Result<bool, RoomError> {
-        let server = server.to_owned();
-        let joins: Vec<_> = joins.iter().map(|join| join.event_id.clone()).collect();
-        let read = self.store().read(move |reader| {
-            for row in reader.scan::<tables::Outbox>(server).rev().limit(MAX_LOOKS).iter() {
-                if let (_, OutboxItem::Pdu(event)) = row?
-                    && joins.contains(&event)
-                {
-                    return Ok(true);
-                }
-            }
-            Ok::<_, RoomError>(false)
-        });
-        read.await
-    }
+/// Whether one of these is among the last that wait for the server.
+fn is_among_last(
+    reader: &Reader<'_>,
+    server: &OwnedServerName,
+    items: &[OutboxItem],
+) -> Result<bool, StoreError> {
+    let last = reader.scan::<tables::Outbox>(server.clone()).rev().limit(MAX_LOOKS);
+    Ok(last.collect()?.iter().any(|(_, item)| items.contains(item)))
 }
 
 /// Whether a server may say otherwise once it knows more of the user.

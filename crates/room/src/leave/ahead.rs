@@ -5,15 +5,16 @@
 use std::time::Duration;
 
 use exeunt_membership::{MakeRequest, RemoteFailure};
-use exeunt_store::{StoreError, records::OutboxItem, tables};
-use ruma::ServerName;
+use exeunt_store::{Reader, StoreError, records::OutboxItem, tables};
+use ruma::{OwnedServerName, ServerName};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::last_line;
 use crate::{Call, Rooms};
 
-/// How long a server that is asked for a way in may take for the leave before.
+/// How long a server that is asked for a way in may take for what goes before: the leave, or the join
+/// that lets the user in.
 pub const LEAVE_TAKEN_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -24,34 +25,43 @@ impl Rooms {
         server: &ServerName,
         request: &MakeRequest,
     ) -> Result<Value, RemoteFailure> {
-        let began = Instant::now();
-        while self.has_leave_ahead(server, request).await.map_err(|error| {
+        let (to, of) = (server.to_owned(), request.clone());
+        let taken = self.once_taken(move |reader| has_leave_ahead(reader, &to, &of)).await;
+        let taken = taken.map_err(|error| {
             tracing::error!(%server, %error, "the outbox cannot be read");
             RemoteFailure::Unreachable(error.to_string())
-        })? {
-            if began.elapsed() >= LEAVE_TAKEN_WITHIN {
-                let why = "it has yet to take the user's leave";
-                return Err(RemoteFailure::Unreachable(why.into()));
-            }
-            sleep(LOOK_EVERY).await;
+        })?;
+        if !taken {
+            let why = "it has yet to take the user's leave";
+            return Err(RemoteFailure::Unreachable(why.into()));
         }
         self.call(server, Call::Make(request)).await
     }
 
-    async fn has_leave_ahead(
+    /// Waits until nothing of that kind waits for a server any more. `false` if it takes too long.
+    pub(crate) async fn once_taken(
         &self,
-        server: &ServerName,
-        request: &MakeRequest,
+        waits: impl Fn(&Reader<'_>) -> Result<bool, StoreError> + Clone + Send + 'static,
     ) -> Result<bool, StoreError> {
-        let server = server.to_owned();
-        let (room_id, user_id) = (request.room_id.clone(), request.user_id.clone());
-        let read = self.store().read(move |reader| {
-            let last = last_line(reader, &user_id, &room_id)?;
-            let Some((position, last)) = last else { return Ok(false) };
-            // The rows of the outbox have the position of the batch that the line came with.
-            let waits = reader.get::<tables::Outbox>(&(server, position))?;
-            Ok(last.membership == "leave" && waits == Some(OutboxItem::Pdu(last.event_id)))
-        });
-        read.await
+        let began = Instant::now();
+        while self.store().read(waits.clone()).await? {
+            if began.elapsed() >= LEAVE_TAKEN_WITHIN {
+                return Ok(false);
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        Ok(true)
     }
+}
+
+fn has_leave_ahead(
+    reader: &Reader<'_>,
+    server: &OwnedServerName,
+    request: &MakeRequest,
+) -> Result<bool, StoreError> {
+    let last = last_line(reader, &request.user_id, &request.room_id)?;
+    let Some((position, last)) = last else { return Ok(false) };
+    // The rows of the outbox have the position of the batch that the line came with.
+    let waits = reader.get::<tables::Outbox>(&(server.clone(), position))?;
+    Ok(last.membership == "leave" && waits == Some(OutboxItem::Pdu(last.event_id)))
 }
