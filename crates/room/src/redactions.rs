@@ -53,26 +53,29 @@ pub(crate) fn waiting_for(
     graph: &Graph<'_>,
     event: &Pdu,
 ) -> Result<Option<OwnedEventId>, RoomError> {
-    Ok(all_waiting_for(graph, event)?.into_iter().next())
+    all_waiting_for(graph, event).next().transpose()
 }
 
-fn all_waiting_for(graph: &Graph<'_>, event: &Pdu) -> Result<Vec<OwnedEventId>, RoomError> {
+fn all_waiting_for<'g>(
+    graph: &'g Graph<'_>,
+    event: &'g Pdu,
+) -> impl Iterator<Item = Result<OwnedEventId, RoomError>> + use<'g> {
     let target = (graph.room_id.clone(), event.event_id().to_owned());
-    let mut waiting = Vec::new();
-    for row in graph.reader.scan::<tables::Redactions>(target).iter() {
-        let ((_, _, redaction), told) = row?;
-        if told.is_entitled || told.server == event.origin() {
-            waiting.push(redaction);
+    let rows = graph.reader.scan::<tables::Redactions>(target);
+    rows.iter().filter_map(|row| match row {
+        Ok(((_, _, redaction), told)) => {
+            let counts = told.is_entitled || told.server == event.origin();
+            counts.then_some(Ok(redaction))
         }
-    }
-    Ok(waiting)
+        Err(error) => Some(Err(error.into())),
+    })
 }
 
 /// The redactions that clients have yet to be told of, and that the event makes count.
 pub(crate) fn held_for(graph: &Graph<'_>, event: &Pdu) -> Result<Vec<Known>, RoomError> {
     let mut held = Vec::new();
-    for id in all_waiting_for(graph, event)? {
-        let known = graph.event(&id)?;
+    for id in all_waiting_for(graph, event) {
+        let known = graph.event(&id?)?;
         held.extend(known.filter(|Known { record, .. }| {
             record.order.is_none() && record.states.is_some() && record.verdict.is_accepted()
         }));

@@ -96,7 +96,7 @@ impl Users {
 
     /// Whether a name could be registered now (`/register/available`).
     pub async fn check_available(&self, localpart: &str) -> Result<OwnedUserId, UsersError> {
-        let user = name::new_user_id(localpart, self.server_name())?;
+        let user = self.user_id(localpart)?;
         match self.account_record(&user).await? {
             Some(_) => Err(UsersError::UserInUse(user)),
             None => Ok(user),
