@@ -6,8 +6,8 @@
 //!
 //! Stays: what users and admins have of the room without its graph. Departures, pending invites and
 //! knocks, the membership log and the signing journal; memberships that ended, with their event
-//! beside the graph, until they are old; account data and transaction ids, which are the users'; and events
-//! that wait for a server, as outliers, until it has them ([`drop_delivered`]).
+//! beside the graph, until they are old; account data and transaction ids, which are the users'; and
+//! events that wait for a server, as outliers, until it has them ([`drop_delivered`]).
 
 use std::collections::BTreeSet;
 
