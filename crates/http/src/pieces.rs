@@ -10,8 +10,9 @@ use std::{
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
-/// Bytes of a piece, and what a listener is to have its connections buffer.
-pub const PIECE: usize = 8 * 1024;
+/// Bytes of a piece, and what a listener is to have its connections buffer. With the head before it, it
+/// fits into the 8 KiB that a connection of actix begins with.
+pub const PIECE: usize = 7 * 1024;
 
 /// A body of known length.
 pub(crate) struct Pieces(pub Bytes);

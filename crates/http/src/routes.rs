@@ -36,7 +36,7 @@ impl<S: Authenticator> Routes<S> {
         Fut: Future<Output = Result<T::OutgoingResponse, MatrixError>> + 'static,
     {
         let handler = self.handler(async move |state: S, call: RawCall| {
-            let identity = state.authenticate(&call.head, &call.body).await?;
+            let identity = Box::pin(state.authenticate(&call.head, &call.body)).await?;
             let request = decode::request::<T>(&call)?;
             drop(call);
             decode::response(handler(state, identity, request).await?)
@@ -77,7 +77,8 @@ impl<S: Authenticator> Routes<S> {
         Fut: Future<Output = Result<Reply, MatrixError>> + 'static,
     {
         let handler = self.handler(async move |state: S, call: RawCall| {
-            let identity = state.authenticate(&call.head, &call.body).await?;
+            // In a box, which a request that waits for long does not keep.
+            let identity = Box::pin(state.authenticate(&call.head, &call.body)).await?;
             handler(state, identity, call).await
         });
         self.path(method, path, handler)

@@ -3,12 +3,18 @@
 use std::{
     any::Any,
     cell::Cell,
+    mem,
     panic::AssertUnwindSafe,
     rc::Rc,
     time::{Duration, Instant},
 };
 
-use actix_web::{HttpRequest, HttpResponse, rt, web};
+use actix_web::{
+    Error, HttpMessage as _, HttpResponse,
+    dev::{self, ServiceRequest, ServiceResponse},
+    http::header as actix_header,
+    rt, web,
+};
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -59,9 +65,8 @@ impl Service {
     pub fn configure(&self, config: &mut web::ServiceConfig) {
         let tree = Rc::new(Tree::new(&self.table));
         let detached = Rc::new(Cell::new(0));
-        config.default_service(web::to(move |request: HttpRequest, payload: web::Payload| {
-            let (tree, detached) = (Rc::clone(&tree), Rc::clone(&detached));
-            async move { serve(&tree, detached, &request, payload).await }
+        config.default_service(dev::fn_service(move |request| {
+            serve(Rc::clone(&tree), Rc::clone(&detached), request)
         }));
     }
 }
@@ -70,34 +75,33 @@ impl Service {
 type Detached = Rc<Cell<usize>>;
 
 async fn serve(
-    tree: &Tree,
+    tree: Rc<Tree>,
     detached: Detached,
-    request: &HttpRequest,
-    payload: web::Payload,
-) -> HttpResponse {
+    mut request: ServiceRequest,
+) -> Result<ServiceResponse, Error> {
     let start = Instant::now();
-    let uri = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let path = request.uri().path();
-    let (template, reply) = match method(request) {
+    let (template, reply) = match method(&request) {
         Err(error) => (NO_TEMPLATE, Err(error)),
         Ok(Method::OPTIONS) => ("preflight", Ok(Reply::empty(StatusCode::NO_CONTENT))),
-        Ok(method) => match tree.find(&method, path) {
+        Ok(method) => match tree.find(&method, request.path()) {
             Found::Nothing => (NO_TEMPLATE, Err(MatrixError::unrecognized())),
             Found::WrongMethod { allow } => (NO_TEMPLATE, Err(wrong_method(&allow))),
             Found::Endpoint(endpoint) => {
+                let uri = request.uri().path_and_query();
                 let head = RequestHead {
                     method,
-                    uri_path_and_query: uri.to_owned(),
-                    headers: headers(request),
+                    uri_path_and_query: uri.map_or("/", |uri| uri.as_str()).to_owned(),
+                    headers: take_headers(&mut request),
                     peer: request.peer_addr(),
                     template: endpoint.template,
                 };
-                (endpoint.template, call(endpoint, detached, path, head, payload).await)
+                let payload = request.take_payload();
+                (endpoint.template, call(endpoint, detached, head, payload).await)
             }
         },
     };
     let mut reply = reply.unwrap_or_else(Reply::from);
-    if wants_cors(path) || request.method() == actix_web::http::Method::OPTIONS {
+    if wants_cors(request.path()) || request.method() == actix_web::http::Method::OPTIONS {
         allow_any_origin(&mut reply);
     }
     count(request.method().as_str(), template, &reply);
@@ -108,7 +112,7 @@ async fn serve(
         ms = start.elapsed().as_millis(),
         "request"
     );
-    into_actix(template, reply)
+    Ok(request.into_response(into_actix(template, reply)))
 }
 
 fn count(method: &str, template: &'static str, reply: &Reply) {
@@ -128,12 +132,12 @@ fn count(method: &str, template: &'static str, reply: &Reply) {
 async fn call(
     endpoint: Endpoint,
     detached: Detached,
-    path: &str,
     head: RequestHead,
-    payload: web::Payload,
+    payload: dev::Payload,
 ) -> Result<Reply, MatrixError> {
-    let args = endpoint.args(path)?;
-    let body = read_body(&head, payload, endpoint.body_limit).await?;
+    let args = endpoint.args(head.path())?;
+    // In a box, which a request that waits for long does not keep.
+    let body = Box::pin(read_body(&head, payload, endpoint.body_limit)).await?;
     let span = tracing::debug_span!("request", method = %head.method, path = head.template);
     let safe = head.method == Method::GET || head.method == Method::HEAD;
     let run = AssertUnwindSafe((endpoint.handler)(RawCall { head, args, body }))
@@ -183,7 +187,7 @@ fn panicked(template: &str, panic: &(dyn Any + Send)) -> MatrixError {
 
 async fn read_body(
     head: &RequestHead,
-    payload: web::Payload,
+    mut payload: dev::Payload,
     limit: usize,
 ) -> Result<Bytes, MatrixError> {
     // Nothing is decompressed, so that a small body cannot grow past the limit.
@@ -196,7 +200,6 @@ async fn read_body(
         return Err(MatrixError::too_large());
     }
     let read = async {
-        let mut payload = payload.into_inner();
         let mut body = BytesMut::new();
         while let Some(chunk) = payload.next().await {
             let chunk = chunk.map_err(|error| {
@@ -224,20 +227,20 @@ fn wrong_method(allow: &str) -> MatrixError {
 }
 
 /// actix-web is built on an older `http` than ruma, hence the three conversions.
-fn method(request: &HttpRequest) -> Result<Method, MatrixError> {
+fn method(request: &ServiceRequest) -> Result<Method, MatrixError> {
     Method::from_bytes(request.method().as_str().as_bytes()).map_err(|_| wrong_method(""))
 }
 
-fn headers(request: &HttpRequest) -> HeaderMap {
-    let convert = |(name, value): (
-        &actix_web::http::header::HeaderName,
-        &actix_web::http::header::HeaderValue,
-    )| {
+/// The headers, of which the request keeps nothing: its map would take 7 KiB for as long as it waits,
+/// and the connection's buffer, which they lie in, 8 KiB.
+fn take_headers(request: &mut ServiceRequest) -> HeaderMap {
+    let taken = mem::replace(request.headers_mut(), actix_header::HeaderMap::new());
+    let convert = |(name, value): (&actix_header::HeaderName, &actix_header::HeaderValue)| {
         let name = HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
         Some((name, HeaderValue::from_bytes(value.as_bytes()).ok()?))
     };
     let mut headers = HeaderMap::new();
-    for (name, value) in request.headers().iter().filter_map(convert) {
+    for (name, value) in taken.iter().filter_map(convert) {
         headers.append(name, value);
     }
     headers
