@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+use crate::derived::Derived;
 use crate::engine::{Changes, Engine};
 use crate::reader::POSITION;
 use crate::tables::Meta;
@@ -25,6 +26,7 @@ pub(crate) struct Committer {
 
 struct Shared {
     engine: Arc<dyn Engine>,
+    derived: Arc<Derived>,
     queue: Mutex<Queue>,
     wake: Condvar,
     room: Arc<Semaphore>,
@@ -51,9 +53,10 @@ struct Writer {
 impl Committer {
     /// A committer without a thread: a commit writes in its caller's turn, alone. For engines that
     /// do not block; what happens then depends on the order of the calls alone.
-    pub(crate) fn inline(engine: Arc<dyn Engine>, position: u64) -> Self {
+    pub(crate) fn inline(engine: Arc<dyn Engine>, derived: Arc<Derived>, position: u64) -> Self {
         let shared = Arc::new(Shared {
             engine,
+            derived,
             queue: Mutex::new(Queue { open: true, requests: VecDeque::new() }),
             wake: Condvar::new(),
             room: Arc::new(Semaphore::new(MAX_WAITING)),
@@ -63,18 +66,17 @@ impl Committer {
         Self { shared, thread: Mutex::new(None) }
     }
 
-    /// A committer with a thread.
-    pub(crate) fn spawn(engine: Arc<dyn Engine>, position: u64) -> io::Result<Self> {
-        let committer = Self::inline(engine, position);
-        let shared = committer.shared.clone();
+    /// Gives it a thread.
+    pub(crate) fn spawn(self) -> io::Result<Self> {
+        let shared = self.shared.clone();
         let thread = thread::Builder::new().name("commit".to_owned()).spawn(move || {
             let _close = CloseOnExit(&shared);
             while let Some(requests) = shared.next_group() {
                 shared.write(requests);
             }
         })?;
-        *lock(&committer.thread) = Some(thread);
-        Ok(committer)
+        *lock(&self.thread) = Some(thread);
+        Ok(self)
     }
 
     pub(crate) fn position(&self) -> watch::Receiver<u64> {
@@ -153,7 +155,7 @@ impl Shared {
     /// Writes a group with one sync, and answers everyone.
     fn write(&self, group: Vec<Request>) {
         let mut writer = lock(&self.writer);
-        let (result, answers) = writer.write(&*self.engine, group);
+        let (result, answers) = writer.write(self, group);
         if result.is_ok() {
             let position = writer.position;
             self.position.send_if_modified(|known| std::mem::replace(known, position) != position);
@@ -169,11 +171,7 @@ impl Shared {
 type Answers = Vec<(oneshot::Sender<Result<u64, StoreError>>, Result<u64, StoreError>)>;
 
 impl Writer {
-    fn write(
-        &mut self,
-        engine: &dyn Engine,
-        group: Vec<Request>,
-    ) -> (Result<(), StoreError>, Answers) {
+    fn write(&mut self, shared: &Shared, group: Vec<Request>) -> (Result<(), StoreError>, Answers) {
         let mut position = self.position;
         let mut changes = Changes::new();
         let mut answers = Answers::new();
@@ -190,12 +188,12 @@ impl Writer {
             };
             answers.push((answer, settled));
         }
-        (self.write_changes(engine, changes, position), answers)
+        (self.write_changes(shared, changes, position), answers)
     }
 
     fn write_changes(
         &mut self,
-        engine: &dyn Engine,
+        shared: &Shared,
         mut changes: Changes,
         position: u64,
     ) -> Result<(), StoreError> {
@@ -208,7 +206,8 @@ impl Writer {
         let mut meta = Batch::default();
         meta.put::<Meta>(&POSITION.to_owned(), &position);
         changes.extend(meta.settle(position)?);
-        if let Err(error) = engine.write(&changes) {
+        shared.derived.change(&changes, position);
+        if let Err(error) = shared.engine.write(&changes) {
             tracing::error!(%error, "a write failed, the store stops writing");
             self.failed = Some(error.to_string());
             return Err(error);

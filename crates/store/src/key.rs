@@ -1,5 +1,7 @@
 //! Keys: bytes that sort as the values do, each part readable without the next.
 
+use std::borrow::Cow;
+
 use ruma::{
     OwnedDeviceId, OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId,
 };
@@ -48,22 +50,36 @@ const ESCAPE: u8 = 1;
 
 /// Text ends with a zero byte; 0 and 1 inside it become 1 1 and 1 2.
 fn write_text(text: &str, out: &mut Vec<u8>) {
-    for byte in text.bytes() {
-        if byte <= ESCAPE {
-            out.extend([ESCAPE, byte + 1]);
-        } else {
-            out.push(byte);
+    if text.bytes().all(|byte| byte > ESCAPE) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        for byte in text.bytes() {
+            match byte {
+                END | ESCAPE => out.extend([ESCAPE, byte + 1]),
+                byte => out.push(byte),
+            }
         }
     }
     out.push(END);
 }
 
-fn read_text(input: &mut &[u8]) -> Result<String, CodecError> {
-    let mut text = Vec::new();
+fn read_text<'i>(input: &mut &'i [u8]) -> Result<Cow<'i, str>, CodecError> {
+    let bytes = *input;
+    let plain = bytes.iter().position(|byte| *byte <= ESCAPE).ok_or(CodecError::Short)?;
+    let (text, rest) = bytes.split_at(plain);
+    *input = rest;
+    if let [END, rest @ ..] = rest {
+        *input = rest;
+        return str::from_utf8(text).map(Cow::Borrowed).map_err(|_| CodecError::Utf8);
+    }
+    let mut text = text.to_vec();
     loop {
         let [byte] = take(input)?;
         match byte {
-            END => return String::from_utf8(text).map_err(|_| CodecError::Utf8),
+            END => {
+                let text = String::from_utf8(text).map_err(|_| CodecError::Utf8)?;
+                return Ok(Cow::Owned(text));
+            }
             ESCAPE => match take(input)? {
                 [escaped @ 1..=2] => text.push(escaped - 1),
                 _ => return Err(CodecError::Escape),
@@ -93,7 +109,7 @@ impl Key for String {
     }
 
     fn read(input: &mut &[u8]) -> Result<Self, CodecError> {
-        read_text(input)
+        Ok(read_text(input)?.into_owned())
     }
 }
 
@@ -103,7 +119,7 @@ impl Key for OwnedDeviceId {
     }
 
     fn read(input: &mut &[u8]) -> Result<Self, CodecError> {
-        Ok(read_text(input)?.into())
+        Ok((&*read_text(input)?).into())
     }
 }
 
@@ -116,7 +132,7 @@ macro_rules! id_keys {
 
             fn read(input: &mut &[u8]) -> Result<Self, CodecError> {
                 let text = read_text(input)?;
-                <$id>::try_from(text.as_str()).map_err(|e| CodecError::Id(format!("{text}: {e}")))
+                <$id>::try_from(&*text).map_err(|e| CodecError::Id(format!("{text}: {e}")))
             }
         }
     )*};

@@ -5,8 +5,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::{mem, panic, thread};
 
-use crate::derived::Derived;
+use crate::derived::{self, Derived};
 use crate::engine::{self, Row};
 use crate::key::Prefix;
 use crate::snapshot::Node;
@@ -17,6 +18,9 @@ use crate::{RowOf, StoreError, Table};
 /// Key of the last committed stream position in `Meta`.
 pub(crate) const POSITION: &str = "position";
 
+/// Most threads that one read is split over, and the fewest items that are worth one.
+const MAX_THREADS: usize = 4;
+const MIN_ITEMS: usize = 50;
 /// Most state nodes that a reader keeps: a few times those of a small room.
 const MAX_NODES: usize = 100;
 
@@ -24,6 +28,8 @@ const MAX_NODES: usize = 100;
 pub struct Reader<'s> {
     snapshot: Box<dyn engine::Snapshot + 's>,
     derived: &'s Derived,
+    /// The stream position that the snapshot has reached, at least.
+    reached: u64,
     /// Rows that may yet be looked at.
     allowance: Cell<usize>,
     gave_up: Cell<bool>,
@@ -31,9 +37,14 @@ pub struct Reader<'s> {
 }
 
 impl<'s> Reader<'s> {
-    pub(crate) fn new(snapshot: Box<dyn engine::Snapshot + 's>, derived: &'s Derived) -> Self {
+    /// `reached`: the stream position before the snapshot was taken.
+    pub(crate) fn new(
+        snapshot: Box<dyn engine::Snapshot + 's>,
+        derived: &'s Derived,
+        reached: u64,
+    ) -> Self {
         let (allowance, gave_up) = (Cell::new(usize::MAX), Cell::default());
-        Self { snapshot, derived, allowance, gave_up, nodes: RefCell::default() }
+        Self { snapshot, derived, reached, allowance, gave_up, nodes: RefCell::default() }
     }
 
     /// The reader gives up when it has looked at so many rows, or at one that is not in memory.
@@ -65,15 +76,47 @@ impl<'s> Reader<'s> {
         key: &T::Key,
         make: impl FnOnce(T::Value) -> Result<D, E>,
     ) -> Result<Option<Arc<D>>, E> {
+        const { assert!(derived::is_kept(T::PREFIX), "changes of the table are not noted") }
         let key = row_key::<T>(key);
-        let Some(row) = self.row(&key)? else { return Ok(None) };
-        if let Some(known) = self.derived.get(&key, &row) {
+        if let Some(known) = self.derived.get(&key, self.reached) {
             return Ok(Some(known));
         }
+        let Some(row) = self.row(&key)? else { return Ok(None) };
         let value = decode_value::<T>(&row).map_err(|problem| corrupt::<T>(&key, &problem))?;
         let made = Arc::new(make(value)?);
-        self.derived.put(key, row, made.clone());
+        self.derived.put(key, row.len(), self.reached, made.clone());
         Ok(Some(made))
+    }
+
+    /// Does something that takes long in parts, on several threads: `f` gets items that follow one
+    /// another, and a reader of the same snapshot. Its answers are in the order of the items.
+    pub fn split<I: Send, R: Send>(
+        &self,
+        mut items: Vec<I>,
+        f: impl Fn(&Reader<'_>, Vec<I>) -> R + Sync,
+    ) -> Vec<R> {
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+        let each = items.len().div_ceil(threads).max(MIN_ITEMS);
+        let Self { snapshot, derived, reached, .. } = self;
+        let (snapshot, derived, reached, f) = (&**snapshot, *derived, *reached, &f);
+        thread::scope(|scope| {
+            let mut others = Vec::new();
+            while items.len() > each {
+                let rest = items.split_off(each);
+                let part = mem::replace(&mut items, rest);
+                others
+                    .push(scope.spawn(move || {
+                        f(&Reader::new(Box::new(snapshot), derived, reached), part)
+                    }));
+            }
+            let last = f(self, items);
+            let others = others.into_iter().map(|other| other.join());
+            let mut answers: Vec<_> = others
+                .map(|answer| answer.unwrap_or_else(|panic| panic::resume_unwind(panic)))
+                .collect();
+            answers.push(last);
+            answers
+        })
     }
 
     /// A node of a state tree. Those of a room are asked for many times over, by one reader.

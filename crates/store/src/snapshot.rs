@@ -52,11 +52,26 @@ impl Serialize for Root {
 
 impl<'de> Deserialize<'de> for Root {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        match u128::from_str_radix(&text, 16) {
-            Ok(number) if hex => Ok(Root(number.to_be_bytes())),
-            _ => Err(de::Error::custom("a state root is 32 hex digits")),
+        deserializer.deserialize_str(Hex)
+    }
+}
+
+struct Hex;
+
+impl de::Visitor<'_> for Hex {
+    type Value = Root;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a state root of 32 hex digits")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Root, E> {
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        let number =
+            text.bytes().try_fold(0, |n: u128, byte| Some(n << 4 | u128::from(digit(byte)?)));
+        match number.filter(|_| text.len() == 32) {
+            Some(number) => Ok(Root(number.to_be_bytes())),
+            None => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
         }
     }
 }

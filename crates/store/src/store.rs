@@ -4,13 +4,13 @@ use std::panic;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::commit::Committer;
 use crate::derived::Derived;
-use crate::engine::Engine;
 use crate::engine::memory::{Faults, MemoryEngine, Mounted};
 use crate::engine::rocks::RocksEngine;
+use crate::engine::{Engine, Snapshot};
 use crate::table::row_key;
 use crate::tables::Meta;
 use crate::{Batch, Reader, StoreError};
@@ -22,6 +22,10 @@ pub const SCHEMA: u64 = 2;
 /// Most rows that a read looks at in its caller's turn: what that takes is to be short beside a
 /// round to another thread and back, many times over, and the reads of a request are to fit.
 const MAX_ROWS_IN_TURN: usize = 256;
+
+/// Most reads that run at once on the blocking pool. Each has its own memory for what it reads, and
+/// more of them than this keep processors and disk no busier.
+const MAX_LONG_READS: usize = 8;
 
 /// Key of the schema version in `Meta`.
 const SCHEMA_KEY: &str = "schema";
@@ -36,8 +40,10 @@ struct Inner {
     // Before the engine, so that it is dropped first: it writes what waits.
     committer: Committer,
     engine: Arc<dyn Engine>,
-    derived: Derived,
+    derived: Arc<Derived>,
     position: watch::Receiver<u64>,
+    /// A place for each long read that may run at once.
+    reads: Semaphore,
     blocking: bool,
 }
 
@@ -79,15 +85,18 @@ impl Store {
     /// `blocking`: the engine's calls take time, so they leave the async threads.
     pub(crate) fn on_engine(engine: Arc<dyn Engine>, blocking: bool) -> Result<Store, StoreError> {
         let position = check_schema(&*engine)?;
-        let committer = if blocking {
-            Committer::spawn(engine.clone(), position)
-                .map_err(|e| StoreError::Io(format!("cannot start the committer: {e}")))?
-        } else {
-            Committer::inline(engine.clone(), position)
+        let derived = Arc::new(Derived::default());
+        let committer = Committer::inline(engine.clone(), derived.clone(), position);
+        let committer = match blocking {
+            false => committer,
+            true => committer
+                .spawn()
+                .map_err(|e| StoreError::Io(format!("cannot start the committer: {e}")))?,
         };
         let position = committer.position();
-        let derived = Derived::default();
-        Ok(Store { inner: Arc::new(Inner { committer, engine, derived, position, blocking }) })
+        let reads = Semaphore::new(MAX_LONG_READS);
+        let inner = Inner { committer, engine, derived, position, reads, blocking };
+        Ok(Store { inner: Arc::new(inner) })
     }
 
     /// Runs a function on one consistent snapshot.
@@ -123,6 +132,7 @@ impl Store {
         E: From<StoreError> + Send + 'static,
         R: Send + 'static,
     {
+        let _turn = self.inner.reads.acquire().await.map_err(|_| StoreError::Closed)?;
         let store = self.clone();
         self.off_thread(move || f(&store.reader())).await?
     }
@@ -146,16 +156,24 @@ impl Store {
 
     /// `None` if that would take long.
     fn read_in_turn<R>(&self, f: impl FnOnce(&Reader) -> R) -> Option<R> {
-        let Inner { engine, derived, .. } = &*self.inner;
-        let reader = Reader::new(engine.memory_snapshot(), derived);
-        let reader = reader.with_allowance(MAX_ROWS_IN_TURN);
+        let reader = self.read_with(Engine::memory_snapshot).with_allowance(MAX_ROWS_IN_TURN);
         let outcome = f(&reader);
         (!reader.gave_up()).then_some(outcome)
     }
 
     /// A snapshot, for blocking contexts and tests.
     pub fn reader(&self) -> Reader<'_> {
-        Reader::new(self.inner.engine.snapshot(), &self.inner.derived)
+        self.read_with(Engine::snapshot)
+    }
+
+    fn read_with<'s>(
+        &'s self,
+        snapshot: impl FnOnce(&'s dyn Engine) -> Box<dyn Snapshot + 's>,
+    ) -> Reader<'s> {
+        let Inner { engine, derived, position, .. } = &*self.inner;
+        // The position first: what is written after it is in the snapshot, or not.
+        let reached = *position.borrow();
+        Reader::new(snapshot(&**engine), derived, reached)
     }
 
     /// Atomic and durable (synced) when it returns; batches of many callers share one sync. Returns
@@ -208,7 +226,7 @@ fn check_schema(engine: &dyn Engine) -> Result<u64, StoreError> {
     let snapshot = engine.snapshot();
     let empty = snapshot.range(&[], None, false).next().transpose()?.is_none();
     let derived = Derived::default();
-    let reader = Reader::new(snapshot, &derived);
+    let reader = Reader::new(snapshot, &derived, 0);
     match reader.get::<Meta>(&schema)? {
         Some(found) if found > SCHEMA => Err(StoreError::NewerSchema { found, known: SCHEMA }),
         Some(_) => {

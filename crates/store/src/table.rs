@@ -48,12 +48,15 @@ macro_rules! tables {
     };
 }
 
+/// Most keys are not longer: two identifiers and a number.
+const USUAL_KEY_BYTES: usize = 100;
 /// First byte of every value: serde's JSON follows.
 const FORMAT_JSON: u8 = 1;
 
 /// The whole key of a row: prefix byte and key, or the beginning of one.
 pub(crate) fn row_key<T: Table>(key: &impl Key) -> Vec<u8> {
-    let mut out = vec![T::PREFIX];
+    let mut out = Vec::with_capacity(USUAL_KEY_BYTES);
+    out.push(T::PREFIX);
     key.write(&mut out);
     out
 }

@@ -386,7 +386,7 @@ fn an_unreadable_position_is_an_error() {
     let engine = MemoryEngine::default();
     engine.write(&batch.settle(0).unwrap()).unwrap();
     let derived = Derived::default();
-    let reader = Reader::new(engine.snapshot(), &derived);
+    let reader = Reader::new(engine.snapshot(), &derived, 0);
     assert!(matches!(reader.position(), Err(StoreError::Corrupt { .. })));
 }
 

@@ -52,6 +52,16 @@ pub trait Snapshot: Send + Sync {
     fn range(&self, start: &[u8], end: Option<&[u8]>, reverse: bool) -> Rows<'_>;
 }
 
+impl<S: Snapshot + ?Sized> Snapshot for &S {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        (**self).get(key)
+    }
+
+    fn range(&self, start: &[u8], end: Option<&[u8]>, reverse: bool) -> Rows<'_> {
+        (**self).range(start, end, reverse)
+    }
+}
+
 /// The first key after all keys that begin with `prefix`; `None` if there is none.
 pub(crate) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte < u8::MAX)?;

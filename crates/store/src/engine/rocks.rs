@@ -4,14 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, ErrorKind, IteratorMode,
-    LogLevel, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, DataBlockIndexType, ErrorKind,
+    IteratorMode, LogLevel, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
 };
 
 use super::{Changes, Engine, Rows, Snapshot};
 use crate::StoreError;
 
-const BLOCK_CACHE_BYTES: usize = 16 << 20;
+const BLOCK_CACHE_BYTES: usize = 8 << 20;
 const MEMTABLE_BYTES: usize = 8 << 20;
 /// All memtables together, those being written out too.
 const MEMTABLES_BYTES: usize = 16 << 20;
@@ -53,7 +53,8 @@ impl RocksEngine {
 fn options() -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_bloom_filter(BLOOM_BITS, false);
-    blocks.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
+    blocks.set_block_cache(&Cache::new_hyper_clock_cache(BLOCK_CACHE_BYTES, 0));
+    blocks.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
     blocks.set_cache_index_and_filter_blocks(true);
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
 
