@@ -9,6 +9,7 @@ pub mod canonical;
 pub mod draft;
 pub mod encoding;
 pub mod hash;
+mod kept;
 pub mod key;
 pub mod pdu;
 pub mod pending;

@@ -5,10 +5,11 @@
 use std::{fmt, sync::Arc};
 
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use thiserror::Error;
 
 use crate::canonical::{self, CanonicalError, MAX_INT};
+use crate::kept::{Header, Kept};
 use crate::version::Lengths;
 use crate::{Object, RoomVersion, StateKey, hash, reference};
 
@@ -53,7 +54,13 @@ struct Inner {
     auth_events: Vec<OwnedEventId>,
     depth: u64,
     origin_server_ts: u64,
-    object: Object,
+    body: Body,
+}
+
+/// The whole event, in federation form.
+enum Body {
+    Object(Object),
+    Kept(Kept),
 }
 
 impl Pdu {
@@ -65,9 +72,31 @@ impl Pdu {
 
     /// [`parse`](Self::parse) for the [`canonical_json`](Self::canonical_json) of an event whose id
     /// is known. What follows from that is not checked again.
-    pub fn reparse(version: RoomVersion, id: &EventId, json: &str) -> Result<Pdu, FormatError> {
-        let object = serde_json::from_str(json).map_err(|e| FormatError::Json(e.to_string()))?;
-        Self::with_id(version, object, Some(id))
+    pub fn reparse(
+        version: RoomVersion,
+        id: &EventId,
+        json: &Arc<RawValue>,
+    ) -> Result<Pdu, FormatError> {
+        let header = Header::read(json)?;
+        let room_id = match &header.room_id {
+            Some(room_id) => Some(room_id.clone()),
+            None => version.room_id_of_create(id),
+        };
+        let [prev_events, auth_events] = header.references(version)?;
+        let body = Body::Kept(header.keep(json));
+        Ok(Pdu(Arc::new(Inner {
+            version,
+            event_id: id.to_owned(),
+            room_id: room_id.ok_or(FormatError::Field("room_id"))?,
+            sender: header.sender,
+            kind: header.kind,
+            state_key: header.state_key,
+            prev_events,
+            auth_events,
+            depth: header.depth,
+            origin_server_ts: header.origin_server_ts,
+            body,
+        })))
     }
 
     /// [`parse`](Self::parse) for an object already read.
@@ -80,15 +109,6 @@ impl Pdu {
         if size > MAX_PDU_BYTES {
             return Err(FormatError::TooLarge(size));
         }
-        Self::with_id(version, object, None)
-    }
-
-    /// `id`: where it is known.
-    fn with_id(
-        version: RoomVersion,
-        object: Object,
-        id: Option<&EventId>,
-    ) -> Result<Pdu, FormatError> {
         let rules = version.rules();
         let kind = limited(&object, "type", version.lengths())?.to_owned();
         let state_key = match object.get("state_key") {
@@ -97,8 +117,7 @@ impl Pdu {
         };
         let sender =
             UserId::parse(text(&object, "sender")?).map_err(|_| FormatError::Field("sender"))?;
-        let event_id = id.map(ToOwned::to_owned).or_else(|| hash::event_id(version, &object));
-        let event_id = event_id.ok_or(FormatError::Field("event_id"))?;
+        let event_id = hash::event_id(version, &object).ok_or(FormatError::Field("event_id"))?;
         let founds_room =
             kind == "m.room.create" && !rules.event_format.require_room_create_room_id;
         let room_id = if founds_room {
@@ -132,7 +151,7 @@ impl Pdu {
             auth_events,
             depth,
             origin_server_ts,
-            object,
+            body: Body::Object(object),
         })))
     }
 
@@ -190,7 +209,20 @@ impl Pdu {
     }
 
     pub fn content(&self) -> &Object {
-        self.0.object.get("content").and_then(Value::as_object).expect("checked by from_object")
+        match &self.0.body {
+            Body::Object(object) => {
+                object.get("content").and_then(Value::as_object).expect("checked by from_object")
+            }
+            Body::Kept(kept) => kept.content(),
+        }
+    }
+
+    /// The content as text, where it is there as text.
+    pub(crate) fn content_text(&self) -> Option<&str> {
+        match &self.0.body {
+            Body::Object(_) => None,
+            Body::Kept(kept) => Some(kept.content_text()),
+        }
     }
 
     /// A string of the content, `None` where it is absent or something else.
@@ -234,7 +266,7 @@ impl Pdu {
             return None;
         }
         let in_content = self.version().rules().redaction.content_field_redacts;
-        let field = if in_content { self.content() } else { &self.0.object }.get("redacts");
+        let field = if in_content { self.content() } else { self.object() }.get("redacts");
         EventId::parse(field?.as_str()?).ok()
     }
 
@@ -250,17 +282,20 @@ impl Pdu {
 
     /// The event's object in federation form, without `unsigned`.
     pub fn object(&self) -> &Object {
-        &self.0.object
+        match &self.0.body {
+            Body::Object(object) => object,
+            Body::Kept(kept) => kept.object(),
+        }
     }
 
     /// The canonical JSON of [`object`](Self::object): what is stored and sent to servers.
     pub fn canonical_json(&self) -> String {
-        canonical::encode(&self.0.object)
+        canonical::encode(self.object())
     }
 
     /// The event after redaction. Its event id does not change.
     pub fn redacted(&self) -> Pdu {
-        let object = crate::redact::redact(self.version(), &self.0.object);
+        let object = crate::redact::redact(self.version(), self.object());
         Self::from_object(self.version(), object).expect("redaction keeps an event well-formed")
     }
 }

@@ -91,6 +91,7 @@ pub(crate) fn to_wire(version: RoomVersion, references: &[Reference]) -> Value {
     references.iter().map(|reference| reference.to_wire(version)).collect()
 }
 
-fn as_pairs(version: RoomVersion) -> bool {
+/// Whether the version names events by id and hashes.
+pub(crate) fn as_pairs(version: RoomVersion) -> bool {
     version.rules().events_reference_format == EventsReferenceFormatVersion::V1
 }

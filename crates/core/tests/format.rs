@@ -7,7 +7,7 @@ use exeunt_core::canonical::CanonicalError;
 use exeunt_core::pdu::{FormatError, MAX_ID_BYTES, MAX_PDU_BYTES};
 use exeunt_core::ruma::OwnedRoomId;
 use exeunt_core::{Object, Pdu, RoomVersion, canonical, hash};
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
 fn message(id: &str) -> Object {
     let event = draft(version(id), "m.room.message", None, json!({ "body": "hello" }));
@@ -212,11 +212,17 @@ fn what_was_kept_reads_as_before() {
             let event = draft(version(id), kind, key, json!({ "room_version": id }));
             let event = event.sign(&signer("domain")).unwrap();
             for event in [event.redacted(), Pdu::clone(&event)] {
-                let kept = event.canonical_json();
+                let kept = RawValue::from_string(event.canonical_json()).unwrap().into();
                 let read = Pdu::reparse(event.version(), event.event_id(), &kept).unwrap();
+                assert_eq!(read.content(), event.content());
                 assert_eq!(read.object(), event.object());
                 assert_eq!(read.event_id(), event.event_id());
                 assert_eq!(read.room_id(), event.room_id());
+                assert_eq!((read.kind(), read.state_key()), (event.kind(), event.state_key()));
+                assert_eq!((read.sender(), read.depth()), (event.sender(), event.depth()));
+                assert_eq!(read.prev_events(), event.prev_events());
+                assert_eq!(read.auth_events(), event.auth_events());
+                assert_eq!(read.origin_server_ts(), event.origin_server_ts());
             }
         }
     }

@@ -75,6 +75,9 @@ impl Change<'_> {
         let room_id = self.graph.room_id.clone();
         let mut record =
             event_record(self.event, verdict.clone(), Some(states), self.source.from());
+        if let Some(key) = self.event.key() {
+            record.replaces = self.graph.state_id(states.before, &key)?.into();
+        }
         let mut shown: Pdu = (**self.event).clone();
         if let Some(known) = self.graph.event(&event_id)? {
             // History that was fetched before has an order, and keeps it.

@@ -403,7 +403,7 @@ pub fn parse_record(id: &EventId, record: &EventRecord) -> Result<Pdu, RoomError
     let damaged =
         |problem: String| StoreError::Corrupt { table: "Events", key: format!("{id}: {problem}") };
     let version = RoomVersion::parse(&record.room_version).map_err(|e| damaged(e.to_string()))?;
-    Ok(Pdu::reparse(version, id, record.json.get()).map_err(|e| damaged(e.to_string()))?)
+    Ok(Pdu::reparse(version, id, &record.json).map_err(|e| damaged(e.to_string()))?)
 }
 
 /// Servers with users joined to the room.

@@ -1,7 +1,9 @@
 //! An event as a row of the store.
 
+use std::sync::Arc;
+
 use exeunt_core::Pdu;
-use exeunt_store::records::{EventRecord, States, Verdict};
+use exeunt_store::records::{EventRecord, Replaced, States, Verdict};
 use ruma::OwnedServerName;
 use serde_json::value::RawValue;
 
@@ -18,12 +20,13 @@ pub(crate) fn event_record(
         verdict,
         generation: 0,
         states,
+        replaces: Replaced::default(),
         order: None,
         redacted_because: None,
         received_from: received_from.cloned(),
     }
 }
 
-pub(crate) fn raw_json(event: &Pdu) -> Box<RawValue> {
-    RawValue::from_string(event.canonical_json()).expect("canonical JSON is JSON")
+pub(crate) fn raw_json(event: &Pdu) -> Arc<RawValue> {
+    RawValue::from_string(event.canonical_json()).expect("canonical JSON is JSON").into()
 }

@@ -3,6 +3,7 @@
 //! Specification: server-server API, "Transactions".
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use exeunt_core::Object;
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
@@ -36,9 +37,9 @@ pub(crate) struct Transaction {
 
 #[derive(Debug)]
 enum Item {
-    Pdu(OwnedEventId, Box<RawValue>),
+    Pdu(OwnedEventId, Arc<RawValue>),
     /// A membership event of that room, whose delivery is noted.
-    Member(OwnedEventId, Box<RawValue>, OwnedRoomId),
+    Member(OwnedEventId, Arc<RawValue>, OwnedRoomId),
     Edu(Object),
 }
 

@@ -2,6 +2,8 @@
 
 mod departures;
 
+use std::sync::Arc;
+
 use exeunt_core::Object;
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
 use serde::{Deserialize, Serialize};
@@ -36,7 +38,7 @@ impl Verdict {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EventRecord {
     /// Canonical JSON of the federation form; of a redacted event, what redaction left.
-    pub json: Box<RawValue>,
+    pub json: Arc<RawValue>,
     pub room_id: OwnedRoomId,
     pub room_version: String,
     pub verdict: Verdict,
@@ -44,12 +46,38 @@ pub struct EventRecord {
     pub generation: u64,
     /// State before and after the event; `None` for an outlier, whose place is not known.
     pub states: Option<States>,
+    /// Of a state event with states: what the state before has in its place.
+    #[serde(default, skip_serializing_if = "Replaced::is_unknown")]
+    pub replaces: Replaced,
     /// Order in the room's timeline, if it is shown there.
     pub order: Option<i64>,
     /// The redaction that took the content.
     pub redacted_because: Option<OwnedEventId>,
     /// The server that sent it to us; `None` for our own.
     pub received_from: Option<OwnedServerName>,
+}
+
+/// What a state event took the place of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Replaced {
+    /// The row does not say; the state before does.
+    #[default]
+    Unknown,
+    Nothing,
+    Event(OwnedEventId),
+}
+
+impl Replaced {
+    fn is_unknown(&self) -> bool {
+        *self == Self::Unknown
+    }
+}
+
+impl From<Option<OwnedEventId>> for Replaced {
+    fn from(event: Option<OwnedEventId>) -> Self {
+        event.map_or(Self::Nothing, Self::Event)
+    }
 }
 
 /// Roots of the state trees around an event.

@@ -19,9 +19,9 @@ pub fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 
 /// `GET /_matrix/client/v3/sync`
 async fn sync(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, MatrixError> {
-    let call = Box::pin(request::read(&api, &session, &call.head)).await?;
+    let call = Box::pin(request::read(&api, &session, call)).await?;
     let answer = poll(&api, &session, &call).await?;
-    Ok(Reply::json(response::body(answer, &call)))
+    Ok(Reply::raw_json(response::body(answer, &call)))
 }
 
 #[cfg(test)]

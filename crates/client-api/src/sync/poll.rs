@@ -60,12 +60,12 @@ async fn read(api: &ClientApi, session: &Session, call: &SyncCall) -> Result<Ans
     let request = SyncRequest {
         viewer: api.rooms.viewer(user, Some(session.device_id.clone())),
         since: call.since,
-        filter: call.filter.clone(),
+        filter: call.filter().clone(),
         full_state: call.full_state,
         use_state_after: call.state != StateSection::State,
     };
     let view = api.rooms.sync(request).await.map_err(room_error)?;
-    let ephemeral = api.rooms.ephemeral(user, call.since, &view, &call.filter).await;
+    let ephemeral = api.rooms.ephemeral(user, call.since, &view, call.filter()).await;
     let ephemeral = ephemeral.map_err(room_error)?;
     let account_data = account_data(api, user, call, &view).await?;
     Ok(Answer { view, ephemeral, account_data })
@@ -89,7 +89,7 @@ async fn account_data(
         let before = api.users.account_data_since(user, 0, since).await.map_err(users_error)?;
         data.extend(before.into_iter().filter(|data| data.room_id.as_ref().is_some_and(is_new)));
     }
-    let Filter { account_data: of_account, room, .. } = &call.filter;
+    let Filter { account_data: of_account, room, .. } = call.filter();
     data.retain(|data| match &data.room_id {
         None => of_account.allows_kind(&data.kind),
         Some(room_id) => {

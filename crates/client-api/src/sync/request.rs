@@ -1,8 +1,8 @@
 //! The query of `/sync`.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
-use exeunt_http::{MatrixError, RequestHead};
+use exeunt_http::{MatrixError, RawCall, RequestHead};
 use exeunt_room::{
     Presence,
     views::{Filter, Token},
@@ -41,7 +41,7 @@ impl StateSection {
 #[derive(Debug, Clone, Default)]
 pub struct SyncCall {
     pub since: Option<u64>,
-    pub filter: Filter,
+    filter: Option<Box<Filter>>,
     pub full_state: bool,
     pub state: StateSection,
     pub timeout: Duration,
@@ -49,11 +49,19 @@ pub struct SyncCall {
     pub presence: Presence,
 }
 
+impl SyncCall {
+    pub fn filter(&self) -> &Filter {
+        static ALL: LazyLock<Filter> = LazyLock::new(Filter::default);
+        self.filter.as_deref().unwrap_or(&ALL)
+    }
+}
+
 pub(super) async fn read(
     api: &ClientApi,
     session: &Session,
-    head: &RequestHead,
-) -> Result<SyncCall, MatrixError> {
+    call: RawCall,
+) -> Result<Box<SyncCall>, MatrixError> {
+    let head = &call.head;
     let since = match head.query("since").filter(|token| !token.is_empty()) {
         Some(token) => match token.parse().map_err(room_error)? {
             Token::Stream(position) => Some(position),
@@ -69,7 +77,7 @@ pub(super) async fn read(
         Some(text) => Presence::parse(&text).ok_or_else(|| bad("set_presence"))?,
         None => Presence::Online,
     };
-    Ok(SyncCall {
+    let call = SyncCall {
         since,
         filter: filter(api, session, head.query("filter")).await?,
         full_state: flag(head, "full_state")?,
@@ -82,16 +90,17 @@ pub(super) async fn read(
         },
         timeout: Duration::from_millis(timeout).min(MAX_TIMEOUT),
         presence,
-    })
+    };
+    Ok(Box::new(call))
 }
 
-/// A filter: JSON if it begins with a brace, else the id of a stored one.
+/// A filter: JSON if it begins with a brace, else the id of a stored one. `None`: nothing is left out.
 async fn filter(
     api: &ClientApi,
     session: &Session,
     text: Option<String>,
-) -> Result<Filter, MatrixError> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(Filter::default()) };
+) -> Result<Option<Box<Filter>>, MatrixError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     let value = if text.starts_with('{') {
         serde_json::from_str(&text).map_err(|_| bad("filter"))?
     } else {
@@ -99,7 +108,7 @@ async fn filter(
         let stored = api.users.filter(&session.user_id, id).await.map_err(users_error)?;
         Value::Object(stored.ok_or_else(|| bad("filter"))?)
     };
-    serde_json::from_value(value).map_err(|_| bad("filter"))
+    serde_json::from_value(value).map(Some).map_err(|_| bad("filter"))
 }
 
 fn flag(head: &RequestHead, name: &str) -> Result<bool, MatrixError> {

@@ -3,69 +3,99 @@
 
 use std::collections::BTreeMap;
 
-use exeunt_core::Object;
+use exeunt_core::{Object, wire::ClientEvent};
 use exeunt_room::views::{
     Counts, FieldPath, JoinedRoom, LeftRoom, PendingRoom, Summary, Timeline, Token, Unread,
 };
 use exeunt_users::AccountData;
 use ruma::OwnedRoomId;
+use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Value, json};
 
 use super::{Answer, SyncCall};
 
-pub(super) fn body(answer: Answer, call: &SyncCall) -> Value {
+/// Written straight from what was read: of a first sync a [`Value`] would be the larger part of the
+/// work.
+pub(super) fn body(answer: Answer, call: &SyncCall) -> Vec<u8> {
     let Answer { view, ephemeral, account_data } = answer;
     let form = Form {
         state: call.state.name(),
-        fields: call.filter.event_fields.as_deref(),
-        by_thread: call.filter.room.timeline.unread_thread_notifications,
+        fields: call.filter().event_fields.as_deref(),
+        by_thread: call.filter().room.timeline.unread_thread_notifications,
     };
     let (global, of_rooms): (Vec<_>, Vec<_>) =
         account_data.into_iter().partition(|data| data.room_id.is_none());
 
-    let mut join: BTreeMap<OwnedRoomId, Value> = BTreeMap::new();
+    let mut join: BTreeMap<OwnedRoomId, Joined<'_>> = BTreeMap::new();
     for (room_id, room) in view.join {
-        join.insert(room_id, form.joined(room));
+        join.insert(room_id, Joined::new(&form, room));
     }
-    let mut section = |room_id: OwnedRoomId, name: &str, content: Vec<Value>| {
-        let room = join.entry(room_id).or_insert_with(|| form.unchanged(view.next_batch));
-        room[name] = events(content);
-    };
+    let unchanged = || Joined::unchanged(&form, view.next_batch);
     for (room_id, moment) in ephemeral.rooms {
-        section(room_id, "ephemeral", moment);
+        join.entry(room_id).or_insert_with(unchanged).ephemeral = moment;
     }
     let mut of_rooms = by_room(of_rooms);
-    let mut leave = Object::new();
+    let mut leave = BTreeMap::new();
     for (room_id, room) in view.leave {
         let account_data = of_rooms.remove(&room_id).unwrap_or_default();
-        leave.insert(room_id.into(), form.left(room, account_data));
+        leave.insert(room_id, Left { form: &form, room, account_data });
     }
     for (room_id, data) in of_rooms {
-        section(room_id, "account_data", data);
+        join.entry(room_id).or_insert_with(unchanged).account_data = data;
     }
-
-    let mut rooms = Object::new();
-    let mut add = |name: &str, section: Object| {
-        if !section.is_empty() {
-            rooms.insert(name.into(), section.into());
-        }
+    let (invite, knock) =
+        (pending(view.invite, "invite_state"), pending(view.knock, "knock_state"));
+    let body = Body {
+        next_batch: Token::Stream(view.next_batch).to_string(),
+        rooms: RoomSections { join, invite, knock, leave },
+        presence: ephemeral.presence,
+        account_data: global.into_iter().map(event).collect(),
     };
-    add("join", join.into_iter().map(|(room_id, room)| (room_id.into(), room)).collect());
-    add("invite", pending(view.invite, "invite_state"));
-    add("knock", pending(view.knock, "knock_state"));
-    add("leave", leave);
+    serde_json::to_vec(&body).expect("an answer is JSON")
+}
 
-    let mut body = json!({ "next_batch": Token::Stream(view.next_batch).to_string() });
-    if !rooms.is_empty() {
-        body["rooms"] = rooms.into();
+struct Body<'f> {
+    next_batch: String,
+    rooms: RoomSections<'f>,
+    presence: Vec<Value>,
+    account_data: Vec<Value>,
+}
+
+impl Serialize for Body<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("next_batch", &self.next_batch)?;
+        if !self.rooms.is_empty() {
+            map.serialize_entry("rooms", &self.rooms)?;
+        }
+        for (name, list) in [("presence", &self.presence), ("account_data", &self.account_data)] {
+            if !list.is_empty() {
+                map.serialize_entry(name, &Events { events: list })?;
+            }
+        }
+        map.end()
     }
-    if !ephemeral.presence.is_empty() {
-        body["presence"] = events(ephemeral.presence);
+}
+
+#[derive(Serialize)]
+struct RoomSections<'f> {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    join: BTreeMap<OwnedRoomId, Joined<'f>>,
+    #[serde(skip_serializing_if = "Object::is_empty")]
+    invite: Object,
+    #[serde(skip_serializing_if = "Object::is_empty")]
+    knock: Object,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    leave: BTreeMap<OwnedRoomId, Left<'f>>,
+}
+
+impl RoomSections<'_> {
+    fn is_empty(&self) -> bool {
+        self.join.is_empty()
+            && self.invite.is_empty()
+            && self.knock.is_empty()
+            && self.leave.is_empty()
     }
-    if !global.is_empty() {
-        body["account_data"] = events(global.into_iter().map(event).collect());
-    }
-    body
 }
 
 /// How the client wants the rooms.
@@ -78,66 +108,132 @@ struct Form<'a> {
     by_thread: bool,
 }
 
-impl Form<'_> {
-    fn joined(&self, room: JoinedRoom) -> Value {
-        let mut section = object([
-            (self.state, events(self.picked(room.state))),
-            ("timeline", self.timeline(room.timeline)),
-            ("ephemeral", events(Vec::new())),
-            ("account_data", events(Vec::new())),
-        ]);
-        if let Some(text) = &room.summary {
-            section["summary"] = summary(text);
+struct Joined<'f> {
+    form: &'f Form<'f>,
+    state: Vec<ClientEvent>,
+    timeline: Timeline,
+    ephemeral: Vec<Value>,
+    account_data: Vec<Value>,
+    summary: Option<Summary>,
+    unread: Option<Unread>,
+}
+
+impl<'f> Joined<'f> {
+    fn new(form: &'f Form<'f>, room: JoinedRoom) -> Self {
+        Self {
+            form,
+            state: room.state,
+            timeline: room.timeline,
+            ephemeral: Vec::new(),
+            account_data: Vec::new(),
+            summary: room.summary,
+            unread: Some(room.unread),
         }
-        self.add_unread(&mut section, &room.unread);
-        section
     }
 
     /// A joined room in which nothing happened.
-    fn unchanged(&self, now: u64) -> Value {
-        let prev_batch = Token::Stream(now).to_string();
-        json!({
-            self.state: events(Vec::new()),
-            "timeline": { "events": [], "limited": false, "prev_batch": prev_batch },
-            "ephemeral": events(Vec::new()),
-            "account_data": events(Vec::new()),
-        })
-    }
-
-    fn left(&self, room: LeftRoom, account_data: Vec<Value>) -> Value {
-        object([
-            (self.state, events(self.picked(room.state))),
-            ("timeline", self.timeline(room.timeline)),
-            ("account_data", events(account_data)),
-        ])
-    }
-
-    fn timeline(&self, timeline: Timeline) -> Value {
-        object([
-            ("events", self.picked(timeline.events).into()),
-            ("limited", timeline.limited.into()),
-            ("prev_batch", timeline.prev_batch.to_string().into()),
-        ])
-    }
-
-    fn picked(&self, events: Vec<Value>) -> Vec<Value> {
-        match self.fields {
-            None => events,
-            Some(fields) => events.iter().map(|event| FieldPath::pick(fields, event)).collect(),
+    fn unchanged(form: &'f Form<'f>, now: u64) -> Self {
+        Self {
+            form,
+            state: Vec::new(),
+            timeline: Timeline {
+                events: Vec::new(),
+                limited: false,
+                prev_batch: Token::Stream(now),
+            },
+            ephemeral: Vec::new(),
+            account_data: Vec::new(),
+            summary: None,
+            unread: None,
         }
     }
+}
 
-    fn add_unread(&self, section: &mut Value, unread: &Unread) {
+impl Serialize for Joined<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        self.form.add_events(&mut map, &self.state, &self.timeline)?;
+        map.serialize_entry("ephemeral", &Events { events: &self.ephemeral })?;
+        map.serialize_entry("account_data", &Events { events: &self.account_data })?;
+        if let Some(text) = &self.summary {
+            map.serialize_entry("summary", &summary(text))?;
+        }
+        if let Some(unread) = &self.unread {
+            self.form.add_unread(&mut map, unread)?;
+        }
+        map.end()
+    }
+}
+
+struct Left<'f> {
+    form: &'f Form<'f>,
+    room: LeftRoom,
+    account_data: Vec<Value>,
+}
+
+impl Serialize for Left<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        self.form.add_events(&mut map, &self.room.state, &self.room.timeline)?;
+        map.serialize_entry("account_data", &Events { events: &self.account_data })?;
+        map.end()
+    }
+}
+
+impl Form<'_> {
+    fn add_events<M: SerializeMap>(
+        &self,
+        map: &mut M,
+        state: &[ClientEvent],
+        timeline: &Timeline,
+    ) -> Result<(), M::Error> {
+        #[derive(Serialize)]
+        struct Section<'e> {
+            events: Picked<'e>,
+            limited: bool,
+            prev_batch: String,
+        }
+        let picked = |events| Picked { events, fields: self.fields };
+        map.serialize_entry(self.state, &Events { events: picked(state) })?;
+        let section = Section {
+            events: picked(&timeline.events),
+            limited: timeline.limited,
+            prev_batch: timeline.prev_batch.to_string(),
+        };
+        map.serialize_entry("timeline", &section)
+    }
+
+    fn add_unread<M: SerializeMap>(&self, map: &mut M, unread: &Unread) -> Result<(), M::Error> {
+        const NAME: &str = "unread_notifications";
         if !self.by_thread {
-            section["unread_notifications"] = counts(unread.total());
-            return;
+            return map.serialize_entry(NAME, &counts(unread.total()));
         }
-        section["unread_notifications"] = counts(unread.main);
+        map.serialize_entry(NAME, &counts(unread.main))?;
         let threads = unread.threads.iter();
         let threads: Object = threads.map(|(root, of)| (root.to_string(), counts(*of))).collect();
-        if !threads.is_empty() {
-            section["unread_thread_notifications"] = threads.into();
+        match threads.is_empty() {
+            true => Ok(()),
+            false => map.serialize_entry("unread_thread_notifications", &threads),
         }
+    }
+}
+
+#[derive(Serialize)]
+struct Events<E> {
+    events: E,
+}
+
+/// Events, or the parts of them that are wanted.
+struct Picked<'e> {
+    events: &'e [ClientEvent],
+    fields: Option<&'e [FieldPath]>,
+}
+
+impl Serialize for Picked<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Some(fields) = self.fields else { return self.events.serialize(serializer) };
+        let events = self.events.iter().map(|event| Value::from(event.clone()));
+        serializer.collect_seq(events.map(|event| FieldPath::pick(fields, &event)))
     }
 }
 
@@ -146,15 +242,6 @@ fn counts(counts: Counts) -> Value {
         "notification_count": counts.notifications,
         "highlight_count": counts.highlights,
     })
-}
-
-fn events(events: Vec<Value>) -> Value {
-    object([("events", events.into())])
-}
-
-/// Moves what `json!` would copy.
-fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
-    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 fn summary(summary: &Summary) -> Value {
@@ -169,7 +256,7 @@ fn summary(summary: &Summary) -> Value {
 }
 
 fn pending(rooms: BTreeMap<OwnedRoomId, PendingRoom>, name: &str) -> Object {
-    let section = |room: PendingRoom| object([(name, events(room.state))]);
+    let section = |room: PendingRoom| json!({ name: { "events": room.state } });
     rooms.into_iter().map(|(room_id, room)| (room_id.into(), section(room))).collect()
 }
 
@@ -184,5 +271,5 @@ fn by_room(account_data: Vec<AccountData>) -> BTreeMap<OwnedRoomId, Vec<Value>> 
 }
 
 fn event(data: AccountData) -> Value {
-    object([("type", data.kind.into()), ("content", data.content.into())])
+    json!({ "type": data.kind, "content": data.content })
 }

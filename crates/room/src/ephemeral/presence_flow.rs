@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use exeunt_core::Object;
+use exeunt_core::{Object, wire::ClientEvent};
 use exeunt_store::{Batch, Reader, tables};
 use ruma::{DeviceId, OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
 use serde_json::{Value, json};
@@ -285,13 +285,9 @@ impl Rooms {
 /// Users whose join the answer shows.
 fn newly_joined(view: &SyncView) -> BTreeSet<OwnedUserId> {
     let events = view.join.values().flat_map(|room| room.state.iter().chain(&room.timeline.events));
-    events
-        .filter(|event| {
-            event["type"] == "m.room.member" && event["content"]["membership"] == "join"
-        })
-        .filter_map(|event| event["state_key"].as_str())
-        .filter_map(|user| UserId::parse(user).ok())
-        .collect()
+    let events = events.filter_map(ClientEvent::event);
+    let joins = events.filter(|event| event.membership() == Some("join"));
+    joins.filter_map(|join| join.target().map(ToOwned::to_owned)).collect()
 }
 
 /// The rooms that a local user is in.

@@ -6,12 +6,12 @@
 
 use std::cmp::Reverse;
 
-use exeunt_core::Object;
+use exeunt_core::{Object, wire::ClientForm};
 use exeunt_store::records::RelationRecord;
 use ruma::EventId;
 use serde_json::{Value, json};
 
-use super::{access::RoomView, filter::EventFilter, render::Form, timeline::Stretch};
+use super::{access::RoomView, filter::EventFilter, timeline::Stretch};
 use crate::{
     RoomError,
     graph::Known,
@@ -126,7 +126,7 @@ impl RoomView<'_> {
         &self,
         known: &Known,
         aggregate: Aggregate,
-        form: Form,
+        form: ClientForm,
     ) -> Result<Object, RoomError> {
         let mut all = Object::new();
         let is_bare = known.pdu.state_key().is_some() || aggregate == Aggregate::Nothing;
@@ -176,7 +176,7 @@ impl RoomView<'_> {
         &self,
         original: &Known,
         mut candidates: Vec<Child>,
-        form: Form,
+        form: ClientForm,
     ) -> Result<Option<Value>, RoomError> {
         let Known { pdu, record, .. } = original;
         if record.redacted_because.is_some() {
@@ -190,7 +190,7 @@ impl RoomView<'_> {
             let replaces = known.pdu.kind() == "m.room.encrypted"
                 || known.pdu.content().get("m.new_content").is_some_and(Value::is_object);
             if replaces && known.pdu.state_key().is_none() {
-                return self.event_with(&known, Aggregate::Nothing, form).map(Some);
+                return Ok(Some(self.event_with(&known, Aggregate::Nothing, form)?.into()));
             }
         }
         Ok(None)
@@ -201,7 +201,7 @@ impl RoomView<'_> {
         &self,
         root: &Known,
         children: &[Child],
-        form: Form,
+        form: ClientForm,
     ) -> Result<Option<Value>, RoomError> {
         let (mut latest, mut count, mut doubtful) = (None, 0, 0);
         for child in children {

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exeunt_core::{StateKey, StateMap};
+use exeunt_core::{StateKey, StateMap, wire::ClientEvent};
 use exeunt_store::records::Root;
 use ruma::{EventId, OwnedEventId, OwnedUserId};
-use serde_json::Value;
 
 use super::{access::RoomView, filter::EventFilter, sync::Told};
 use crate::{RoomError, graph::Known};
@@ -34,11 +33,11 @@ impl Delta<'_> {
         &self,
         view: &RoomView<'_>,
         filter: &EventFilter,
-    ) -> Result<Vec<Value>, RoomError> {
+    ) -> Result<Vec<ClientEvent>, RoomError> {
         if !filter.allows_room(&view.graph.room_id) {
             return Ok(Vec::new());
         }
-        let mut ids = if self.after { self.to_end(view)? } else { self.to_start(view)? };
+        let mut ids = if self.after { self.news(view, self.end)? } else { self.to_start(view)? };
         if filter.lazy_load_members {
             self.choose_members(view, &mut ids)?;
         }
@@ -52,8 +51,12 @@ impl Delta<'_> {
         Ok(events)
     }
 
-    fn to_end(&self, view: &RoomView<'_>) -> Result<StateMap<OwnedEventId>, RoomError> {
-        let changes = view.graph.diff(self.base, self.end)?;
+    /// What a state has that the client has not.
+    fn news(&self, view: &RoomView<'_>, root: Root) -> Result<StateMap<OwnedEventId>, RoomError> {
+        if self.base == Root::EMPTY {
+            return view.graph.state_ids(root);
+        }
+        let changes = view.graph.diff(self.base, root)?;
         Ok(changes.into_iter().filter_map(|change| Some((change.key, change.after?))).collect())
     }
 
@@ -64,9 +67,7 @@ impl Delta<'_> {
         let shown: BTreeSet<_> = self.timeline.iter().map(|(_, e)| e.pdu.event_id()).collect();
         let shown_keys: BTreeSet<_> =
             self.timeline.iter().filter_map(|(_, e)| e.pdu.key()).collect();
-        let changes = view.graph.diff(self.base, self.start)?;
-        let mut ids: StateMap<_> =
-            changes.into_iter().filter_map(|change| Some((change.key, change.after?))).collect();
+        let mut ids = self.news(view, self.start)?;
         for change in view.graph.diff(self.start, self.end)? {
             match change.after {
                 Some(id) if !shown.contains(&*id) => {

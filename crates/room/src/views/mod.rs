@@ -13,6 +13,7 @@ mod fields;
 mod filter;
 mod members;
 mod messages;
+mod past;
 mod peek;
 mod relations;
 mod render;
@@ -96,17 +97,20 @@ impl Rooms {
             lazy_members: self.inner.lazy_members.clone(),
             remembered: self.inner.remembered.clone(),
         };
-        let (view, rooms) = self
-            .view(move |reader| {
-                let view = sync::sync(reader, request, &memory)?;
-                // Who has an answer does not wait.
-                let rooms = match is_anywhere && view.is_empty() {
-                    true => Some((concerning(reader, &whose)?, reader.position()?)),
-                    false => None,
-                };
-                Ok((view, rooms))
-            })
-            .await?;
+        let is_first = request.since.is_none();
+        let read = move |reader: &Reader<'_>| {
+            let view = sync::sync(reader, request, &memory)?;
+            // Who has an answer does not wait.
+            let rooms = match is_anywhere && view.is_empty() {
+                true => Some((concerning(reader, &whose)?, reader.position()?)),
+                false => None,
+            };
+            Ok::<_, RoomError>((view, rooms))
+        };
+        let (view, rooms) = match is_first {
+            true => self.inner.store.read_long(read).await?,
+            false => self.view(read).await?,
+        };
         if let Some((rooms, position)) = rooms {
             self.inner.notifier.place(&user, rooms, position);
         }

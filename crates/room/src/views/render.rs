@@ -1,7 +1,10 @@
 //! Events in the forms for clients, with what this server adds to them under `unsigned`.
 
-use exeunt_core::{Object, Pdu, wire};
-use exeunt_store::tables;
+use exeunt_core::wire::{ClientEvent, ClientForm, Unsigned};
+use exeunt_store::{
+    records::{Replaced, Root},
+    tables,
+};
 use serde_json::Value;
 
 use super::{EventFormat, access::RoomView, aggregations::Aggregate, visibility::is_erased};
@@ -10,30 +13,27 @@ use crate::{
     graph::{Known, load_event},
 };
 
-/// How an event and its `unsigned` become what a client gets.
-pub(super) type Form = fn(&Pdu, Object) -> Value;
-
 impl RoomView<'_> {
     /// The form with `room_id`, with what its child events come to.
     pub fn client_event(&self, known: &Known) -> Result<Value, RoomError> {
-        self.event_with(known, Aggregate::All, wire::client)
+        Ok(self.event_with(known, Aggregate::All, ClientForm::WithRoomId)?.into())
     }
 
     /// The form inside `/sync`.
-    pub fn sync_event(&self, known: &Known) -> Result<Value, RoomError> {
+    pub fn sync_event(&self, known: &Known) -> Result<ClientEvent, RoomError> {
         self.event_with(known, Aggregate::Nothing, self.sync_form())
     }
 
     /// The form inside `/sync`, with what its child events come to: for a timeline with a gap
     /// before it (client-server API, "Aggregations of child events").
-    pub fn sync_event_with_children(&self, known: &Known) -> Result<Value, RoomError> {
+    pub fn sync_event_with_children(&self, known: &Known) -> Result<ClientEvent, RoomError> {
         self.event_with(known, Aggregate::All, self.sync_form())
     }
 
-    fn sync_form(&self) -> Form {
+    fn sync_form(&self) -> ClientForm {
         match self.format {
-            EventFormat::Client => wire::client_without_room_id,
-            EventFormat::Federation => federation_form,
+            EventFormat::Client => ClientForm::WithoutRoomId,
+            EventFormat::Federation => ClientForm::Federation,
         }
     }
 
@@ -41,18 +41,15 @@ impl RoomView<'_> {
         &self,
         known: &Known,
         aggregate: Aggregate,
-        form: Form,
-    ) -> Result<Value, RoomError> {
+        form: ClientForm,
+    ) -> Result<ClientEvent, RoomError> {
         let mut unsigned = self.unsigned(known)?;
-        let relations = self.aggregations(known, aggregate, form)?;
-        if !relations.is_empty() {
-            unsigned.insert("m.relations".into(), relations.into());
-        }
-        Ok(form(&known.pdu, unsigned))
+        unsigned.relations = self.aggregations(known, aggregate, form)?;
+        Ok(ClientEvent::new(known.pdu.clone(), unsigned, form))
     }
 
     /// Client-server API, "UnsignedData".
-    fn unsigned(&self, known: &Known) -> Result<Object, RoomError> {
+    fn unsigned(&self, known: &Known) -> Result<Unsigned, RoomError> {
         let Known { pdu, record, .. } = known;
         let reader = self.graph.reader;
         let mut unsigned = age(pdu.origin_server_ts(), self.viewer.now);
@@ -62,44 +59,52 @@ impl RoomView<'_> {
                 reader.get::<tables::EventTransactions>(&pdu.event_id().to_owned())?
             && sent_by == *device
         {
-            unsigned.insert("transaction_id".into(), txn_id.into());
+            unsigned.transaction_id = Some(txn_id);
         }
         if let Some(because) = &record.redacted_because
             && let Some(redaction) = load_event(reader, because)?
         {
             let age = age(redaction.pdu.origin_server_ts(), self.viewer.now);
-            unsigned.insert("redacted_because".into(), wire::client(&redaction.pdu, age));
+            let redaction = ClientEvent::new(redaction.pdu, age, ClientForm::WithRoomId);
+            unsigned.redacted_because = Some(redaction.into());
         }
         let Some(states) = record.states else { return Ok(unsigned) };
-        if let Some(key) = pdu.key()
-            && let Some(before) = self.graph.state_event(states.before, &key)?
-        {
-            let before = match is_erased(reader, before.sender())? {
-                true => self.unless_erased(self.graph.event_here(before.event_id())?)?.pdu,
-                false => before,
-            };
-            unsigned.insert("prev_content".into(), before.content().clone().into());
-            unsigned.insert("prev_sender".into(), before.sender().as_str().into());
-            unsigned.insert("replaces_state".into(), before.event_id().as_str().into());
+        if let Some(before) = self.replaced(known, states.before)? {
+            unsigned.previous = Some(match is_erased(reader, before.pdu.sender())? {
+                true => self.unless_erased(before)?.pdu,
+                false => before.pdu,
+            });
         }
-        // MSC4115: the reader's membership at the event.
-        let membership = self.standpoint(states.after)?.membership;
-        unsigned.insert("membership".into(), membership.into());
+        unsigned.membership = Some(self.membership_after(known, states.after)?);
         Ok(unsigned)
+    }
+
+    /// The state event whose place another one took in the state `before` it.
+    fn replaced(&self, known: &Known, before: Root) -> Result<Option<Known>, RoomError> {
+        let Some(key) = known.pdu.key() else { return Ok(None) };
+        let id = match &known.record.replaces {
+            Replaced::Nothing => None,
+            Replaced::Event(id) => Some(id.clone()),
+            Replaced::Unknown => self.graph.state_id(before, &key)?,
+        };
+        id.map(|id| self.graph.event_here(&id)).transpose()
+    }
+
+    /// The reader's membership in the state after an event (MSC4115). Where the room's own past tells
+    /// it, that state is not read.
+    fn membership_after(&self, known: &Known, after: Root) -> Result<String, RoomError> {
+        let position = known.record.order.and_then(|order| u64::try_from(order).ok());
+        if let Some(position) = position.filter(|_| known.pdu.state_key().is_some())
+            && let Some(membership) = self.membership_at(position, after)?
+        {
+            debug_assert_eq!(membership, self.standpoint(after)?.membership);
+            return Ok(membership.to_owned());
+        }
+        Ok(self.standpoint(after)?.membership)
     }
 }
 
-/// The form of other servers, with what clients need.
-fn federation_form(event: &Pdu, unsigned: Object) -> Value {
-    let mut form = wire::federation(event);
-    form["event_id"] = event.event_id().as_str().into();
-    form["unsigned"] = unsigned.into();
-    form
-}
-
 /// An `unsigned` that says only how old the event is.
-pub(super) fn age(sent: u64, now: u64) -> Object {
-    let mut unsigned = Object::new();
-    unsigned.insert("age".into(), now.saturating_sub(sent).into());
-    unsigned
+pub(super) fn age(sent: u64, now: u64) -> Unsigned {
+    Unsigned::aged(now.saturating_sub(sent))
 }

@@ -25,8 +25,8 @@ pub struct Summary {
 /// What a state says of the members, to whoever sees it: made once for each state.
 #[derive(Debug, Default)]
 struct Faces {
-    /// `None` if there are too many members.
-    invited: Option<u64>,
+    /// How many are joined and invited; `None` if there are too many members.
+    counts: Option<(u64, u64)>,
     /// Those joined and invited, and those who are out; the first to come first, one more of each
     /// than there are heroes, since the viewer is none.
     present: Vec<OwnedUserId>,
@@ -37,9 +37,11 @@ impl RoomView<'_> {
     /// The summary of the room's state now.
     pub fn summary(&self) -> Result<Summary, RoomError> {
         let faces = self.faces()?;
-        let mut summary =
-            Summary { joined: self.joined_count()?, invited: faces.invited, heroes: Vec::new() };
-        if faces.invited.is_none() || self.is_named()? {
+        let Some((joined, invited)) = faces.counts else {
+            return Ok(Summary { joined: self.joined_count()?, ..Summary::default() });
+        };
+        let mut summary = Summary { joined, invited: Some(invited), heroes: Vec::new() };
+        if self.is_named()? {
             return Ok(summary);
         }
         for users in [&faces.present, &faces.absent] {
@@ -58,9 +60,9 @@ impl RoomView<'_> {
     }
 
     fn faces(&self) -> Result<Arc<Faces>, RoomError> {
+        let Some((position, _)) = self.states.at(u64::MAX)? else { return Ok(Arc::default()) };
+        let key = (self.graph.room_id.clone(), position);
         let reader = self.graph.reader;
-        let rows = reader.scan::<tables::RoomStates>(self.graph.room_id.clone());
-        let Some((key, _)) = rows.rev().first()? else { return Ok(Arc::default()) };
         let made = reader.derived::<tables::RoomStates, _, _>(&key, |root| self.look(root))?;
         Ok(made.unwrap_or_default())
     }
@@ -72,11 +74,13 @@ impl RoomView<'_> {
         if ids.len() > MAX_MEMBERS {
             return Ok(Faces::default());
         }
-        let (mut invited, mut present, mut absent) = (0, Vec::new(), Vec::new());
+        let (mut joined, mut invited) = (0, 0);
+        let (mut present, mut absent) = (Vec::new(), Vec::new());
         for (_, id) in ids {
             let known = self.graph.event_here(&id)?;
             let Some(user) = known.pdu.target() else { continue };
             let membership = known.pdu.membership();
+            joined += u64::from(membership == Some("join"));
             invited += u64::from(membership == Some("invite"));
             match membership {
                 Some("join" | "invite") => &mut present,
@@ -88,7 +92,8 @@ impl RoomView<'_> {
             users.sort();
             users.into_iter().map(|(_, user)| user).take(HEROES + 1).collect()
         };
-        Ok(Faces { invited: Some(invited), present: first(present), absent: first(absent) })
+        let counts = Some((joined, invited));
+        Ok(Faces { counts, present: first(present), absent: first(absent) })
     }
 
     /// Whether the room has a name or a canonical alias.

@@ -2,14 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use exeunt_core::wire;
 use exeunt_store::{Reader, tables};
 use ruma::{EventId, OwnedRoomId};
 use serde_json::Value;
 
-use super::{
-    Token, Viewer, access::RoomView, aggregations::Aggregate, event::visible, timeline::MAX_WALK,
-};
+use super::{Token, Viewer, access::RoomView, event::visible, timeline::MAX_WALK};
 use crate::{RoomError, graph::Known, relations::is_child};
 
 /// Most threads of a page, and those of one where the request names no limit.
@@ -96,5 +93,5 @@ fn render(view: &RoomView<'_>, mut root: Known) -> Result<Value, RoomError> {
     if view.ignores(root.pdu.sender())? {
         root.pdu = root.pdu.redacted();
     }
-    view.event_with(&root, Aggregate::All, wire::client)
+    view.client_event(&root)
 }

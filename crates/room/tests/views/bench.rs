@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use exeunt_core::{Draft, Object, PendingMembership, RoomVersion, Signer};
 use exeunt_room::views::{
     Direction, EventFilter, Filter, MembersRequest, MessagesPage, MessagesRequest, SyncRequest,
-    SyncView, Token, Viewer,
+    Token, Viewer,
 };
 use exeunt_room::{
     Call, Clock, Intent, NewRoom, NoWake, Options, Preset, Remote, RemoteError, RoomError, Rooms,
@@ -23,6 +23,8 @@ use exeunt_store::{
 };
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::{Value, json, value::RawValue};
+
+use crate::answer::Answer;
 
 struct Nobody;
 
@@ -189,12 +191,13 @@ impl Bench {
         let event = draft.sign(&signer()).unwrap();
         let event_id = event.event_id().to_owned();
         let mut record = EventRecord {
-            json: RawValue::from_string(event.canonical_json()).unwrap(),
+            json: RawValue::from_string(event.canonical_json()).unwrap().into(),
             room_id: room_id.clone(),
             room_version: head.version.clone(),
             verdict: Verdict::Accepted,
             generation: 0,
             states: Some(States { before: head.state, after: head.state, told: false }),
+            replaces: Default::default(),
             order: None,
             redacted_because: None,
             received_from: None,
@@ -261,13 +264,16 @@ impl Bench {
         }
     }
 
-    pub async fn sync(&self, user: &UserId, since: Option<u64>) -> SyncView {
-        self.rooms.sync(self.request(user, since)).await.unwrap()
+    pub async fn sync(&self, user: &UserId, since: Option<u64>) -> Answer {
+        self.answer(self.request(user, since)).await
     }
 
-    pub async fn sync_with(&self, user: &UserId, since: Option<u64>, given: Value) -> SyncView {
-        let request = SyncRequest { filter: filter(given), ..self.request(user, since) };
-        self.rooms.sync(request).await.unwrap()
+    pub async fn sync_with(&self, user: &UserId, since: Option<u64>, given: Value) -> Answer {
+        self.answer(SyncRequest { filter: filter(given), ..self.request(user, since) }).await
+    }
+
+    pub async fn answer(&self, request: SyncRequest) -> Answer {
+        Answer::from(self.rooms.sync(request).await.unwrap())
     }
 
     pub async fn page(

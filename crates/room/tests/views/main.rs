@@ -1,5 +1,6 @@
 //! What clients read: the views over a store in memory, with no other server in reach.
 
+mod answer;
 mod bench;
 mod ephemeral;
 mod leaving;

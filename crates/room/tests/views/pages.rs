@@ -78,7 +78,7 @@ async fn run(steps: Vec<Step>) {
         let mut request = bench.request(&alice, since);
         request.filter.room.timeline.limit = Some(limit);
         request.use_state_after = use_state_after;
-        let view = bench.rooms.sync(request).await.unwrap();
+        let view = bench.answer(request).await;
         let Some(joined) = view.join.get(&room) else {
             since = Some(view.next_batch);
             continue;

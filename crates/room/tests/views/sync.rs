@@ -92,7 +92,7 @@ async fn transaction_ids_are_for_the_device_that_sent() {
     let id = async |user, device: &str| {
         let viewer = bench.rooms.viewer(user, Some(device.into()));
         let request = SyncRequest { viewer, ..bench.request(user, Some(since)) };
-        let view = bench.rooms.sync(request).await.unwrap();
+        let view = bench.answer(request).await;
         view.join[&room].timeline.events[0]["unsigned"]["transaction_id"].clone()
     };
     assert_eq!(id(&alice, "DEVICE").await, "txn");
@@ -118,7 +118,7 @@ async fn a_gap_brings_the_state_that_changed_in_it() {
     assert_eq!(gist(&joined.state), ["m.room.name"]);
 
     let request = SyncRequest { use_state_after: true, ..bench.request(&alice, Some(since)) };
-    let view = bench.rooms.sync(request).await.unwrap();
+    let view = bench.answer(request).await;
     assert_eq!(gist(&view.join[&room].state), ["m.room.name", "m.room.topic"]);
 }
 
@@ -280,7 +280,7 @@ async fn full_state_repeats_the_state_and_not_the_timeline() {
     let room = bench.room(&alice, "shared").await;
     let since = bench.sync(&alice, None).await.next_batch;
     let request = SyncRequest { full_state: true, ..bench.request(&alice, Some(since)) };
-    let view = bench.rooms.sync(request).await.unwrap();
+    let view = bench.answer(request).await;
     let joined = &view.join[&room];
     assert!(joined.timeline.events.is_empty() && !joined.timeline.limited);
     assert!(find(&joined.state, "m.room.create", "").is_some());

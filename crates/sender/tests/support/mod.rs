@@ -152,12 +152,13 @@ pub async fn queue_pdu(store: &Store, server: &ServerName, n: u64) {
 /// The row of an event with this JSON.
 pub fn event_record(room: &RoomId, json: &Value) -> EventRecord {
     EventRecord {
-        json: RawValue::from_string(json.to_string()).unwrap(),
+        json: RawValue::from_string(json.to_string()).unwrap().into(),
         room_id: room.to_owned(),
         room_version: "12".to_owned(),
         verdict: Verdict::Accepted,
         generation: 0,
         states: None,
+        replaces: Default::default(),
         order: None,
         redacted_because: None,
         received_from: None,

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use exeunt_core::ruma::{OwnedRoomId, OwnedUserId};
+use exeunt_core::wire::ClientEvent;
 use exeunt_room::{
     Preset,
     views::{Direction, EventFilter, Filter, MessagesRequest, SyncRequest, Token},
@@ -58,7 +59,7 @@ impl Client {
                     let from = joined.timeline.prev_batch;
                     news = self.page_back(server, room, from, since, rng).await;
                 }
-                news.extend(ids(&joined.timeline.events));
+                news.extend(joined.timeline.events.iter().map(id));
             }
             let is_quiet = view.is_empty();
             self.seen.append(&mut news);
@@ -99,6 +100,10 @@ impl Client {
         newest_first.reverse();
         newest_first
     }
+}
+
+fn id(event: &ClientEvent) -> String {
+    event.event().expect("of the graph").event_id().to_string()
 }
 
 fn ids(events: &[Value]) -> Vec<String> {

@@ -200,8 +200,9 @@ async fn rj14_the_rejection_shows_where_history_is_closed() {
     };
     let view = stage.b().rooms.sync(request).await.unwrap();
     let left = &view.leave[&stage.room];
-    let shown: Vec<_> = left.timeline.events.iter().map(|e| &e["content"]["membership"]).collect();
-    assert_eq!(shown, ["leave"]);
+    let shown = serde_json::to_value(&left.timeline.events).unwrap();
+    assert_eq!(shown.as_array().unwrap().len(), 1);
+    assert_eq!(shown[0]["content"]["membership"], "leave");
     assert!(!view.invite.contains_key(&stage.room));
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
-use exeunt_core::{CheckedPdu, Draft, Pdu};
+use exeunt_core::{CheckedPdu, Draft, Pdu, wire::ClientEvent};
 use exeunt_room::{
     Call, Preset, RemoteError,
     views::{Filter, SyncRequest, Viewer},
@@ -73,7 +73,7 @@ impl Stage {
         let room = view.join.get(&self.room);
         let events =
             room.into_iter().flat_map(|room| room.state.iter().chain(&room.timeline.events));
-        let id = |event: &Value| event["event_id"].as_str().unwrap().try_into().unwrap();
+        let id = |event: &ClientEvent| event.event().unwrap().event_id().to_owned();
         (events.map(id).collect(), view.next_batch)
     }
 

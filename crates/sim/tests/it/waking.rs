@@ -97,7 +97,7 @@ async fn poll(
         for (room, section) in view.join {
             assert!(!section.timeline.limited || view.joined[&room]);
             for event in section.timeline.events {
-                if let Some(body) = event["content"]["body"].as_str() {
+                if let Some(body) = event.event().and_then(|event| event.content_str("body")) {
                     is_over |= body == "end";
                     told.entry(room.clone()).or_default().push(body.to_owned());
                 }

@@ -54,12 +54,13 @@ fn record(room: &RoomId, number: usize, states: States) -> EventRecord {
         "depth": 1, "origin_server_ts": 1, "hashes": {"sha256": ""}, "signatures": {},
     });
     EventRecord {
-        json: RawValue::from_string(json.to_string()).unwrap(),
+        json: RawValue::from_string(json.to_string()).unwrap().into(),
         room_id: room.to_owned(),
         room_version: "10".to_owned(),
         verdict: Verdict::Accepted,
         generation: number.min(1) as u64,
         states: Some(states),
+        replaces: Default::default(),
         order: Some(number as i64),
         redacted_because: None,
         received_from: None,

@@ -27,12 +27,13 @@ fn user() -> OwnedUserId {
 
 fn event(after: Root) -> EventRecord {
     EventRecord {
-        json: RawValue::from_string("{}".to_owned()).unwrap(),
+        json: RawValue::from_string("{}".to_owned()).unwrap().into(),
         room_id: room(),
         room_version: "12".to_owned(),
         verdict: Verdict::Accepted,
         generation: 0,
         states: Some(States { before: Root::EMPTY, after, told: false }),
+        replaces: Default::default(),
         order: Some(-1),
         redacted_because: None,
         received_from: None,

@@ -1,6 +1,6 @@
 //! `rooms.leave`: rooms that the user has left, was removed from, or whose invite is over.
 
-use exeunt_core::Object;
+use exeunt_core::{Object, wire::ClientEvent};
 use exeunt_store::{
     Reader, StoreError,
     records::{MembershipRecord, Root},
@@ -55,8 +55,8 @@ fn has_departure(member: &MembershipRecord, room: &LeftRoom) -> bool {
     room.state.iter().any(|event| is_departure(member, event))
 }
 
-fn is_departure(member: &MembershipRecord, event: &Value) -> bool {
-    event["event_id"] == member.event_id.as_str()
+fn is_departure(member: &MembershipRecord, event: &ClientEvent) -> bool {
+    event.has_id(&member.event_id)
 }
 
 /// What the user saw up to the departure; of a room in which the user never was, nothing but the
@@ -112,7 +112,7 @@ fn add_departure(
         }
     };
     let event = match (is_wanted, &member.local_event, view) {
-        (true, Some(event), _) => local_form(event, request, member)?.into(),
+        (true, Some(event), _) => local_form(event, request, member)?,
         (true, None, Some(view)) => match view.graph.event(&member.event_id)? {
             Some(known)
                 if known.record.order.is_none()
@@ -139,17 +139,16 @@ fn local_form(
     event: &Object,
     request: &SyncRequest,
     member: &MembershipRecord,
-) -> Result<Object, RoomError> {
-    let mut form = Object::new();
+) -> Result<ClientEvent, RoomError> {
+    let mut fields = Object::new();
     for field in ["type", "sender", "state_key", "content", "origin_server_ts"] {
         let value = event.get(field).cloned().ok_or_else(|| damaged(member, field))?;
-        form.insert(field.into(), value);
+        fields.insert(field.into(), value);
     }
-    form.insert("event_id".into(), member.event_id.as_str().into());
+    fields.insert("event_id".into(), member.event_id.as_str().into());
     let sent = event.get("origin_server_ts").and_then(Value::as_u64);
     let unsigned = render::age(sent.unwrap_or(0), request.viewer.now);
-    form.insert("unsigned".into(), unsigned.into());
-    Ok(form)
+    Ok(ClientEvent::of_fields(fields, unsigned))
 }
 
 fn damaged(member: &MembershipRecord, field: &str) -> RoomError {

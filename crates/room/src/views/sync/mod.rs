@@ -7,10 +7,11 @@ mod own_rules;
 mod pending;
 mod unread;
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, sync::Arc};
 
+use exeunt_core::wire::ClientEvent;
 use exeunt_store::{LastNews, Reader, records::MembershipRecord, tables};
-use ruma::{EventId, OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
+use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::Value;
 
 use super::{Filter, Summary, Viewer, access::RoomView};
@@ -63,14 +64,14 @@ impl SyncView {
 pub struct JoinedRoom {
     /// Only where it may have changed.
     pub summary: Option<Summary>,
-    pub state: Vec<Value>,
+    pub state: Vec<ClientEvent>,
     pub timeline: Timeline,
     pub unread: Unread,
 }
 
 #[derive(Debug, Clone)]
 pub struct LeftRoom {
-    pub state: Vec<Value>,
+    pub state: Vec<ClientEvent>,
     pub timeline: Timeline,
 }
 
@@ -83,7 +84,7 @@ pub struct PendingRoom {
 #[derive(Debug, Clone)]
 pub struct Timeline {
     /// Oldest first.
-    pub events: Vec<Value>,
+    pub events: Vec<ClientEvent>,
     pub limited: bool,
     /// The order that the events before have at most.
     pub prev_batch: super::Token,
@@ -113,14 +114,14 @@ pub(super) fn sync(
     if request.since.is_some_and(|since| since > now) {
         return Err(RoomError::InvalidParam("The token is not one of ours".into()));
     }
-    let ignored = Rc::new(ignored_users(reader, &request.viewer.user)?);
+    let ignored = Arc::new(ignored_users(reader, &request.viewer.user)?);
     let (request, lazy_device) = (&request, lazy_device(&request));
     let since = request.since.unwrap_or(0);
     let told = lazy_device.as_ref().map(|device| memory.lazy_members.told(device, since));
     let told = told.unwrap_or_default();
     let mut view = SyncView { next_batch: now, ..SyncView::default() };
     let rows = reader.scan::<tables::Memberships>(request.viewer.user.clone()).collect()?;
-    let rules = own_rules::OwnRules::new(&memory.remembered);
+    let mut joins = Vec::new();
     let mut policy = None;
     for ((_, room_id), member) in rows {
         if !request.filter.room.allows_room(&room_id) {
@@ -134,15 +135,7 @@ pub(super) fn sync(
                     view.joined.insert(room_id, false);
                     continue;
                 }
-                let mut room = RoomView::open(reader, &request.viewer, &room_id)?
-                    .ok_or_else(|| missing_in_store(&member.event_id))?;
-                room.format = request.filter.event_format;
-                room.ignored = Rc::clone(&ignored).into();
-                let joined = joined::joined(&room, request, &told, &rules, now)?;
-                view.joined.insert(room_id.clone(), joined.is_new);
-                if let Some(section) = joined.section {
-                    view.join.insert(room_id, section);
-                }
+                joins.push((room_id, member));
             }
             "invite" => {
                 let policy = match &policy {
@@ -166,6 +159,29 @@ pub(super) fn sync(
                 view.leave.insert(room_id.clone(), left::left(reader, request, &room_id, &member)?);
             }
             _ => {}
+        }
+    }
+    let read = |reader: &Reader<'_>, joins| -> Result<Vec<_>, RoomError> {
+        let rules = own_rules::OwnRules::new(&memory.remembered);
+        let read = |(room_id, member): (OwnedRoomId, MembershipRecord)| {
+            let event_id = member.event_id.clone();
+            let mut room = RoomView::open_as(reader, &request.viewer, &room_id, Some(member))?
+                .ok_or_else(|| missing_in_store(&event_id))?;
+            room.format = request.filter.event_format;
+            room.ignored = Arc::clone(&ignored).into();
+            Ok((room_id, joined::joined(&room, request, &told, &rules, now)?))
+        };
+        Vec::into_iter(joins).map(read).collect()
+    };
+    let parts = match request.since {
+        Some(_) => vec![read(reader, joins)],
+        // Of a first sync the rooms are nearly all of the work.
+        None => reader.split(joins, read),
+    };
+    for part in parts {
+        for (room_id, joined) in part? {
+            view.joined.insert(room_id.clone(), joined.is_new);
+            view.join.extend(joined.section.map(|section| (room_id, section)));
         }
     }
     if let Some(device) = lazy_device {
@@ -193,8 +209,7 @@ fn lazy_device(request: &SyncRequest) -> Option<(OwnedUserId, OwnedDeviceId)> {
 /// The member events of joined rooms.
 fn members_in(view: &SyncView) -> Vec<OwnedEventId> {
     let events = view.join.values().flat_map(|room| room.state.iter().chain(&room.timeline.events));
-    events
-        .filter(|event| event["type"] == "m.room.member")
-        .filter_map(|event| EventId::parse(event["event_id"].as_str()?).ok())
-        .collect()
+    let events = events.filter_map(ClientEvent::event);
+    let members = events.filter(|event| event.kind() == "m.room.member");
+    members.map(|event| event.event_id().to_owned()).collect()
 }

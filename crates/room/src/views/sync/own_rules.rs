@@ -100,10 +100,10 @@ impl<'r> OwnRules<'r> {
     }
 
     /// The rules as a room's events meet them; `None` for a user who has changed none.
-    pub fn of_room<'v>(
+    pub fn of_room<'v, 'a>(
         &'v self,
-        view: &'v RoomView<'v>,
-    ) -> Result<Option<RoomRules<'v>>, RoomError> {
+        view: &'v RoomView<'a>,
+    ) -> Result<Option<RoomRules<'v, 'a>>, RoomError> {
         let (graph, user) = (&view.graph, &view.viewer.user);
         if self.rules.get().is_none() {
             let _ = self.rules.set(read(graph.reader, user)?);
@@ -136,9 +136,9 @@ fn read(reader: &Reader<'_>, user: &UserId) -> Result<Option<(u64, Ruleset)>, St
 }
 
 /// A user's rules in one room.
-pub(super) struct RoomRules<'v> {
+pub(super) struct RoomRules<'v, 'a> {
     own: &'v OwnRules<'v>,
-    view: &'v RoomView<'v>,
+    view: &'v RoomView<'a>,
     position: u64,
     rules: &'v Ruleset,
     context: PushConditionRoomCtx,
@@ -148,7 +148,7 @@ pub(super) struct RoomRules<'v> {
     weights: Weights,
 }
 
-impl RoomRules<'_> {
+impl RoomRules<'_, '_> {
     pub fn weigh(&mut self, order: i64, event: &NotableRecord) -> Result<Weight, RoomError> {
         let known = self.known.get(&order).copied();
         let Some(weight) = known.map_or_else(|| self.ask(order, event), |known| Ok(Some(known)))?
@@ -180,7 +180,7 @@ impl RoomRules<'_> {
             creators,
         );
         let context = self.context.clone().with_power_levels(levels);
-        let raw = Raw::<Value>::from_json(known.record.json.clone());
+        let raw = Raw::<Value>::from_json(known.record.json.as_ref().to_owned());
         // No condition that we know waits for anything.
         let rule = self.rules.get_match(&raw, &context).now_or_never().flatten();
         let weight = rule.map_or(Weight::default(), |rule| Weight {
