@@ -11,6 +11,7 @@ mod newcomers;
 pub mod presence;
 mod presence_flow;
 pub mod receipts;
+mod sharing;
 mod sweep;
 pub mod typing;
 

@@ -9,7 +9,7 @@ use exeunt_core::Object;
 use ruma::{OwnedUserId, UserId};
 use serde_json::{Value, json};
 
-use super::{News, Told, devices::Devices};
+use super::{Told, devices::Devices};
 
 /// Users whose presence is kept.
 pub const MAX_USERS: usize = 20_000;
@@ -158,11 +158,16 @@ impl Table {
         }
     }
 
-    /// Those whose presence is news.
-    pub fn changed(&self, news: News) -> Vec<(OwnedUserId, Entry)> {
+    /// How many are wanted.
+    pub fn count(&self, is_wanted: impl Fn(&UserId, &Entry) -> bool) -> usize {
+        self.lock().iter().filter(|(user, entry)| is_wanted(user, entry)).count()
+    }
+
+    /// Those that are wanted.
+    pub fn those(&self, is_wanted: impl Fn(&UserId, &Entry) -> bool) -> Vec<(OwnedUserId, Entry)> {
         let users = self.lock();
-        let changed = users.iter().filter(|(_, entry)| news.has(entry.position));
-        changed.map(|(user, entry)| (user.clone(), entry.clone())).collect()
+        let those = users.iter().filter(|(user, entry)| is_wanted(user, entry));
+        those.map(|(user, entry)| (user.clone(), entry.clone())).collect()
     }
 
     /// Users for whom it is time, and when it is for the next one.

@@ -1,23 +1,24 @@
 //! Who is there: changes, and whom they concern.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use exeunt_core::{Object, wire::ClientEvent};
-use exeunt_store::{Batch, Reader, tables};
+use exeunt_store::{Batch, Reader};
 use ruma::{DeviceId, OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
 use serde_json::{Value, json};
 
 use super::{
     Edu, News, Told,
     presence::{Entry, MAX_STATUS_BYTES, Presence},
+    sharing::{Sharing, joined},
 };
 use crate::{
     RoomError, Rooms,
-    graph::{Graph, is_joined, joined_servers},
+    graph::{is_joined, joined_servers},
     views::{EventFilter, SyncView},
 };
 
@@ -247,31 +248,30 @@ impl Rooms {
         view: &SyncView,
         filter: &EventFilter,
     ) -> Result<Vec<Value>, RoomError> {
-        let table = &self.inner.ephemeral.presence;
-        let mut candidates: BTreeMap<_, _> = match view.joined.values().any(|is_new| *is_new) {
-            true => {
-                let all = News { since: None, ..news };
-                let there = |(_, entry): &(_, Entry)| entry.is_there() || news.has(entry.position);
-                table.changed(all).into_iter().filter(there).collect()
-            }
-            false => table.changed(news).into_iter().collect(),
+        let wanted = Wanted {
+            viewer: viewer.to_owned(),
+            filter: filter.clone(),
+            news,
+            is_any_new: view.joined.values().any(|is_new| *is_new),
+            newcomers: newly_joined(view),
         };
-        for user in newly_joined(view) {
-            if let Some(entry) = table.get(&user) {
-                candidates.insert(user, entry);
-            }
-        }
-        candidates.retain(|user, _| user != viewer && filter.allows_sender(user));
-        if candidates.is_empty() {
+        let table = self.inner.ephemeral.presence.clone();
+        if table.count(|user, entry| wanted.has(user, entry)) == 0 {
             return Ok(Vec::new());
         }
         let joined: BTreeSet<_> = view.joined.keys().cloned().collect();
         let (ours, now) = (self.server_name().to_owned(), self.now());
+        // Entries are copied in the read alone: thousands of clients may wait for their turn, each with
+        // thousands of users to hear of.
         self.store()
             .read(move |reader| {
                 let mut sharing = Sharing::new(reader, &ours, &joined);
+                sharing.read_members(table.count(|user, entry| wanted.has(user, entry)))?;
+                let is_wanted = |user: &UserId, entry: &Entry| {
+                    wanted.has(user, entry) && sharing.may_have(user)
+                };
                 let mut events = Vec::new();
-                for (user, entry) in candidates {
+                for (user, entry) in table.those(is_wanted) {
                     if sharing.has(&user)? {
                         events.push(entry.event(&user, now));
                     }
@@ -282,19 +282,32 @@ impl Rooms {
     }
 }
 
+/// Whose presence a sync tells, as far as it is theirs to see.
+#[derive(Clone)]
+struct Wanted {
+    viewer: OwnedUserId,
+    filter: EventFilter,
+    news: News,
+    /// Whether the viewer has newly joined a room.
+    is_any_new: bool,
+    newcomers: BTreeSet<OwnedUserId>,
+}
+
+impl Wanted {
+    fn has(&self, user: &UserId, entry: &Entry) -> bool {
+        let is_first = self.is_any_new && entry.is_there() && entry.position <= self.news.until;
+        (self.news.has(entry.position) || is_first || self.newcomers.contains(user))
+            && user != self.viewer
+            && self.filter.allows_sender(user)
+    }
+}
+
 /// Users whose join the answer shows.
 fn newly_joined(view: &SyncView) -> BTreeSet<OwnedUserId> {
     let events = view.join.values().flat_map(|room| room.state.iter().chain(&room.timeline.events));
     let events = events.filter_map(ClientEvent::event);
     let joins = events.filter(|event| event.membership() == Some("join"));
     joins.filter_map(|join| join.target().map(ToOwned::to_owned)).collect()
-}
-
-/// The rooms that a local user is in.
-fn joined(reader: &Reader<'_>, user: &UserId) -> Result<BTreeSet<OwnedRoomId>, RoomError> {
-    let rows = reader.scan::<tables::Memberships>(user.to_owned()).collect()?;
-    let joined = rows.into_iter().filter(|(_, record)| record.membership == "join");
-    Ok(joined.map(|((_, room_id), _)| room_id).collect())
 }
 
 /// The rooms of a local user, and the other servers in them.
@@ -313,45 +326,4 @@ fn concerned(
         }
     }
     Ok((rooms, servers))
-}
-
-/// Who shares one of these rooms.
-struct Sharing<'a> {
-    reader: &'a Reader<'a>,
-    ours: &'a OwnedServerName,
-    rooms: &'a BTreeSet<OwnedRoomId>,
-    /// Those of the rooms that a server is in.
-    by_server: BTreeMap<OwnedServerName, Vec<Graph<'a>>>,
-}
-
-impl<'a> Sharing<'a> {
-    fn new(
-        reader: &'a Reader<'a>,
-        ours: &'a OwnedServerName,
-        rooms: &'a BTreeSet<OwnedRoomId>,
-    ) -> Self {
-        Self { reader, ours, rooms, by_server: BTreeMap::new() }
-    }
-
-    fn has(&mut self, user: &UserId) -> Result<bool, RoomError> {
-        let server = user.server_name();
-        if server == self.ours {
-            return Ok(!joined(self.reader, user)?.is_disjoint(self.rooms));
-        }
-        if !self.by_server.contains_key(server) {
-            let mut graphs = Vec::new();
-            for room_id in self.rooms {
-                if is_joined(self.reader, room_id, server)? {
-                    graphs.push(Graph::of(self.reader, room_id)?);
-                }
-            }
-            self.by_server.insert(server.to_owned(), graphs);
-        }
-        for graph in self.by_server.get(server).into_iter().flatten() {
-            if graph.membership(user)?.as_deref() == Some("join") {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
 }

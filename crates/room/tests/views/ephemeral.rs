@@ -111,6 +111,28 @@ async fn two_devices_do_not_speak_against_each_other() {
     assert_eq!(is().await, "offline");
 }
 
+/// However many others are there: few are looked up one by one, of many the rooms' members are read.
+#[tokio::test]
+async fn presence_is_of_those_who_share_a_room() {
+    for strangers in [1, 50] {
+        let (bench, room, ann, bob) = stage(Options::default()).await;
+        let (eve, elsewhere) = (user("eve"), bench.room(&user("stranger0"), "shared").await);
+        bench.join(&eve, &room).await;
+        bench.leave(&eve, &room).await;
+        let (_, since) = news(&bench, &bob, None).await;
+        let strangers = (0..strangers).map(|n| user(&format!("stranger{n}")));
+        for who in strangers.chain([ann.clone(), eve]) {
+            bench.join(&who, &elsewhere).await;
+            bench.rooms.set_presence(&who, phone(), Presence::Online, None).await.unwrap();
+        }
+        for since in [None, Some(since)] {
+            let told = news(&bench, &bob, since).await.0.presence;
+            let senders: Vec<_> = told.iter().map(|event| &event["sender"]).collect();
+            assert_eq!(senders, [&json!(ann)]);
+        }
+    }
+}
+
 #[tokio::test]
 async fn presence_can_be_switched_off() {
     let options = Options { presence: false, ..Options::default() };
