@@ -25,7 +25,7 @@ use exeunt_store::Store;
 
 use crate::{
     app::{self, database},
-    app_services,
+    app_services, arenas,
     config::{self, Config},
     failure::Failure,
     logging,
@@ -300,6 +300,7 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command, out: &mut impl Write) -> Result<ExitCode, Failure> {
     match command {
         Command::Serve(at) => {
+            arenas::limit();
             let config = config::load(&at.config)?;
             logging::start(&config.log);
             actix_web::rt::System::new().block_on(app::serve(config))?;

@@ -3,6 +3,7 @@
 mod adapters;
 pub mod app;
 mod app_services;
+mod arenas;
 pub mod cli;
 pub mod clock;
 pub mod config;
