@@ -25,10 +25,10 @@ use exeunt_store::Store;
 
 use crate::{
     app::{self, database},
-    app_services, arenas,
+    app_services,
     config::{self, Config},
     failure::Failure,
-    logging,
+    logging, malloc,
 };
 
 /// A light Matrix homeserver that never loses a departure.
@@ -300,7 +300,7 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command, out: &mut impl Write) -> Result<ExitCode, Failure> {
     match command {
         Command::Serve(at) => {
-            arenas::limit();
+            malloc::settle();
             let config = config::load(&at.config)?;
             logging::start(&config.log);
             actix_web::rt::System::new().block_on(app::serve(config))?;

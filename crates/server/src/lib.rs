@@ -3,13 +3,14 @@
 mod adapters;
 pub mod app;
 mod app_services;
-mod arenas;
+
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod failure;
 pub mod listen;
 pub mod logging;
+mod malloc;
 pub mod metrics;
 pub mod signing_key;
 pub mod tls;

@@ -20,7 +20,7 @@ pub(crate) const POSITION: &str = "position";
 
 /// Most threads that one read is split over, and the fewest items that are worth one.
 const MAX_THREADS: usize = 4;
-const MIN_ITEMS: usize = 50;
+const MIN_ITEMS: usize = 20;
 /// Most state nodes that a reader keeps: a few times those of a small room.
 const MAX_NODES: usize = 100;
 

@@ -11,10 +11,10 @@ use rocksdb::{
 use super::{Changes, Engine, Rows, Snapshot};
 use crate::StoreError;
 
-const BLOCK_CACHE_BYTES: usize = 8 << 20;
-const MEMTABLE_BYTES: usize = 8 << 20;
+const BLOCK_CACHE_BYTES: usize = 16 << 20;
+const MEMTABLE_BYTES: usize = 4 << 20;
 /// All memtables together, those being written out too.
-const MEMTABLES_BYTES: usize = 16 << 20;
+const MEMTABLES_BYTES: usize = 12 << 20;
 /// Bounds what a start has to replay.
 const LOG_BYTES: u64 = 32 << 20;
 const OPEN_FILES: i32 = 512;
