@@ -10,7 +10,7 @@ use crate::engine::Changes;
 use crate::tables::{Events, RoomStates, StateNodes};
 
 /// Most bytes of rows whose values are kept, half of them for sure. The values take some times that.
-const MAX_BYTES: usize = 4 << 20;
+const MAX_BYTES: usize = 3 << 20;
 /// What a value takes beside what is its row's, at least.
 const VALUE_BYTES: usize = 200;
 

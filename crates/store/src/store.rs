@@ -25,7 +25,7 @@ const MAX_ROWS_IN_TURN: usize = 256;
 
 /// Most reads that run at once on the blocking pool. Each has its own memory for what it reads, and
 /// more of them than this keep processors and disk no busier.
-const MAX_LONG_READS: usize = 8;
+const MAX_LONG_READS: usize = 4;
 
 /// Key of the schema version in `Meta`.
 const SCHEMA_KEY: &str = "schema";

@@ -11,7 +11,7 @@ use rocksdb::{
 use super::{Changes, Engine, Rows, Snapshot};
 use crate::StoreError;
 
-const BLOCK_CACHE_BYTES: usize = 16 << 20;
+const BLOCK_CACHE_BYTES: usize = 14 << 20;
 const MEMTABLE_BYTES: usize = 4 << 20;
 /// All memtables together, those being written out too.
 const MEMTABLES_BYTES: usize = 12 << 20;
