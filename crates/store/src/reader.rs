@@ -5,7 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::{mem, panic, thread};
+use std::thread::{self, ScopedJoinHandle};
+use std::{mem, panic};
 
 use crate::derived::{self, Derived};
 use crate::engine::{self, Row};
@@ -104,18 +105,13 @@ impl<'s> Reader<'s> {
             while items.len() > each {
                 let rest = items.split_off(each);
                 let part = mem::replace(&mut items, rest);
-                others
-                    .push(scope.spawn(move || {
-                        f(&Reader::new(Box::new(snapshot), derived, reached), part)
-                    }));
+                let reader = move || Reader::new(Box::new(snapshot), derived, reached);
+                others.push(scope.spawn(move || f(&reader(), part)));
             }
             let last = f(self, items);
-            let others = others.into_iter().map(|other| other.join());
-            let mut answers: Vec<_> = others
-                .map(|answer| answer.unwrap_or_else(|panic| panic::resume_unwind(panic)))
-                .collect();
-            answers.push(last);
-            answers
+            let answers = others.into_iter().map(ScopedJoinHandle::join);
+            let answers = answers.map(|answer| answer.unwrap_or_else(|e| panic::resume_unwind(e)));
+            answers.chain([last]).collect()
         })
     }
 
@@ -267,3 +263,6 @@ impl<'r, T: Table> Scan<'r, T> {
 fn key_of<T: Table>(row_key: &[u8]) -> Result<T::Key, StoreError> {
     decode_key::<T>(row_key).map_err(|problem| corrupt::<T>(row_key, &problem))
 }
+
+#[cfg(test)]
+mod tests;
