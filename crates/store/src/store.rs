@@ -43,7 +43,7 @@ struct Inner {
     derived: Arc<Derived>,
     position: watch::Receiver<u64>,
     /// A place for each long read that may run at once.
-    reads: Semaphore,
+    reads: Arc<Semaphore>,
     blocking: bool,
 }
 
@@ -94,7 +94,7 @@ impl Store {
                 .map_err(|e| StoreError::Io(format!("cannot start the committer: {e}")))?,
         };
         let position = committer.position();
-        let reads = Semaphore::new(MAX_LONG_READS);
+        let reads = Arc::new(Semaphore::new(MAX_LONG_READS));
         let inner = Inner { committer, engine, derived, position, reads, blocking };
         Ok(Store { inner: Arc::new(inner) })
     }
@@ -132,9 +132,15 @@ impl Store {
         E: From<StoreError> + Send + 'static,
         R: Send + 'static,
     {
-        let _turn = self.inner.reads.acquire().await.map_err(|_| StoreError::Closed)?;
+        let turn = self.inner.reads.clone().acquire_owned().await;
+        let turn = turn.map_err(|_| StoreError::Closed)?;
         let store = self.clone();
-        self.off_thread(move || f(&store.reader())).await?
+        let read = move || {
+            // Until the end, though the caller may have stopped waiting.
+            let _turn = turn;
+            f(&store.reader())
+        };
+        self.off_thread(read).await?
     }
 
     /// Runs a function that takes long off the async threads: on the blocking pool, unless the

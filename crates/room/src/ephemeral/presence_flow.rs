@@ -256,7 +256,8 @@ impl Rooms {
             newcomers: newly_joined(view),
         };
         let table = self.inner.ephemeral.presence.clone();
-        if table.count(|user, entry| wanted.has(user, entry)) == 0 {
+        let users = table.count(|user, entry| wanted.has(user, entry));
+        if users == 0 {
             return Ok(Vec::new());
         }
         let joined: BTreeSet<_> = view.joined.keys().cloned().collect();
@@ -266,7 +267,7 @@ impl Rooms {
         self.store()
             .read(move |reader| {
                 let mut sharing = Sharing::new(reader, &ours, &joined);
-                sharing.read_members(table.count(|user, entry| wanted.has(user, entry)))?;
+                sharing.read_members(users)?;
                 let is_wanted = |user: &UserId, entry: &Entry| {
                     wanted.has(user, entry) && sharing.may_have(user)
                 };
