@@ -3,8 +3,14 @@
 
 #![no_main]
 
-use exeunt_core::{Object, Pdu, RoomVersion, hash, pdu::MAX_PDU_BYTES, verify, wire};
+use exeunt_core::{
+    Object, Pdu, RoomVersion, hash,
+    pdu::MAX_PDU_BYTES,
+    verify,
+    wire::{self, ClientEvent, ClientForm, Unsigned},
+};
 use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
 
 fuzz_target!(|data: &[u8]| {
     let Ok(object) = serde_json::from_slice::<Object>(data) else {
@@ -40,7 +46,8 @@ fn check(pdu: &Pdu) {
         let third_party = form.membership() == Some("invite");
         assert!(third_party || !verify::required_signers(form).is_empty());
         assert_eq!(wire::federation(form).as_object(), Some(form.object()));
-        assert_eq!(wire::client(form, Object::new())["room_id"], form.room_id().as_str());
+        let shown = ClientEvent::new(form.clone(), Unsigned::aged(0), ClientForm::WithRoomId);
+        assert_eq!(Value::from(shown)["room_id"], form.room_id().as_str());
         assert_eq!(wire::stripped(form)["sender"], form.sender().as_str());
         let _ = (form.target(), form.redacts(), form.check_reference_limits(), form.origin());
     }
