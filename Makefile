@@ -19,8 +19,8 @@ test: check interop oracle crash
 # Formatting, lints, house rules, and every Rust test.
 check: tools
 	cargo fmt --all --check
-	cargo metadata --manifest-path fuzz/Cargo.toml --locked --format-version 1 >/dev/null
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	fuzz/run.sh check
 	$(CARGO) test --workspace --locked --quiet
 
 # Real clients and real peers beside the real binary.
@@ -37,7 +37,6 @@ crash: build
 
 # Hostile bytes on what meets them first; EXEUNT_FUZZ_SECONDS says how long for each target (10).
 fuzz: tools
-	fuzz/run.sh check
 	fuzz/run.sh $${EXEUNT_FUZZ_SECONDS:-10}
 
 # The long forms: 20,000 random rooms beside Synapse's rules and ruma's, 2,000 that arrive in four ways at a whole
