@@ -1,5 +1,5 @@
 """What reading costs: the first sync of large accounts, delivery to a waiting client, paging
-through history, search, and clients that only wait. Exeunt, then Synapse with the same rooms in the same run.
+through history, search, and clients that only wait. Exeunt, and Synapse with the same rooms in the same run.
 
 Times are figures, never asserted. `--check` asserts the memory with the waiting clients.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import itertools
 import json
 import os
 import resource
@@ -33,7 +35,9 @@ ACCOUNTS = (50, 500)
 #: Users in a room beside those, and what they have said.
 TALKERS = 5
 MESSAGES = 15
+#: So many in a row, by one server and then the other, and so many times.
 FIRST_SYNCS = 7
+ROUNDS = 3
 #: Messages that are sent to a waiting client, one after the other.
 DELIVERIES = 200
 #: The room with a history: messages, and how many of them a page has. One in so many is searched for.
@@ -77,62 +81,64 @@ class Found:
 
 
 class Bench:
-    def __init__(self, process: Measured, clients: int) -> None:
+    """One server, and what is found of it."""
+
+    def __init__(self, process: Measured, http: aiohttp.ClientSession) -> None:
         self._process = process
-        self._clients = clients
+        self._http = http
         self._rooms = [""] * ACCOUNTS[-1]
+        self._talkers: list[User] = []
+        self._readers: dict[int, User] = {}
+        self._numbers = itertools.count()
+        self.kind = process.server.kind
         self.found = Found(memory_before=process.memory())
 
-    async def run(self) -> Found:
-        async with session(self._process.server) as http:
-            talkers = [await User.register(http, f"talker{n}") for n in range(TALKERS)]
-            readers = {rooms: await User.register(http, f"reader{rooms}") for rooms in ACCOUNTS}
-            await self._furnish(talkers, readers)
-            for rooms, reader in readers.items():
-                await self._first_syncs(rooms, reader)
-            await self._deliver(talkers[0], readers[ACCOUNTS[0]])
-            await self._look_back(talkers[0], readers[ACCOUNTS[0]])
-        if self._clients:
-            await self._wait()
-        return self.found
-
-    async def _furnish(self, talkers: list[User], readers: dict[int, User]) -> None:
+    async def furnish(self) -> None:
         """As many rooms as the largest account has, each with its talk."""
-        note(f"{ACCOUNTS[-1]} rooms with {TALKERS} users and {MESSAGES} messages each")
-        via = self._process.server.name
+        note(f"{self.kind}: {ACCOUNTS[-1]} rooms with {TALKERS} users, {MESSAGES} messages each")
+        http, via = self._http, self._process.server.name
+        self._talkers = [await User.register(http, f"talker{n}") for n in range(TALKERS)]
+        self._readers = {rooms: await User.register(http, f"reader{rooms}") for rooms in ACCOUNTS}
 
         async def furnish(number: int) -> None:
-            room = await talkers[0].create_room()
-            for user in talkers[1:]:
+            room = await self._talkers[0].create_room()
+            for user in self._talkers[1:]:
                 await user.join(room, via)
-            for rooms, reader in readers.items():
+            for rooms, reader in self._readers.items():
                 if number < rooms:
                     await reader.join(room, via)
             for message in range(MESSAGES):
-                await talkers[message % TALKERS].say(room)
+                await self._talkers[message % TALKERS].say(room)
             self._rooms[number] = room
 
         await each(lambda n=n: furnish(n) for n in range(ACCOUNTS[-1]))
 
-    async def _first_syncs(self, rooms: int, reader: User) -> None:
+    async def first_syncs(self, rooms: int) -> list[float]:
+        """What each took, in seconds."""
         times, before = [], self._process.cpu()
-        for attempt in range(FIRST_SYNCS):
-            began = time.monotonic()
+        for _ in range(FIRST_SYNCS):
             # As bytes: what the client makes of it is not the server's time. No two requests are the
             # same: Synapse keeps its answers for a while.
-            body = await reader.bytes(f"/sync?set_presence=offline&timeout={attempt}")
+            path = f"/sync?set_presence=offline&timeout={next(self._numbers)}"
+            began = time.monotonic()
+            body = await self._readers[rooms].bytes(path)
             times.append(time.monotonic() - began)
-        self.found.first_sync[rooms] = statistics.median(times) * 1000
-        self.found.first_sync_cpu[rooms] = (self._process.cpu() - before) / FIRST_SYNCS
+        cpu = (self._process.cpu() - before) / FIRST_SYNCS / ROUNDS
+        self.found.first_sync_cpu[rooms] = self.found.first_sync_cpu.get(rooms, 0.0) + cpu
         self.found.first_sync_bytes[rooms] = len(body)
         joined = json.loads(body)["rooms"]["join"]
         assert len(joined) == rooms, f"{len(joined)} rooms"
-        note(f"first sync of {rooms} rooms: {self.found.first_sync[rooms]:.1f} ms")
+        return times
+
+    async def read(self) -> None:
+        """Delivery, paging and search."""
+        # Whoever is in the first room is in all of the small account's.
+        await self._deliver(self._talkers[0], self._readers[ACCOUNTS[0]])
+        await self._look_back(self._talkers[0], self._readers[ACCOUNTS[0]])
 
     async def _deliver(self, sender: User, reader: User) -> None:
-        note(f"{DELIVERIES} deliveries")
+        note(f"{self.kind}: {DELIVERIES} deliveries")
         room, delays = self._rooms[0], []
-        # Whoever is in the first room is in all of the small account's.
         await reader.sync()
         for _ in range(DELIVERIES):
             waiting = asyncio.create_task(reader.until(room, is_message))
@@ -145,7 +151,7 @@ class Bench:
         self.found.delivery_p99 = statistics.quantiles(delays, n=100)[-1] * 1000
 
     async def _look_back(self, writer: User, reader: User) -> None:
-        note(f"a history of {HISTORY} messages")
+        note(f"{self.kind}: a history of {HISTORY} messages")
         room = self._rooms[0]
         for number in range(HISTORY):
             rare = " A needle." if number % RARE == 0 else ""
@@ -167,7 +173,8 @@ class Bench:
         self.found.search = statistics.median(searches) * 1000
         self.found.search_cpu = (self._process.cpu() - before) / SEARCHES
 
-    async def _wait(self) -> None:
+    async def wait(self, number: int) -> None:
+        """So many clients that only wait."""
         connector = aiohttp.TCPConnector(
             ssl=self._process.server.authority.client_context(), limit=0
         )
@@ -183,8 +190,8 @@ class Bench:
                 await user.sync(0)
                 clients.append(user)
 
-            note(f"{self._clients} clients in {ROOMS_OF_CLIENT} rooms each")
-            await each(lambda n=n: enter(n) for n in range(self._clients))
+            note(f"{number} clients in {ROOMS_OF_CLIENT} rooms each")
+            await each(lambda n=n: enter(n) for n in range(number))
             self.found.memory_joined = self._process.memory()
             note("waiting")
             stop = asyncio.Event()
@@ -225,14 +232,40 @@ async def each(operations: Iterable[Callable[[], Awaitable[None]]]) -> None:
             group.create_task(worker())
 
 
-async def measure(kind: type[Server], folder: Path, clients: int) -> Found:
-    note(kind.kind)
-    with reserve_port() as holder:
-        port = port_of(holder)
+async def measure(kinds: list[type[Server]], folder: Path, clients: int) -> dict[str, Found]:
     authority = Authority(folder / "ca")
-    server = kind(folder / kind.kind, authority, f"localhost:{port}", port, secret="sync-bench")
-    async with Measured(server) as process:
-        return await Bench(process, clients).run()
+    async with contextlib.AsyncExitStack() as stack:
+        benches = []
+        for kind in kinds:
+            with reserve_port() as holder:
+                port = port_of(holder)
+            server = kind(
+                folder / kind.kind, authority, f"localhost:{port}", port, secret="sync-bench"
+            )
+            process = await stack.enter_async_context(Measured(server))
+            http = await stack.enter_async_context(session(server))
+            benches.append(Bench(process, http))
+        for bench in benches:
+            await bench.furnish()
+        for rooms in ACCOUNTS:
+            await first_syncs(benches, rooms)
+        for bench in benches:
+            await bench.read()
+        # Thousands of waiting clients are not for a Synapse of one process.
+        if clients:
+            await benches[0].wait(clients)
+        return {bench.kind: bench.found for bench in benches}
+
+
+async def first_syncs(benches: list[Bench], rooms: int) -> None:
+    """In turns: what a machine gives changes from one minute to the next."""
+    times: dict[str, list[float]] = {bench.kind: [] for bench in benches}
+    for _ in range(ROUNDS):
+        for bench in benches:
+            times[bench.kind] += await bench.first_syncs(rooms)
+    for bench in benches:
+        bench.found.first_sync[rooms] = statistics.median(times[bench.kind]) * 1000
+        note(f"{bench.kind}: first sync of {rooms} rooms: {bench.found.first_sync[rooms]:.1f} ms")
 
 
 def table(found: dict[str, Found]) -> str:
@@ -268,12 +301,9 @@ async def main() -> int:
     options = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    found: dict[str, Found] = {}
+    kinds: list[type[Server]] = [Exeunt] if options.alone else [Exeunt, Synapse]
     with tempfile.TemporaryDirectory() as folder:
-        found["exeunt"] = await measure(Exeunt, Path(folder), options.clients)
-        if not options.alone:
-            # Thousands of waiting clients are not for a Synapse of one process.
-            found["synapse"] = await measure(Synapse, Path(folder), 0)
+        found = await measure(kinds, Path(folder), options.clients)
     print(f"load average {os.getloadavg()[0]:.1f}")
     print(table(found))
     if options.json:
