@@ -5,8 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::thread::{self, ScopedJoinHandle};
-use std::{mem, panic};
+
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 use crate::derived::{self, Derived};
 use crate::engine::{self, Row};
@@ -19,9 +19,10 @@ use crate::{RowOf, StoreError, Table};
 /// Key of the last committed stream position in `Meta`.
 pub(crate) const POSITION: &str = "position";
 
-/// Most threads that one read is split over, and the fewest items that are worth one.
-const MAX_THREADS: usize = 4;
-const MIN_ITEMS: usize = 20;
+/// Items that a read does on one thread before it looks for others.
+const PART: usize = 10;
+/// Rows that are read forwards though the last are wanted first.
+const FEW: usize = 100;
 /// Most state nodes that a reader keeps: a few times those of a small room.
 const MAX_NODES: usize = 100;
 
@@ -89,30 +90,21 @@ impl<'s> Reader<'s> {
         Ok(Some(made))
     }
 
-    /// Does something that takes long in parts, on several threads: `f` gets items that follow one
+    /// Does something that takes long in parts, on all processors: `f` gets items that follow one
     /// another, and a reader of the same snapshot. Its answers are in the order of the items.
     pub fn split<I: Send, R: Send>(
         &self,
-        mut items: Vec<I>,
+        items: Vec<I>,
         f: impl Fn(&Reader<'_>, Vec<I>) -> R + Sync,
     ) -> Vec<R> {
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-        let each = items.len().div_ceil(threads).max(MIN_ITEMS);
+        if items.len() <= PART {
+            return vec![f(self, items)];
+        }
         let Self { snapshot, derived, reached, .. } = self;
-        let (snapshot, derived, reached, f) = (&**snapshot, *derived, *reached, &f);
-        thread::scope(|scope| {
-            let mut others = Vec::new();
-            while items.len() > each {
-                let rest = items.split_off(each);
-                let part = mem::replace(&mut items, rest);
-                let reader = move || Reader::new(Box::new(snapshot), derived, reached);
-                others.push(scope.spawn(move || f(&reader(), part)));
-            }
-            let last = f(self, items);
-            let answers = others.into_iter().map(ScopedJoinHandle::join);
-            let answers = answers.map(|answer| answer.unwrap_or_else(|e| panic::resume_unwind(e)));
-            answers.chain([last]).collect()
-        })
+        let (snapshot, derived, reached) = (&**snapshot, *derived, *reached);
+        let reader = || Reader::new(Box::new(snapshot), derived, reached);
+        let parts = items.into_par_iter().chunks(PART);
+        parts.map(|part| f(&reader(), part)).collect()
     }
 
     /// A node of a state tree. Those of a room are asked for many times over, by one reader.
@@ -234,29 +226,45 @@ impl<'r, T: Table> Scan<'r, T> {
 
     /// Keys alone; the values are not looked at.
     pub fn keys(self) -> Result<Vec<T::Key>, StoreError> {
-        self.rows().map(|row| key_of::<T>(&row?.0)).collect()
+        self.rows(self.reverse, self.limit).map(|row| key_of::<T>(&row?.0)).collect()
     }
 
     /// Row by row.
     pub fn iter(self) -> impl Iterator<Item = Result<RowOf<T>, StoreError>> + 'r {
-        self.rows().map(|row| {
-            let (key, value) = row?;
-            match decode_value::<T>(&value) {
-                Ok(value) => Ok((key_of::<T>(&key)?, value)),
-                Err(problem) => Err(corrupt::<T>(&key, &problem)),
-            }
-        })
+        self.rows(self.reverse, self.limit).map(row_of::<T>)
     }
 
-    fn rows(self) -> impl Iterator<Item = Result<Row, StoreError>> + 'r {
-        let Scan { reader, start, end, reverse, limit, .. } = self;
-        let rows = reader.snapshot.range(&start, end.as_deref(), reverse);
+    /// Row by row, largest key first, of what mostly has few rows: those are read forwards, at half
+    /// the cost.
+    pub fn iter_back(self) -> Box<dyn Iterator<Item = Result<RowOf<T>, StoreError>> + 'r> {
+        let rows: Vec<_> = self.rows(false, FEW + 1).collect();
+        match rows.len() <= FEW {
+            true => Box::new(rows.into_iter().rev().take(self.limit).map(row_of::<T>)),
+            false => Box::new(self.rows(true, self.limit).map(row_of::<T>)),
+        }
+    }
+
+    fn rows(
+        &self,
+        reverse: bool,
+        limit: usize,
+    ) -> impl Iterator<Item = Result<Row, StoreError>> + use<'r, T> {
+        let reader = self.reader;
+        let rows = reader.snapshot.range(&self.start, self.end.as_deref(), reverse);
         rows.take(limit).map(|row| reader.allowed(row))
     }
 
     fn starting(mut self, start: Vec<u8>) -> Self {
         self.start = self.start.max(start);
         self
+    }
+}
+
+fn row_of<T: Table>(row: Result<Row, StoreError>) -> Result<RowOf<T>, StoreError> {
+    let (key, value) = row?;
+    match decode_value::<T>(&value) {
+        Ok(value) => Ok((key_of::<T>(&key)?, value)),
+        Err(problem) => Err(corrupt::<T>(&key, &problem)),
     }
 }
 

@@ -54,6 +54,26 @@ async fn a_read_in_parts_is_of_one_snapshot_and_in_order() {
     }
 }
 
+#[tokio::test]
+async fn few_rows_and_many_are_read_back_alike() {
+    for store in stores() {
+        let room_id = owned_room_id!("!room:example.org");
+        for rows in [0, 1, super::FEW - 1, super::FEW, super::FEW + 1, 3 * super::FEW] {
+            let mut batch = Batch::default();
+            for position in 0..rows as u64 {
+                batch.put::<RoomStates>(&(room_id.clone(), position), &Root([1; 16]));
+            }
+            store.commit(batch).await.unwrap();
+            let reader = store.reader();
+            let scan = || reader.scan::<RoomStates>(room_id.clone());
+            for limit in [0, 1, super::FEW, usize::MAX] {
+                let back: Result<Vec<_>, _> = scan().limit(limit).iter_back().collect();
+                assert_eq!(back, scan().rev().limit(limit).collect(), "{limit} of {rows}");
+            }
+        }
+    }
+}
+
 async fn write(store: &Store, value: u64) {
     let mut batch = Batch::default();
     batch.put::<Meta>(&"a".to_owned(), &value);
