@@ -64,8 +64,8 @@ async fn read(api: &ClientApi, session: &Session, call: &SyncCall) -> Result<Ans
         full_state: call.full_state,
         use_state_after: call.state != StateSection::State,
     };
-    let view = api.rooms.sync(request).await.map_err(room_error)?;
-    let ephemeral = api.rooms.ephemeral(user, call.since, &view, call.filter()).await;
+    let mut view = api.rooms.sync(request).await.map_err(room_error)?;
+    let ephemeral = api.rooms.ephemeral(user, call.since, &mut view, call.filter()).await;
     let ephemeral = ephemeral.map_err(room_error)?;
     let account_data = account_data(api, user, call, &view).await?;
     Ok(Answer { view, ephemeral, account_data })

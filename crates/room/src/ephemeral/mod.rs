@@ -15,7 +15,10 @@ mod sharing;
 mod sweep;
 pub mod typing;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
 
 use exeunt_core::Object;
 use exeunt_store::{Batch, LastNews, Reader, records::OutboxItem, tables};
@@ -124,16 +127,20 @@ impl Rooms {
         Ok(())
     }
 
-    /// What of the moment is new to a user, beside the news of rooms.
+    /// What of the moment is new to a user, beside the news of rooms. The receipts are those of the
+    /// view, which is left without.
     pub async fn ephemeral(
         &self,
         user: &UserId,
         since: Option<u64>,
-        view: &SyncView,
+        view: &mut SyncView,
         filter: &Filter,
     ) -> Result<EphemeralView, RoomError> {
         let news = News { since, until: view.next_batch };
         let mut found = EphemeralView::default();
+        for (room_id, event) in mem::take(&mut view.receipts) {
+            found.rooms.insert(room_id, vec![event]);
+        }
         let wanted = &filter.room.ephemeral;
         let rooms = view.joined.iter().filter(|(room_id, _)| wanted.allows_room(room_id));
         let rooms: Vec<_> = rooms.map(|(room_id, is_new)| (room_id, news.of(*is_new))).collect();
@@ -142,11 +149,6 @@ impl Rooms {
                 if let Some(event) = self.inner.ephemeral.typing.event(room_id, news) {
                     found.rooms.entry(room_id.clone()).or_default().push(event);
                 }
-            }
-        }
-        if wanted.allows_kind("m.receipt") {
-            for (room_id, event) in self.receipt_events(user, &rooms).await? {
-                found.rooms.entry(room_id).or_default().push(event);
             }
         }
         if self.options().presence && filter.presence.allows_kind("m.presence") {

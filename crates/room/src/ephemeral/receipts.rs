@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use exeunt_core::Object;
-use exeunt_store::{Batch, Reader, records::ReceiptRecord, tables};
+use exeunt_store::{Batch, Reader, Scan, StoreError, records::ReceiptRecord, tables};
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde_json::{Value, json};
 
-use super::{Edu, News, event};
+use super::{Edu, event};
 use crate::{RoomError, Rooms, graph::load_event};
 
 /// Receipts of one user in one room, those of threads included. The oldest go.
@@ -182,36 +181,6 @@ impl Rooms {
         });
         Ok(())
     }
-
-    /// The `m.receipt` events of those rooms that have news.
-    pub(super) async fn receipt_events(
-        &self,
-        user: &UserId,
-        rooms: &[(&OwnedRoomId, News)],
-    ) -> Result<Vec<(OwnedRoomId, Value)>, RoomError> {
-        let index = &self.inner.ephemeral.receipts;
-        let may = |(room_id, news): &&(&OwnedRoomId, News)| {
-            news.since.is_none_or(|since| index.may_be_after(since, *room_id))
-        };
-        let rooms: Vec<(OwnedRoomId, News)> =
-            rooms.iter().filter(may).map(|(room_id, news)| ((*room_id).clone(), *news)).collect();
-        if rooms.is_empty() {
-            return Ok(Vec::new());
-        }
-        let user = user.to_owned();
-        self.store()
-            .read(move |reader| {
-                let mut events = Vec::new();
-                for (room_id, news) in rooms {
-                    let content = content(reader, &room_id, &user, news)?;
-                    if !content.is_empty() {
-                        events.push((room_id, event("m.receipt", content.into())));
-                    }
-                }
-                Ok(events)
-            })
-            .await
-    }
 }
 
 /// A receipt does not go back behind the one before it.
@@ -253,27 +222,48 @@ fn superfluous(reader: &Reader<'_>, new: &Key) -> Result<Vec<Key>, RoomError> {
     Ok(rows.into_iter().skip(MAX_PER_USER - 1).map(|(key, _)| key).collect())
 }
 
-/// The content of `m.receipt`: event, type, user. There is one place for each user: an unthreaded
-/// receipt wins over a threaded one (MSC4102).
-fn content(
+/// Receipts of a room, with whose they are.
+pub(crate) type Receipts = Vec<(OwnedUserId, ReceiptRecord)>;
+
+/// All receipts of a room.
+pub(crate) fn of_room(reader: &Reader<'_>, room_id: &RoomId) -> Result<Receipts, StoreError> {
+    rows(reader.scan::<tables::Receipts>(room_id.to_owned()))
+}
+
+/// The receipts of one user in a room.
+pub(crate) fn of_user(
     reader: &Reader<'_>,
     room_id: &RoomId,
     user: &UserId,
-    news: News,
-) -> Result<Object, RoomError> {
-    let mut rows = Vec::new();
-    for row in reader.scan::<tables::Receipts>(room_id.to_owned()).iter() {
-        let ((_, reader_id, _), record) = row?;
-        let is_private = record.kind != ReceiptKind::Read.as_str();
-        if news.has(record.position) && (!is_private || reader_id == *user) {
-            rows.push((reader_id, record));
-        }
+) -> Result<Receipts, StoreError> {
+    rows(reader.scan::<tables::Receipts>((room_id.to_owned(), user.to_owned())))
+}
+
+fn rows(scan: Scan<'_, tables::Receipts>) -> Result<Receipts, StoreError> {
+    let rows = scan.iter().map(|row| row.map(|((_, user, _), record)| (user, record)));
+    rows.collect()
+}
+
+/// The event that tells a user of receipts, those after a stream position; `None` if there are none.
+pub(crate) fn told(mut receipts: Receipts, user: &UserId, after: u64) -> Option<Value> {
+    receipts.retain(|(reader, record)| {
+        let is_public = record.kind == ReceiptKind::Read.as_str();
+        record.position > after && (is_public || reader == user)
+    });
+    if receipts.is_empty() {
+        return None;
     }
-    rows.sort_by_key(|(_, record)| std::cmp::Reverse(record.position));
-    rows.truncate(MAX_IN_SYNC);
+    receipts.sort_by_key(|(_, record)| std::cmp::Reverse(record.position));
+    receipts.truncate(MAX_IN_SYNC);
+    Some(event("m.receipt", content(receipts)))
+}
+
+/// The content of `m.receipt`: event, type, user. There is one place for each user: an unthreaded
+/// receipt wins over a threaded one (MSC4102).
+fn content(receipts: Receipts) -> Value {
     let mut places: BTreeMap<_, ReceiptRecord> = BTreeMap::new();
-    for (reader_id, record) in rows {
-        let place = (record.event_id.clone(), record.kind.clone(), reader_id);
+    for (reader, record) in receipts {
+        let place = (record.event_id.clone(), record.kind.clone(), reader);
         let is_better =
             |known: &ReceiptRecord| known.thread_id.is_some() && record.thread_id.is_none();
         if places.get(&place).is_none_or(is_better) {
@@ -281,11 +271,11 @@ fn content(
         }
     }
     let mut content = json!({});
-    for ((event_id, kind, reader_id), record) in places {
-        content[event_id.as_str()][kind][reader_id.as_str()] =
+    for ((event_id, kind, reader), record) in places {
+        content[event_id.as_str()][kind][reader.as_str()] =
             data(record.ts, record.thread_id.as_deref());
     }
-    Ok(content.as_object().cloned().unwrap_or_default())
+    content
 }
 
 fn edu_content(room_id: &RoomId, receipt: &Receipt, ts: u64) -> Value {

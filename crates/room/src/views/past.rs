@@ -44,7 +44,7 @@ impl Changes {
         let (mut stay, mut left, mut ended) = (None, None, false);
         let mut changes = Self { lines: Vec::new(), are_all: true };
         let prefix = (room_id.to_owned(), user.to_owned());
-        for row in reader.scan::<tables::MembershipLog>(prefix).rev().iter() {
+        for row in reader.scan::<tables::MembershipLog>(prefix).iter_back() {
             let ((_, _, position), line) = row?;
             match (line.membership.as_str(), &mut stay) {
                 ("join", None) => stay = Some(Stay { joined: position, began: position, left }),

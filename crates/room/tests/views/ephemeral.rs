@@ -38,8 +38,8 @@ async fn news(bench: &Bench, user: &UserId, since: Option<u64>) -> (EphemeralVie
         full_state: false,
         use_state_after: false,
     };
-    let view = bench.rooms.sync(request).await.unwrap();
-    let news = bench.rooms.ephemeral(user, since, &view, &Filter::default()).await.unwrap();
+    let mut view = bench.rooms.sync(request).await.unwrap();
+    let news = bench.rooms.ephemeral(user, since, &mut view, &Filter::default()).await.unwrap();
     (news, view.next_batch)
 }
 

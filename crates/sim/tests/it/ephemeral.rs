@@ -83,8 +83,8 @@ async fn news(server: &Server, user: &UserId, since: Option<u64>) -> (EphemeralV
         full_state: false,
         use_state_after: false,
     };
-    let view = server.rooms.sync(request).await.unwrap();
-    let news = server.rooms.ephemeral(user, since, &view, &Filter::default()).await.unwrap();
+    let mut view = server.rooms.sync(request).await.unwrap();
+    let news = server.rooms.ephemeral(user, since, &mut view, &Filter::default()).await.unwrap();
     (news, view.next_batch)
 }
 

@@ -1,10 +1,12 @@
 //! `rooms.join`: rooms that the user is in.
 
 use exeunt_store::records::Root;
+use serde_json::Value;
 
-use super::{JoinedRoom, SyncRequest, Timeline, Told, own_rules::OwnRules};
+use super::{JoinedRoom, Memory, SyncRequest, Timeline, Told, own_rules::OwnRules};
 use crate::{
     RoomError,
+    ephemeral::receipts,
     views::{
         Token,
         access::RoomView,
@@ -17,6 +19,8 @@ use crate::{
 /// What the room is to the client.
 pub(super) struct Joined {
     pub is_new: bool,
+    /// The event that tells of receipts.
+    pub receipts: Option<Value>,
     /// `None` if there is nothing new.
     pub section: Option<JoinedRoom>,
 }
@@ -24,20 +28,33 @@ pub(super) struct Joined {
 pub(super) fn joined(
     view: &RoomView<'_>,
     request: &SyncRequest,
+    memory: &Memory,
     told: &Told,
     rules: &OwnRules<'_>,
     now: u64,
 ) -> Result<Joined, RoomError> {
     let since = request.since.unwrap_or(0);
     let whole = request.since.is_none() || request.full_state;
-    let marks = view.marks()?;
-    let has_read = marks.position > since;
-    if !whole && view.graph.room.position <= since && !has_read {
-        return Ok(Joined { is_new: false, section: None });
-    }
     let newly_joined = request.since.is_some() && !view.was_joined(since)?;
     let is_new = request.since.is_none() || newly_joined;
     let after = if is_new { 0 } else { since };
+
+    let (reader, room_id, user) = (view.graph.reader, &view.graph.room_id, &view.viewer.user);
+    let wanted = &request.filter.room.ephemeral;
+    let tells_receipts = (is_new || memory.receipts.may_be_after(since, room_id))
+        && wanted.allows_kind("m.receipt")
+        && wanted.allows_room(room_id);
+    let receipts = match tells_receipts {
+        true => receipts::of_room(reader, room_id)?,
+        false => receipts::of_user(reader, room_id, user)?,
+    };
+    let marks = view.marks(&receipts)?;
+    let has_read = marks.position > since;
+    let receipts = receipts::told(receipts, user, after).filter(|_| tells_receipts);
+    if !whole && view.graph.room.position <= since && !has_read {
+        return Ok(Joined { is_new: false, receipts, section: None });
+    }
+
     let has_more = newly_joined || is_new && view.begins_elsewhere()?;
     let shown = recent(view, request, after, now, has_more)?;
     let base = if is_new || request.full_state { Root::EMPTY } else { view.root_at(since)? };
@@ -66,7 +83,7 @@ pub(super) fn joined(
         }
         false => None,
     };
-    Ok(Joined { is_new, section })
+    Ok(Joined { is_new, receipts, section })
 }
 
 fn has_member_changes(view: &RoomView<'_>, base: Root, end: Root) -> Result<bool, RoomError> {

@@ -45,6 +45,8 @@ pub struct SyncView {
     pub invite: BTreeMap<OwnedRoomId, PendingRoom>,
     pub knock: BTreeMap<OwnedRoomId, PendingRoom>,
     pub leave: BTreeMap<OwnedRoomId, LeftRoom>,
+    /// The events that tell of receipts, by joined room.
+    pub receipts: BTreeMap<OwnedRoomId, Value>,
     /// All rooms that the user is in and the filter wants, with or without news; whether the room
     /// is new to the client.
     pub joined: BTreeMap<OwnedRoomId, bool>,
@@ -57,6 +59,7 @@ impl SyncView {
             && self.invite.is_empty()
             && self.knock.is_empty()
             && self.leave.is_empty()
+            && self.receipts.is_empty()
     }
 }
 
@@ -161,15 +164,15 @@ pub(super) fn sync(
             _ => {}
         }
     }
+    let rules = own_rules::OwnRules::new(&memory.remembered);
     let read = |reader: &Reader<'_>, joins| -> Result<Vec<_>, RoomError> {
-        let rules = own_rules::OwnRules::new(&memory.remembered);
         let read = |(room_id, member): (OwnedRoomId, MembershipRecord)| {
             let event_id = member.event_id.clone();
             let mut room = RoomView::open_as(reader, &request.viewer, &room_id, Some(member))?
                 .ok_or_else(|| missing_in_store(&event_id))?;
             room.format = request.filter.event_format;
             room.ignored = Arc::clone(&ignored).into();
-            Ok((room_id, joined::joined(&room, request, &told, &rules, now)?))
+            Ok((room_id, joined::joined(&room, request, memory, &told, &rules, now)?))
         };
         Vec::into_iter(joins).map(read).collect()
     };
@@ -181,6 +184,7 @@ pub(super) fn sync(
     for part in parts {
         for (room_id, joined) in part? {
             view.joined.insert(room_id.clone(), joined.is_new);
+            view.receipts.extend(joined.receipts.map(|event| (room_id.clone(), event)));
             view.join.extend(joined.section.map(|section| (room_id, section)));
         }
     }

@@ -5,9 +5,11 @@
 //! of an event is remembered for as long as it is unread and the rules are the same.
 
 use std::{
-    cell::{Cell, OnceCell},
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use exeunt_store::{Reader, StoreError, records::NotableRecord, tables};
@@ -90,13 +92,14 @@ impl Remembered {
 /// The rules of the user who syncs, read when they are first needed.
 pub(super) struct OwnRules<'r> {
     remembered: &'r Remembered,
-    rules: OnceCell<Option<(u64, Ruleset)>>,
-    work: Cell<usize>,
+    rules: OnceLock<Option<(u64, Ruleset)>>,
+    /// What is left of [`MAX_WORK`].
+    work: AtomicUsize,
 }
 
 impl<'r> OwnRules<'r> {
     pub fn new(remembered: &'r Remembered) -> Self {
-        Self { remembered, rules: OnceCell::new(), work: Cell::new(MAX_WORK) }
+        Self { remembered, rules: OnceLock::new(), work: AtomicUsize::new(MAX_WORK) }
     }
 
     /// The rules as a room's events meet them; `None` for a user who has changed none.
@@ -168,8 +171,10 @@ impl RoomRules<'_, '_> {
         };
         let known = graph.event_here(&id)?;
         let work = self.rules.iter().count() * known.record.json.get().len().max(MIN_BYTES);
-        let Some(left) = self.own.work.get().checked_sub(work) else { return Ok(None) };
-        self.own.work.set(left);
+        let spend = |left: usize| left.checked_sub(work);
+        if self.own.work.fetch_update(Relaxed, Relaxed, spend).is_err() {
+            return Ok(None);
+        }
         // Whether the sender may call the whole room was settled when the event came.
         let level = if event.highlights_all { int!(100) } else { int!(0) };
         let creators = RoomPowerLevelsRules::new(&graph.version.rules().authorization, []);

@@ -7,7 +7,11 @@ use exeunt_store::tables;
 use ruma::OwnedEventId;
 
 use super::own_rules::{OwnRules, Weight};
-use crate::{RoomError, ephemeral::receipts::known_order, views::access::RoomView};
+use crate::{
+    RoomError,
+    ephemeral::receipts::{Receipts, known_order},
+    views::access::RoomView,
+};
 
 /// Events that count as unread in one room at most; of more the newest are looked at.
 pub const MAX_UNREAD: usize = 1_000;
@@ -50,17 +54,15 @@ pub(super) struct Marks {
 
 impl RoomView<'_> {
     /// What the user's receipts say; public and private ones count alike.
-    pub(super) fn marks(&self) -> Result<Marks, RoomError> {
+    pub(super) fn marks(&self, receipts: &Receipts) -> Result<Marks, RoomError> {
         let mut marks = Marks::default();
-        let own = (self.graph.room_id.clone(), self.viewer.user.clone());
-        for row in self.graph.reader.scan::<tables::Receipts>(own).iter() {
-            let (_, receipt) = row?;
+        for (_, receipt) in receipts.iter().filter(|(reader, _)| *reader == self.viewer.user) {
             marks.position = marks.position.max(receipt.position);
-            let Some(order) = known_order(self.graph.reader, &receipt)? else { continue };
-            match receipt.thread_id {
+            let Some(order) = known_order(self.graph.reader, receipt)? else { continue };
+            match &receipt.thread_id {
                 None => marks.everywhere = marks.everywhere.max(Some(order)),
                 Some(thread) => {
-                    let known = marks.threads.entry(thread).or_insert(order);
+                    let known = marks.threads.entry(thread.clone()).or_insert(order);
                     *known = order.max(*known);
                 }
             }
@@ -76,10 +78,10 @@ impl RoomView<'_> {
         let began = self.stay.map_or(0, |stay| stay.began.cast_signed());
         let read = marks.everywhere.unwrap_or(0).max(began);
         let rows = self.graph.reader.scan::<tables::Notable>(room_id.clone());
-        let rows = rows.after((room_id.clone(), read)).rev().limit(MAX_UNREAD);
+        let rows = rows.after((room_id.clone(), read)).limit(MAX_UNREAD).iter_back();
         let user = &self.viewer.user;
         let mut rules = own.of_room(self)?;
-        for row in rows.iter() {
+        for row in rows {
             let ((_, order), event) = row?;
             let thread = event.thread.as_ref().map_or(MAIN, |root| root.as_str());
             let is_read = marks.threads.get(thread).is_some_and(|read| order <= *read);
