@@ -7,7 +7,7 @@ mod response;
 use exeunt_http::{MatrixError, Method, RawCall, Reply, Routes};
 use exeunt_users::Session;
 
-use crate::ClientApi;
+use crate::{ClientApi, room_error};
 
 use poll::{Answer, poll};
 pub(crate) use request::MAX_TIMEOUT;
@@ -21,7 +21,12 @@ pub fn routes(routes: Routes<ClientApi>) -> Routes<ClientApi> {
 async fn sync(api: ClientApi, session: Session, call: RawCall) -> Result<Reply, MatrixError> {
     let call = Box::pin(request::read(&api, &session, call)).await?;
     let answer = poll(&api, &session, &call).await?;
-    Ok(Reply::raw_json(response::body(answer, &call)))
+    if answer.view.join.len() <= response::FEW {
+        return Ok(Reply::raw_json(response::body(answer, &call)));
+    }
+    let write = move || response::body(answer, &call);
+    let body = api.rooms.store().off_thread(write).await;
+    Ok(Reply::raw_json(body.map_err(|e| room_error(e.into()))?))
 }
 
 #[cfg(test)]

@@ -8,11 +8,18 @@ use exeunt_room::views::{
     Counts, FieldPath, JoinedRoom, LeftRoom, PendingRoom, Summary, Timeline, Token, Unread,
 };
 use exeunt_users::AccountData;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use ruma::OwnedRoomId;
 use serde::{Serialize, Serializer, ser::SerializeMap};
-use serde_json::{Value, json};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
 
 use super::{Answer, SyncCall};
+
+/// Joined rooms that one thread writes; more are written on all processors.
+pub(super) const FEW: usize = 10;
 
 /// Written straight from what was read: of a first sync a [`Value`] would be the larger part of the
 /// work.
@@ -47,11 +54,19 @@ pub(super) fn body(answer: Answer, call: &SyncCall) -> Vec<u8> {
         (pending(view.invite, "invite_state"), pending(view.knock, "knock_state"));
     let body = Body {
         next_batch: Token::Stream(view.next_batch).to_string(),
-        rooms: RoomSections { join, invite, knock, leave },
+        rooms: RoomSections { join: written(join), invite, knock, leave },
         presence: ephemeral.presence,
         account_data: global.into_iter().map(event).collect(),
     };
     serde_json::to_vec(&body).expect("an answer is JSON")
+}
+
+fn written(rooms: BTreeMap<OwnedRoomId, Joined<'_>>) -> BTreeMap<OwnedRoomId, Box<RawValue>> {
+    let write = |(room_id, room)| (room_id, to_raw_value(&room).expect("a room is JSON"));
+    match rooms.len() <= FEW {
+        true => rooms.into_iter().map(write).collect(),
+        false => rooms.into_par_iter().map(write).collect(),
+    }
 }
 
 struct Body<'f> {
@@ -80,7 +95,7 @@ impl Serialize for Body<'_> {
 #[derive(Serialize)]
 struct RoomSections<'f> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    join: BTreeMap<OwnedRoomId, Joined<'f>>,
+    join: BTreeMap<OwnedRoomId, Box<RawValue>>,
     #[serde(skip_serializing_if = "Object::is_empty")]
     invite: Object,
     #[serde(skip_serializing_if = "Object::is_empty")]
