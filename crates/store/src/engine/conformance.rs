@@ -56,6 +56,49 @@ fn ranges() {
     });
 }
 
+/// However many there are, within the range and beyond it.
+#[test]
+fn ranges_pass_over_deleted_rows() {
+    on_engines(|engine| {
+        let all: Vec<_> = (0..2_000).map(|number| format!("{number:04}")).collect();
+        let rows: Vec<_> = all.iter().map(|key| (key.as_str(), Some(""))).collect();
+        engine.write(&changes(&rows)).unwrap();
+        let rows: Vec<_> = all.iter().map(|key| (key.as_str(), None)).collect();
+        let gone: Vec<_> = rows.into_iter().filter(|(key, _)| !key.ends_with("500")).collect();
+        engine.write(&changes(&gone)).unwrap();
+        let snapshot = engine.snapshot();
+        for (start, end, found) in [
+            ("", None, ["0500", "1500"].as_slice()),
+            ("0001", Some("1501"), &["0500", "1500"]),
+            ("0001", Some("1500"), &["0500"]),
+            ("0500", Some("0501"), &["0500"]),
+            ("0501", Some("1400"), &[]),
+        ] {
+            assert_eq!(keys(&*snapshot, start, end, false), found.join(" "));
+            let found: Vec<_> = found.iter().rev().copied().collect();
+            assert_eq!(keys(&*snapshot, start, end, true), found.join(" "));
+        }
+    });
+}
+
+/// Several are read at once, and some are left off.
+#[test]
+fn ranges_do_not_disturb_each_other() {
+    on_engines(|engine| {
+        engine.write(&changes(&["a", "b", "c", "d"].map(|key| (key, Some(""))))).unwrap();
+        let snapshot = engine.snapshot();
+        let mut first = snapshot.range(b"a", Some(b"d"), false);
+        let mut key =
+            || first.next().map(|row| String::from_utf8(row.unwrap().0.into_vec()).unwrap());
+        assert_eq!(key().as_deref(), Some("a"));
+        assert_eq!(snapshot.range(b"b", None, true).take(1).count(), 1);
+        assert_eq!(keys(&*snapshot, "b", None, true), "d c b");
+        assert_eq!(key().as_deref(), Some("b"));
+        assert_eq!(keys(&*snapshot, "c", None, false), "c d");
+        assert_eq!((key().as_deref(), key()), (Some("c"), None));
+    });
+}
+
 #[test]
 fn snapshots_stand_still() {
     on_engines(|engine| {

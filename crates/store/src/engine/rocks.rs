@@ -4,12 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, DataBlockIndexType, ErrorKind,
-    IteratorMode, LogLevel, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, DBRecoveryMode,
+    DataBlockIndexType, ErrorKind, IteratorMode, LogLevel, Options, ReadOptions, ReadTier,
+    WriteBatch, WriteOptions,
 };
 
-use super::{Changes, Engine, Rows, Snapshot};
+use super::{Changes, Engine, Row, Rows, Snapshot};
 use crate::StoreError;
+
+mod range;
+
+use range::{Idle, MAX_DELETED, Range};
 
 const BLOCK_CACHE_BYTES: usize = 14 << 20;
 const MEMTABLE_BYTES: usize = 4 << 20;
@@ -122,11 +127,11 @@ fn io(error: &rocksdb::Error) -> StoreError {
 
 impl Engine for RocksEngine {
     fn snapshot(&self) -> Box<dyn Snapshot + '_> {
-        Box::new(RocksSnapshot { snapshot: self.db.snapshot(), tier: ReadTier::All })
+        Box::new(RocksSnapshot::new(&self.db, ReadTier::All))
     }
 
     fn memory_snapshot(&self) -> Box<dyn Snapshot + '_> {
-        Box::new(RocksSnapshot { snapshot: self.db.snapshot(), tier: ReadTier::BlockCache })
+        Box::new(RocksSnapshot::new(&self.db, ReadTier::BlockCache))
     }
 
     fn write(&self, changes: &Changes) -> Result<(), StoreError> {
@@ -154,15 +159,39 @@ impl Engine for RocksEngine {
 }
 
 struct RocksSnapshot<'a> {
+    idle: Idle<'a>,
     snapshot: rocksdb::Snapshot<'a>,
+    db: &'a DB,
     tier: ReadTier,
 }
 
-impl RocksSnapshot<'_> {
+impl<'a> RocksSnapshot<'a> {
+    fn new(db: &'a DB, tier: ReadTier) -> Self {
+        Self { idle: Idle::default(), snapshot: db.snapshot(), db, tier }
+    }
+
     fn options(&self) -> ReadOptions {
         let mut options = ReadOptions::default();
         options.set_read_tier(self.tier);
         options
+    }
+
+    /// An iterator without bounds.
+    fn unbounded(&self) -> DBRawIterator<'a> {
+        let mut options = self.options();
+        options.set_snapshot(&self.snapshot);
+        options.set_max_skippable_internal_keys(MAX_DELETED);
+        self.db.raw_iterator_opt(options)
+    }
+
+    fn bounded(&self, start: &[u8], end: Option<&[u8]>, reverse: bool) -> Rows<'_> {
+        let mut options = self.options();
+        options.set_iterate_lower_bound(start);
+        if let Some(end) = end {
+            options.set_iterate_upper_bound(end);
+        }
+        let mode = if reverse { IteratorMode::End } else { IteratorMode::Start };
+        Box::new(self.snapshot.iterator_opt(mode, options).map(|row| row.map_err(|e| io(&e))))
     }
 }
 
@@ -175,12 +204,19 @@ impl Snapshot for RocksSnapshot<'_> {
         if end.is_some_and(|end| end <= start) {
             return Box::new(std::iter::empty());
         }
-        let mut options = self.options();
-        options.set_iterate_lower_bound(start);
-        if let Some(end) = end {
-            options.set_iterate_upper_bound(end);
+        // Beyond the range there may be what is not in memory.
+        if self.tier == ReadTier::BlockCache {
+            return self.bounded(start, end, reverse);
         }
-        let mode = if reverse { IteratorMode::End } else { IteratorMode::Start };
-        Box::new(self.snapshot.iterator_opt(mode, options).map(|row| row.map_err(|e| io(&e))))
+        Box::new(Range {
+            idle: &self.idle,
+            rows: Some(self.idle.take().unwrap_or_else(|| self.unbounded())),
+            start: start.to_owned(),
+            end: end.map(<[u8]>::to_owned),
+            reverse,
+            began: false,
+            bounded: move |start: &[u8], end: Option<&[u8]>| self.bounded(start, end, reverse),
+            rest: None,
+        })
     }
 }
