@@ -20,7 +20,7 @@ use crate::{RowOf, StoreError, Table};
 pub(crate) const POSITION: &str = "position";
 
 /// Items that a read does on one thread before it looks for others.
-const PART: usize = 10;
+const PART: usize = 5;
 /// Rows that are read forwards though the last are wanted first.
 const FEW: usize = 100;
 /// Most state nodes that a reader keeps: a few times those of a small room.
