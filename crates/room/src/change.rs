@@ -408,11 +408,15 @@ pub(crate) fn is_join(event: &Option<Pdu>) -> bool {
     event.as_ref().is_some_and(|event| event.membership() == Some("join"))
 }
 
-/// Puts the room's head, stamped with the position of its batch.
+/// Puts the room's head, stamped with the position of its batch, after all that hangs on it.
 pub(crate) fn write_head(batch: &mut Batch, room_id: &RoomId, mut room: RoomRecord) {
     let room_id = room_id.to_owned();
     batch.at_position(move |position, batch| {
         room.position = position;
+        if batch.puts::<tables::RoomStates>((room_id.clone(), position)) {
+            room.state_since = position;
+        }
+        room.has_relations |= batch.puts::<tables::Relations>(room_id.clone());
         batch.put::<tables::Rooms>(&room_id, &room);
     });
 }

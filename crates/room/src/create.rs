@@ -229,6 +229,8 @@ impl Rooms {
             extremities: Vec::new(),
             has_older_heads: false,
             state: Root::EMPTY,
+            state_since: 0,
+            has_relations: false,
             depth: 0,
             first_order: 0,
             position: 0,

@@ -289,7 +289,9 @@ fn inserted(
         redactions::apply_in_history(&graph, redaction)?;
     }
     if order < graph.room.first_order && !graph.batch().is_empty() {
-        let room = RoomRecord { first_order: order, ..graph.room.clone() };
+        let has_relations = graph.batch().puts::<tables::Relations>(room_id.to_owned());
+        let mut room = RoomRecord { first_order: order, ..graph.room.clone() };
+        room.has_relations |= has_relations;
         graph.batch().put::<tables::Rooms>(&room_id.to_owned(), &room);
     }
     Ok(graph.into_batch())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::table::{corrupt, decode_value, encode_value, row_key};
-use crate::{StoreError, Table};
+use crate::{Prefix, StoreError, Table};
 
 type AtPosition = Box<dyn FnOnce(u64, &mut Batch) + Send>;
 
@@ -63,6 +63,13 @@ impl Batch {
         if self.error.is_none() {
             self.error = other.error;
         }
+    }
+
+    /// Whether the batch puts rows whose key begins with `prefix`, as far as it goes yet.
+    pub fn puts<T: Table>(&self, prefix: impl Prefix<T::Key>) -> bool {
+        let prefix = row_key::<T>(&prefix);
+        let rows = self.rows.range(prefix.clone()..);
+        rows.take_while(|(key, _)| key.starts_with(&prefix)).any(|(_, value)| value.is_some())
     }
 
     /// What the batch makes of a row: `None` if it does not touch it, `Some(None)` if it deletes it.

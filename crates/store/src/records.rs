@@ -123,6 +123,12 @@ pub struct RoomRecord {
     pub has_older_heads: bool,
     /// Current state: the extremities' states, resolved.
     pub state: Root,
+    /// Stream position of its row in `RoomStates`; 0 in rows from before it was noted.
+    #[serde(default)]
+    pub state_since: u64,
+    /// Whether events of the room may relate to others: whether there were rows in `Relations`.
+    #[serde(default = "yes")]
+    pub has_relations: bool,
     /// Largest depth among the extremities.
     pub depth: u64,
     /// Lowest order of the timeline so far.
@@ -136,6 +142,11 @@ pub struct RoomRecord {
     /// deep is older than its stay.
     #[serde(default)]
     pub since: u64,
+}
+
+/// What is true where it is not said.
+fn yes() -> bool {
+    true
 }
 
 /// What a room is to a local user.

@@ -76,6 +76,17 @@ async fn later_changes_of_a_batch_win() {
     .await;
 }
 
+#[test]
+fn a_batch_knows_what_it_puts() {
+    let mut batch = Batch::default();
+    let other = owned_room_id!("!room:example.org.uk");
+    batch.put::<Timeline>(&(room(), 7), &event(7));
+    batch.delete::<Timeline>(&(other.clone(), 7));
+    assert!(batch.puts::<Timeline>(room()) && batch.puts::<Timeline>((room(), 7)));
+    assert!(!batch.puts::<Timeline>((room(), 8)) && !batch.puts::<Timeline>(other));
+    assert!(!batch.puts::<RoomStates>(()) && batch.puts::<Timeline>(()));
+}
+
 /// The threads that a read of so many rows of a store of 400 ran on. The last rows: a start looks at
 /// the first ones.
 async fn threads_of_a_read(store: &Store, rows: usize) -> Vec<ThreadId> {

@@ -230,6 +230,8 @@ impl Arrival {
             extremities: Vec::new(),
             has_older_heads: false,
             state: known.as_ref().map_or(Root::EMPTY, |room| room.state),
+            state_since: known.as_ref().map_or(0, |room| room.state_since),
+            has_relations: known.as_ref().is_some_and(|room| room.has_relations),
             depth: 0,
             first_order: known.as_ref().map_or(0, |room| room.first_order),
             position: 0,

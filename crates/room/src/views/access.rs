@@ -34,7 +34,6 @@ pub(crate) struct RoomView<'a> {
     pub(super) standpoints: RefCell<BTreeMap<Root, Standpoint>>,
     /// Whom the user ignores.
     pub(super) ignored: OnceCell<Arc<BTreeSet<OwnedUserId>>>,
-    has_relations: OnceCell<bool>,
 }
 
 impl<'a> RoomView<'a> {
@@ -62,7 +61,7 @@ impl<'a> RoomView<'a> {
             Some(_) => Changes::of(reader, room_id, &viewer.user)?,
             None => Default::default(),
         };
-        let states = States::of(reader, room_id);
+        let states = States::of(&graph);
         Ok(Some(Self {
             graph,
             viewer,
@@ -73,7 +72,6 @@ impl<'a> RoomView<'a> {
             format: EventFormat::default(),
             standpoints: RefCell::default(),
             ignored: OnceCell::new(),
-            has_relations: OnceCell::new(),
         }))
     }
 
@@ -121,16 +119,6 @@ impl<'a> RoomView<'a> {
         }
         let ignored = ignored_users(self.graph.reader, &self.viewer.user)?;
         Ok(self.ignored.get_or_init(|| ignored.into()).contains(sender))
-    }
-
-    /// Whether any event of the room relates to another one.
-    pub fn has_relations(&self) -> Result<bool, RoomError> {
-        if let Some(known) = self.has_relations.get() {
-            return Ok(*known);
-        }
-        let rows = self.graph.reader.scan::<tables::Relations>(self.graph.room_id.clone());
-        let any = !rows.limit(1).keys()?.is_empty();
-        Ok(*self.has_relations.get_or_init(|| any))
     }
 
     /// Whether the room has history from before our time in it, here or elsewhere.

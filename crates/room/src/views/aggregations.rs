@@ -130,7 +130,7 @@ impl RoomView<'_> {
     ) -> Result<Object, RoomError> {
         let mut all = Object::new();
         let is_bare = known.pdu.state_key().is_some() || aggregate == Aggregate::Nothing;
-        if is_bare || !self.has_relations()? {
+        if is_bare || !self.graph.room.has_relations {
             return Ok(all);
         }
         let (mut replacements, mut thread, mut references) = (Vec::new(), Vec::new(), Vec::new());

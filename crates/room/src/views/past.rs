@@ -7,7 +7,7 @@ use exeunt_store::{Reader, StoreError, records::Root, tables};
 use ruma::{RoomId, UserId};
 
 use super::access::RoomView;
-use crate::RoomError;
+use crate::{RoomError, graph::Graph};
 
 /// Most states of a room that are read one after the other.
 const MAX_STATES: usize = 500;
@@ -80,11 +80,16 @@ struct Read<'a> {
 }
 
 impl<'a> States<'a> {
-    pub fn of(reader: &'a Reader<'a>, room_id: &RoomId) -> Self {
-        let rows = reader.scan::<tables::RoomStates>(room_id.to_owned()).rev().limit(MAX_STATES);
-        let others = iter::once_with(|| rows.iter()).flatten();
+    pub fn of(graph: &Graph<'a>) -> Self {
+        let (room_id, room) = (&graph.room_id, &graph.room);
+        let scan = graph.reader.scan::<tables::RoomStates>(room_id.clone()).rev().limit(MAX_STATES);
+        let (rows, scan) = match room.state_since {
+            0 => (Vec::new(), scan),
+            since => (vec![(since, room.state)], scan.before((room_id.clone(), since))),
+        };
+        let others = iter::once_with(|| scan.iter()).flatten();
         let others = others.map(|row| row.map(|((_, position), root)| (position, root)));
-        Self(RefCell::new(Read { rows: Vec::new(), others: Box::new(others) }))
+        Self(RefCell::new(Read { rows, others: Box::new(others) }))
     }
 
     /// The newest state that the room had at a stream position, with its own; `None` if that lies

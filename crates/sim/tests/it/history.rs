@@ -3,7 +3,7 @@
 use exeunt_core::Draft;
 use exeunt_core::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use exeunt_room::{
-    Call, Preset,
+    Call, Intent, Preset,
     views::{
         ContextRequest, Direction, EventFilter, Filter, MessagesRequest, SyncRequest,
         TimestampRequest, Token,
@@ -123,6 +123,28 @@ async fn history_is_no_news() {
     let first = stage.c().graph(&stage.room, |graph| graph.room.first_order);
     assert_eq!(orders[0].1, first);
     assert!(first < 0);
+}
+
+/// What relates to an event of the history is told of with it.
+#[tokio::test]
+async fn history_has_its_relations() {
+    let mesh = Mesh::new(&["a.example", "c.example"]);
+    let (a, c) = (mesh.server("a.example"), mesh.server("c.example"));
+    let (ann, cat) = (a.user("ann"), c.user("cat"));
+    let room = a.room_with(&ann, Preset::Public, "12", Vec::new()).await;
+    let root = a.say(&ann, &room, "root").await;
+    let reference = json!({ "m.relates_to": { "rel_type": "m.reference", "event_id": root } });
+    let content = reference.as_object().unwrap().clone();
+    let intent = Intent::message(ann.clone(), "org.example.note", content);
+    let child = a.rooms.append(&room, intent).await.unwrap();
+    c.join(&cat, &room, a).await.unwrap();
+    mesh.settle().await;
+    let stage = Stage { mesh, room, ann, cat };
+    let events = stage.page_back(100).await;
+    let event = events.iter().find(|event| event["event_id"] == root.as_str()).unwrap();
+    let references = &event["unsigned"]["m.relations"]["m.reference"];
+    assert_eq!(references["chunk"], json!([{ "event_id": child }]));
+    assert!(exeunt_store::verify(&stage.c().store).unwrap().is_clean());
 }
 
 #[tokio::test]

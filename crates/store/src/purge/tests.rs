@@ -112,6 +112,8 @@ async fn make_room(store: &Store, room: &OwnedRoomId) {
             extremities: vec![event_id(room, MEMBERS + MESSAGES - 1)],
             has_older_heads: true,
             state,
+            state_since: 0,
+            has_relations: true,
             depth: 1,
             first_order: 0,
             position: 1,

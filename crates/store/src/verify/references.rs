@@ -59,7 +59,13 @@ impl Walk<'_> {
         self.each::<Redactions>(|walk, row, (_, _, redaction), _| walk.event(row, &redaction))?;
         self.each::<Denied>(|walk, row, _, (_, event)| walk.event(row, &event))?;
         self.each::<Timeline>(|walk, row, _, event| walk.event(row, &event))?;
-        self.each::<Relations>(|walk, row, _, child| walk.event(row, &child.event_id))?;
+        self.each::<Relations>(|walk, row, (room, ..), child| {
+            let head = walk.reader.get::<Rooms>(&room);
+            if head.is_ok_and(|head| head.is_some_and(|head| !head.has_relations)) {
+                walk.problem(row, format!("{room} has relations, and says that it has none"));
+            }
+            walk.event(row, &child.event_id)
+        })?;
         self.each::<EventTimes>(|walk, row, (room, _, order), ()| {
             if !walk.reader.contains::<Timeline>(&(room, order))? {
                 walk.problem(row, format!("no event has the order {order}"));
@@ -76,6 +82,12 @@ impl Walk<'_> {
             }
             walk.tree(row, room.state)?;
             walk.position(row, room.position);
+            let at = (room_id.clone(), room.state_since);
+            let since = walk.reader.get::<RoomStates>(&at);
+            let is_noted = room.state_since > 0 && !walk.purged.contains(&room_id);
+            if is_noted && since.is_ok_and(|root| root != Some(room.state)) {
+                walk.problem(row, format!("its state is not that of {}", room.state_since));
+            }
             walk.first_order(row, room_id, room.first_order)
         })?;
         self.each::<OlderHeads>(|walk, row, (_, _, event), ()| walk.event(row, &event))?;

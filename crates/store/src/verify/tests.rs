@@ -4,12 +4,12 @@ use serde_json::value::RawValue;
 
 use super::*;
 use crate::records::{
-    EventRecord, MembershipRecord, OutboxItem, RedactionRecord, RoomRecord, Root, SignatureRecord,
-    States, Verdict,
+    EventRecord, MembershipRecord, OutboxItem, RedactionRecord, RelationRecord, RoomRecord, Root,
+    SignatureRecord, States, Verdict,
 };
 use crate::tables::{
-    Denied, Events, Memberships, OlderHeads, Outbox, Redactions, Rooms, SigningJournal, StateNodes,
-    Timeline,
+    Denied, Events, Memberships, OlderHeads, Outbox, Redactions, Relations, RoomStates, Rooms,
+    SigningJournal, StateNodes, Timeline,
 };
 use crate::{Batch, snapshot};
 
@@ -52,6 +52,23 @@ fn membership(event: &str, position: u64) -> MembershipRecord {
     }
 }
 
+fn head(state: Root) -> RoomRecord {
+    RoomRecord {
+        version: "12".to_owned(),
+        create_event: id("create"),
+        extremities: vec![id("create")],
+        has_older_heads: false,
+        state,
+        state_since: 0,
+        has_relations: false,
+        depth: 1,
+        first_order: -1,
+        position: 1,
+        untold: Vec::new(),
+        since: 0,
+    }
+}
+
 /// A small sound store; returns the root of its room's state.
 async fn sound() -> (Store, Root) {
     let store = Store::memory();
@@ -60,21 +77,7 @@ async fn sound() -> (Store, Root) {
     let root = snapshot::from_map(&state.into(), &mut batch);
     batch.put::<Events>(&id("create"), &event(root));
     batch.put::<Timeline>(&(room(), -1), &id("create"));
-    batch.put::<Rooms>(
-        &room(),
-        &RoomRecord {
-            version: "12".to_owned(),
-            create_event: id("create"),
-            extremities: vec![id("create")],
-            has_older_heads: false,
-            state: root,
-            depth: 1,
-            first_order: -1,
-            position: 1,
-            untold: Vec::new(),
-            since: 0,
-        },
-    );
+    batch.put::<Rooms>(&room(), &head(root));
     batch.put::<Memberships>(&(user(), room()), &membership("create", 1));
     let peer = ruma::owned_server_name!("y.org");
     batch.put::<Outbox>(&(peer.clone(), 1), &OutboxItem::Pdu(id("create")));
@@ -158,6 +161,33 @@ async fn a_membership_may_have_its_event_beside_the_graph() {
         let mut beside = membership("elsewhere", 1);
         beside.local_event = Some(exeunt_core::Object::new());
         batch.put::<Memberships>(&(user(), room()), &beside);
+    });
+    assert_eq!(found.await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_head_knows_its_state_and_whether_there_are_relations() {
+    let found = findings(|batch, root| {
+        batch.put::<Rooms>(&room(), &RoomRecord { state_since: 1, ..head(root) });
+        let child = RelationRecord {
+            event_id: id("create"),
+            rel_type: "m.reference".to_owned(),
+            kind: "m.room.message".to_owned(),
+            sender: user(),
+            ts: 0,
+        };
+        batch.put::<Relations>(&(room(), id("create"), -1), &child);
+    });
+    assert_eq!(
+        found.await,
+        [
+            "Relations: !room:x.org has relations, and says that it has none",
+            "Rooms: its state is not that of 1",
+        ]
+    );
+    let found = findings(|batch, root| {
+        batch.put::<Rooms>(&room(), &RoomRecord { state_since: 1, ..head(root) });
+        batch.put::<RoomStates>(&(room(), 1), &root);
     });
     assert_eq!(found.await, [""; 0]);
 }
