@@ -272,8 +272,10 @@ def table(found: dict[str, Found]) -> str:
     kinds = list(found.values())
     rows = [("", list(found))]
     for rooms in ACCOUNTS:
+        ours = kinds[0].first_sync[rooms]
         rows += [
             (f"first sync, {rooms} rooms", [f"{f.first_sync[rooms]:.1f} ms" for f in kinds]),
+            ("  times ours", [f"{f.first_sync[rooms] / ours:.1f}" for f in kinds]),
             ("  CPU", [f"{f.first_sync_cpu[rooms] * 1000:.0f} ms" for f in kinds]),
             ("  body", [f"{f.first_sync_bytes[rooms] / MB:.2f} MB" for f in kinds]),
         ]
